@@ -1,0 +1,132 @@
+package balance
+
+const (
+	// scanLimit is the largest set of which every node is looked at. Two random
+	// choices out of two or three too often are the two busier ones: out of two
+	// they pick the busier in a quarter of all cases.
+	scanLimit = 3
+
+	// maxDraws bounds the search for two candidates among nodes that may be
+	// unusable. With half of them down, one pick in 28 runs out of draws.
+	maxDraws = 8
+)
+
+// NewLeastRequest makes a picker that prefers the node with the lowest
+// (open streams + 1) / weight. Up to three nodes it compares them all, and never
+// lets two equal nodes differ by more than one stream; of more, it compares two
+// that are drawn at random, each with the probability of its weight (P2C).
+//
+// Of nodes that carry nothing it draws by weight: by the formula alone a service
+// with one RPC at a time would send them all to the heaviest.
+//
+// The nodes' weights are read now and not again; the slice must not change.
+func NewLeastRequest(nodes []*Node) Picker {
+	p := newLeastRequest(nodes)
+	return &p
+}
+
+type leastRequest struct {
+	field
+	lots lottery // only beyond scanLimit
+}
+
+func newLeastRequest(nodes []*Node) leastRequest {
+	p := leastRequest{field: newField(nodes)}
+	if len(nodes) > scanLimit {
+		p.lots = newLottery(p.weights, p.total)
+	}
+	return p
+}
+
+func (p *leastRequest) Pick(avoid Mask) int {
+	if len(p.nodes) > scanLimit {
+		if i := p.betterOfTwo(avoid); i >= 0 {
+			p.nodes[i].Acquire()
+			return i
+		}
+	}
+	return p.bestOfAll(avoid)
+}
+
+// betterOfTwo draws two usable candidates and returns the one with less to do, the
+// first one when both are idle. When it draws only one, that one is it; when
+// none, -1.
+func (p *leastRequest) betterOfTwo(avoid Mask) int {
+	first := -1
+	for range maxDraws {
+		i := p.lots.draw(p.random())
+		if i == first || !p.open(i, avoid, usableOnly) {
+			continue
+		}
+		if first < 0 {
+			first = i
+			continue
+		}
+		a, b := p.nodes[first].active.Load(), p.nodes[i].active.Load()
+		if a+b > 0 && p.load(i, b).less(p.load(first, a)) {
+			return i
+		}
+		return first
+	}
+	return first
+}
+
+// bestOfAll acquires the node with the least to do. It counts the stream only if
+// nobody has changed that node since it was compared; the others can only have
+// become busier, or freer by a stream that has just ended. Whoever fails has been
+// overtaken by one who did not, so somebody always goes on.
+func (p *leastRequest) bestOfAll(avoid Mask) int {
+	for {
+		i, active := p.scan(avoid, usableOnly)
+		if i < 0 {
+			i, active = p.scan(avoid, anyNode)
+		}
+		if i < 0 {
+			return -1
+		}
+		if p.nodes[i].active.CompareAndSwap(active, active+1) {
+			return i
+		}
+	}
+}
+
+// scan returns the open node of the lowest load and its streams, or -1. Equals
+// are chosen among at random.
+func (p *leastRequest) scan(avoid Mask, which pass) (best int, active int64) {
+	best = -1
+	var lowest load
+	var equals uint64
+	idle := true
+	for i, n := range p.nodes {
+		if !p.open(i, avoid, which) {
+			continue
+		}
+		a := n.active.Load()
+		idle = idle && a == 0
+		l := p.load(i, a)
+		switch {
+		case best < 0 || l.less(lowest):
+			best, active, lowest, equals = i, a, l, 1
+		case !lowest.less(l):
+			if equals++; p.random()%equals == 0 {
+				best, active = i, a
+			}
+		}
+	}
+	if idle && !p.even && best >= 0 {
+		// The node is open still, or another is; with streams on it by now, the
+		// swap will notice.
+		return p.draw(avoid, which), 0
+	}
+	return best, active
+}
+
+// load is what a node would carry with one stream more, per weight: a fraction, so
+// that comparing needs no division.
+type load struct{ streams, weight uint64 }
+
+func (p *leastRequest) load(i int, active int64) load {
+	return load{uint64(active) + 1, p.weights[i]}
+}
+
+func (l load) less(than load) bool { return l.streams*than.weight < than.streams*l.weight }
