@@ -1,0 +1,125 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"strconv"
+	"strings"
+)
+
+var connectTools = []string{"connectconformance", "grpcserver"}
+
+// How many cases v1.0.7 has for a server that speaks only gRPC over HTTP/2,
+// in clear, and in TLS with and without client certificates.
+const (
+	connectClearCases  = 374
+	connectSecureCases = 196
+)
+
+const connectConfig = `features:
+  versions: [HTTP_VERSION_2]
+  protocols: [PROTOCOL_GRPC]
+  codecs: [CODEC_PROTO]
+  supportsH2c: %t
+  supportsTls: %t
+  supportsTlsClientCerts: %[2]t
+`
+
+// runConnect lets the Connect conformance suite drive its own grpc-go server
+// through the gateway. The suite starts the server under test itself, with
+// settings on its standard input: what it starts is the shim.
+func runConnect(ctx context.Context, r *rig, s suite) (tally, error) {
+	var t tally
+	dir, err := os.MkdirTemp(r.dir, "connect-")
+	if err != nil {
+		return t, err
+	}
+	config := filepath.Join(dir, "config.yaml")
+	text := fmt.Sprintf(connectConfig, !s.secure, s.secure)
+	if err := os.WriteFile(config, []byte(text), 0o600); err != nil {
+		return t, err
+	}
+	self, err := os.Executable()
+	if err != nil {
+		return t, err
+	}
+	args := []string{"--mode", "server", "--conf", config, "-v"}
+	for _, pattern := range r.opts.skips.patterns(s.name) {
+		args = append(args, "--known-failing", pattern)
+	}
+	args = append(args, "--", self, shimArg)
+	cmd := exec.CommandContext(ctx, r.tool("connectconformance"), args...)
+	cmd.Env = append(os.Environ(), shimEnv(r, dir)...)
+	cmd.Stderr = r.log
+	out, err := cmd.Output()
+	r.log.Write(out)
+	if err := t.readConnect(string(out)); err != nil {
+		return t, fmt.Errorf("%w\n%s", err, out)
+	}
+	if err != nil && len(t.failed) == 0 {
+		t.fail("exit", err.Error())
+	}
+	if !r.opts.direct {
+		t.readShims(dir)
+	}
+	return t, nil
+}
+
+var (
+	connectFailed = regexp.MustCompile(`^FAILED: (.+?)(?::| was expected to fail but did not)$`)
+	connectKnown  = regexp.MustCompile(`^INFO: (.+) failed \(as expected\):$`)
+	connectTotals = regexp.MustCompile(`(?m)^(\d+) passed, (\d+) failed$`)
+)
+
+// readConnect reads the suite's report: a line for each case that failed, in
+// spite of or as the allowed ones, its details indented below, and the totals.
+func (t *tally) readConnect(report string) error {
+	var open *note // the case that the indented lines belong to
+	for line := range strings.Lines(report) {
+		text := strings.TrimRight(line, "\n")
+		switch {
+		case connectFailed.MatchString(text):
+			t.fail(connectFailed.FindStringSubmatch(text)[1], "")
+			open = &t.failed[len(t.failed)-1]
+			if strings.HasSuffix(text, "did not") {
+				open.detail = "was expected to fail (skips.txt), and passed"
+			}
+		case connectKnown.MatchString(text):
+			t.skip(connectKnown.FindStringSubmatch(text)[1], "")
+			open = &t.skipped[len(t.skipped)-1]
+		case strings.HasPrefix(text, "\t") && open != nil:
+			open.detail += strings.TrimPrefix(text, "\t") + "\n"
+		default:
+			open = nil
+		}
+	}
+	m := connectTotals.FindStringSubmatch(report)
+	if m == nil {
+		return fmt.Errorf("connectconformance printed no totals")
+	}
+	t.passed, _ = strconv.Atoi(m[1])
+	if m[2] != strconv.Itoa(len(t.failed)) {
+		return fmt.Errorf("connectconformance counted %s failures, its report names %d", m[2], len(t.failed))
+	}
+	return nil
+}
+
+// readShims takes over what each shim wrote of its gateway.
+func (t *tally) readShims(dir string) {
+	notes, _ := filepath.Glob(filepath.Join(dir, shimNotes))
+	if len(notes) == 0 {
+		t.fail("path", "no shim said which path its RPCs took")
+	}
+	for _, path := range notes {
+		text, err := os.ReadFile(path)
+		if err != nil {
+			t.fail("path", err.Error())
+		} else if len(text) > 0 {
+			t.fail("path", string(text))
+		}
+	}
+}

@@ -1,0 +1,139 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"strconv"
+	"syscall"
+	"time"
+)
+
+var interopTools = []string{"interop-client", "interop-server"}
+
+// interopCases is every case that grpc-go's interop client knows. Those that
+// skips.txt names are not run.
+var interopCases = []string{
+	"empty_unary", "large_unary", "client_streaming", "server_streaming", "ping_pong", "empty_stream",
+	"timeout_on_sleeping_server", "cancel_after_begin", "cancel_after_first_response",
+	"status_code_and_message", "special_status_message", "custom_metadata",
+	"unimplemented_method", "unimplemented_service", "pick_first_unary",
+	"orca_per_rpc", "orca_oob", caseRPCSoak, caseChannelSoak,
+	"compute_engine_creds", "service_account_creds", "jwt_token_creds", "per_rpc_creds",
+	"oauth2_auth_token", "google_default_credentials", "compute_engine_channel_credentials",
+}
+
+// The soak cases; the second opens a connection for every iteration and keeps
+// them all to its end.
+const (
+	caseRPCSoak     = "rpc_soak"
+	caseChannelSoak = "channel_soak"
+)
+
+const (
+	interopLimit = 30 * time.Second // one ordinary case
+	soakLimit    = 10 * time.Minute // one soak case
+)
+
+// runInterop puts the gateway between grpc-go's interop client and server.
+func runInterop(ctx context.Context, r *rig, s suite) (tally, error) {
+	var t tally
+	server, err := freeAddr()
+	if err != nil {
+		return t, err
+	}
+	b := backend{name: "interop", address: server}
+	_, port, _ := net.SplitHostPort(server)
+	args := []string{"--port=" + port}
+	if s.secure {
+		b.ca = r.certs.ca
+		args = append(args, "--use_tls", "--tls_cert_file="+r.certs.cert, "--tls_key_file="+r.certs.key)
+	}
+	p, err := r.start("interop-server", args...)
+	if err != nil {
+		return t, err
+	}
+	defer p.stop()
+	if err := awaitListener(ctx, server, p); err != nil {
+		return t, err
+	}
+	f, err := r.front(ctx, s.secure, server, nil, b)
+	if err != nil {
+		return t, err
+	}
+	for _, name := range interopCases {
+		if a, ok := r.opts.skips.match(s.name, name); ok && !r.opts.direct {
+			t.skip(name, a.reason)
+			continue
+		}
+		if err := runInteropCase(ctx, r, s, f.addr, name); err != nil {
+			t.fail(name, err.Error())
+			continue
+		}
+		t.passed++
+	}
+	f.finish(ctx, false, &t)
+	return t, nil
+}
+
+func runInteropCase(ctx context.Context, r *rig, s suite, addr, name string) error {
+	if name == caseChannelSoak {
+		if err := roomFor(r.opts.soak); err != nil {
+			return err
+		}
+	}
+	host, port, err := net.SplitHostPort(addr)
+	if err != nil {
+		return err
+	}
+	args := []string{
+		"--server_host=" + host, "--server_port=" + port, "--test_case=" + name,
+		// The ORCA cases read their reports through this policy; it changes no other.
+		`--service_config_json={"loadBalancingConfig":[{"test_backend_metrics_load_balancer":{}}]}`,
+		"--soak_iterations=" + strconv.Itoa(r.opts.soak),
+		"--soak_overall_timeout_seconds=" + strconv.Itoa(int(soakLimit.Seconds())),
+	}
+	if s.secure {
+		args = append(args, "--use_tls", "--use_test_ca", "--ca_file="+r.certs.ca, "--server_host_override=localhost")
+	}
+	p, err := r.start("interop-client", args...)
+	if err != nil {
+		return err
+	}
+	limit := interopLimit
+	if name == caseRPCSoak || name == caseChannelSoak {
+		limit = soakLimit
+	}
+	return p.finish(ctx, limit)
+}
+
+// roomFor says plainly that the machine allows too few open files, where the
+// case would fail with whatever the first refused dial said.
+func roomFor(conns int) error {
+	var lim syscall.Rlimit
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &lim); err != nil {
+		return fmt.Errorf("read limit of open files: %w", err)
+	}
+	if need := uint64(conns) + 200; lim.Max < need {
+		return fmt.Errorf("limit of open files is %d, %d connections need %d (ulimit -n)", lim.Max, conns, need)
+	}
+	return nil
+}
+
+// awaitListener waits until a program that was just started takes connections.
+func awaitListener(ctx context.Context, addr string, p *program) error {
+	ctx, cancel := context.WithTimeout(ctx, startTimeout)
+	defer cancel()
+	for {
+		if nc, err := net.Dial("tcp", addr); err == nil {
+			return nc.Close()
+		}
+		select {
+		case <-p.done:
+			return fmt.Errorf("server ended before it listened: %v\n%s", p.err, p.out)
+		case <-ctx.Done():
+			return fmt.Errorf("server not listening on %s after %s", addr, startTimeout)
+		case <-time.After(20 * time.Millisecond):
+		}
+	}
+}
