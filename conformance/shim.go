@@ -83,12 +83,12 @@ func runShim(ctx context.Context) error {
 
 // shimRequest is what the suite asks of the server under test.
 type shimRequest struct {
-	secure             bool
-	clientCA           []byte // PEM; empty asks for no client certificate
-	cert, key          []byte // PEM
-	certFile, keyFile  string // empty unless secure
-	clientCAFile       string // empty unless clientCA
-	plain              []byte // the same request less all of TLS, for the server behind
+	secure            bool
+	clientCA          []byte // PEM; empty asks for no client certificate
+	cert, key         []byte // PEM
+	certFile, keyFile string // empty unless secure
+	clientCAFile      string // empty unless clientCA
+	plain             []byte // the same request less all of TLS, for the server behind
 }
 
 func parseShimRequest(raw []byte) (*shimRequest, error) {
