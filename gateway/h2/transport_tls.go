@@ -64,7 +64,7 @@ func (t *Transport) settleReplies() error {
 	if n == 0 {
 		return nil
 	}
-	if n > transportFreeReplies+t.in.bytes>>20 {
+	if n > transportFreeReplies+t.in.bytes>>20 && removedLimit != "tls_replies" {
 		return errTransportReplies
 	}
 	_, err := t.flush()
