@@ -1,0 +1,114 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The kind of a Backend.
+const (
+	OwnGroup       = "sluice.dev"
+	BackendVersion = OwnGroup + "/v1alpha1"
+	BackendKind    = "Backend"
+)
+
+// What holds when a Backend does not say.
+const (
+	DefaultMaxStreams     = 1000
+	DefaultConnectTimeout = 5 * time.Second
+	defaultEndpointWeight = 1
+	maxStreamsLimit       = 1_000_000
+	maxConnectionsLimit   = 10_000
+	maxConnectTimeout     = time.Hour
+)
+
+// Backend is a service behind the gateway: where it is, and how to speak to it.
+type Backend struct {
+	Meta `json:"metadata"`
+	Spec BackendSpec `json:"spec"`
+}
+
+// BackendSpec is the wish itself.
+type BackendSpec struct {
+	// Endpoints may be an empty list: every RPC is then answered UNAVAILABLE.
+	Endpoints      []Endpoint    `json:"endpoints"`
+	Protocol       Protocol      `json:"protocol"`
+	TLS            *BackendTLS   `json:"tls,omitempty"` // only with ProtocolTLS, and may be nil even then
+	LoadBalancing  LoadBalancing `json:"loadBalancing"`
+	Connection     Connection    `json:"connection"`
+	ConnectTimeout Duration      `json:"connectTimeout"` // from dialling to the peer's SETTINGS
+}
+
+// Endpoint is one address of a service.
+type Endpoint struct {
+	Address string `json:"address"` // host:port; the host is a name, an IPv4 or a bracketed IPv6
+	Weight  uint32 `json:"weight"`  // relative to the others; 0 means no RPC at all
+}
+
+// Protocol is what a backend speaks.
+type Protocol string
+
+// HTTP/2 with prior knowledge in clear, and HTTP/2 in TLS by ALPN.
+const (
+	ProtocolH2C Protocol = "h2c"
+	ProtocolTLS Protocol = "tls"
+)
+
+// BackendTLS is how a backend is recognised, and what we show it. File names are
+// relative to the folder of the text that declares them; Parse has joined the two.
+type BackendTLS struct {
+	CA         string `json:"ca,omitempty"`         // PEM; not with CAFile; neither means the system's
+	CAFile     string `json:"caFile,omitempty"`     // PEM
+	ServerName string `json:"serverName,omitempty"` // for SNI and the certificate; empty means the endpoint's host
+	CertFile   string `json:"certFile,omitempty"`   // PEM; with KeyFile or not at all
+	KeyFile    string `json:"keyFile,omitempty"`    // PEM
+}
+
+// LoadBalancing chooses the endpoint of each RPC.
+type LoadBalancing struct {
+	Policy Policy `json:"policy"`
+}
+
+// Policy is a way to choose.
+type Policy string
+
+// The policies that are supported.
+const (
+	LeastRequest Policy = "LeastRequest"
+	RoundRobin   Policy = "RoundRobin"
+)
+
+// Connection bounds the connections to one endpoint.
+type Connection struct {
+	// MaxStreams open at once on one connection, if the peer allows as many.
+	MaxStreams int `json:"maxStreams"`
+	// MaxConnections open at once; zero means the gateway's own bound.
+	MaxConnections int `json:"maxConnections,omitempty"`
+}
+
+// SetDefaults gives each field that is zero, and whose zero says nothing, what
+// holds for a text that leaves it out. Weights are not among them: zero is a weight.
+func (s *BackendSpec) SetDefaults() {
+	if s.Protocol == "" {
+		s.Protocol = ProtocolH2C
+	}
+	if s.LoadBalancing.Policy == "" {
+		s.LoadBalancing.Policy = LeastRequest
+	}
+	if s.Connection.MaxStreams == 0 {
+		s.Connection.MaxStreams = DefaultMaxStreams
+	}
+	if s.ConnectTimeout == 0 {
+		s.ConnectTimeout = Duration(DefaultConnectTimeout)
+	}
+}
+
+// MarshalJSON writes a manifest that Parse accepts.
+func (b *Backend) MarshalJSON() ([]byte, error) {
+	type fields Backend
+	return json.Marshal(struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		*fields
+	}{BackendVersion, BackendKind, (*fields)(b)})
+}

@@ -1,0 +1,152 @@
+package store
+
+import (
+	"crypto/x509"
+	"encoding/pem"
+	"fmt"
+	"path/filepath"
+)
+
+func readBackendSpec(m *mapping) BackendSpec {
+	defer m.finish()
+	m.refuse("dns", "registration", "healthCheck", "outlierDetection")
+	spec := BackendSpec{
+		Endpoints:      readEndpoints(m),
+		Protocol:       readProtocol(m),
+		LoadBalancing:  readLoadBalancing(m.optional("loadBalancing")),
+		Connection:     readConnection(m.optional("connection")),
+		ConnectTimeout: m.optional("connectTimeout").duration(DefaultConnectTimeout, maxConnectTimeout),
+	}
+	if tls := m.optional("tls"); !tls.absent() {
+		spec.TLS = readTLS(tls.mapping())
+		if spec.Protocol == ProtocolH2C {
+			tls.fault("needs protocol: %s", ProtocolTLS)
+		}
+	}
+	spec.SetDefaults()
+	return spec
+}
+
+func readEndpoints(m *mapping) []Endpoint {
+	v := m.optional("endpoints")
+	if v.absent() && m.fields["dns"] == nil && m.fields["registration"] == nil {
+		v = m.required("endpoints")
+	}
+	seen := make(map[string]bool)
+	endpoints := each(v.list(0), func(v *value) Endpoint {
+		m := v.mapping()
+		defer m.finish()
+		address := m.required("address")
+		e := Endpoint{
+			Address: address.word(checkAddress),
+			Weight:  uint32(m.optional("weight").integer(defaultEndpointWeight, 0, maxWeight)),
+		}
+		if e.Address != "" && seen[e.Address] {
+			address.fault("%s is there already", e.Address)
+		}
+		seen[e.Address] = true
+		return e
+	})
+	if endpoints == nil {
+		endpoints = []Endpoint{} // an empty list is written as one
+	}
+	return endpoints
+}
+
+func readProtocol(m *mapping) Protocol {
+	v := m.optional("protocol")
+	s, ok := v.text()
+	switch p := Protocol(s); {
+	case v.absent():
+		return ProtocolH2C
+	case !ok:
+	case p == ProtocolH2C || p == ProtocolTLS:
+		return p
+	case s == "http1":
+		v.fault("protocol http1 is not supported yet")
+	default:
+		v.fault("unknown protocol %s, want %s or %s", quote(s), ProtocolH2C, ProtocolTLS)
+	}
+	return ""
+}
+
+var laterPolicies = map[string]bool{"PeakEWMA": true, "RingHash": true, "Maglev": true}
+
+func readLoadBalancing(v *value) LoadBalancing {
+	m := v.mapping()
+	defer m.finish()
+	policy := m.optional("policy")
+	s, ok := policy.text()
+	switch p := Policy(s); {
+	case !ok:
+	case p == LeastRequest || p == RoundRobin:
+		return LoadBalancing{p}
+	case laterPolicies[s]:
+		policy.fault("policy %s is not supported yet", s)
+	default:
+		policy.fault("unknown policy %s, want %s or %s", quote(s), LeastRequest, RoundRobin)
+	}
+	return LoadBalancing{}
+}
+
+func readConnection(v *value) Connection {
+	m := v.mapping()
+	defer m.finish()
+	return Connection{
+		MaxStreams:     m.optional("maxStreams").integer(DefaultMaxStreams, 1, maxStreamsLimit),
+		MaxConnections: m.optional("maxConnections").integer(0, 1, maxConnectionsLimit),
+	}
+}
+
+func readTLS(m *mapping) *BackendTLS {
+	defer m.finish()
+	ca, caFile := m.optional("ca"), m.optional("caFile")
+	cert, certKey := m.optional("certFile"), m.optional("keyFile")
+	if !ca.absent() && !caFile.absent() {
+		caFile.fault("ca is there already: want one of the two")
+	}
+	if !cert.absent() && certKey.absent() {
+		cert.fault("needs keyFile too")
+	}
+	if cert.absent() && !certKey.absent() {
+		certKey.fault("needs certFile too")
+	}
+	return &BackendTLS{
+		CA:         ca.secret(checkCertificates),
+		CAFile:     caFile.file(),
+		ServerName: m.optional("serverName").word(checkServerName),
+		CertFile:   cert.file(),
+		KeyFile:    certKey.file(),
+	}
+}
+
+// file reads the name of a file, which is relative to the folder of this text.
+func (v *value) file() string {
+	name, ok := v.checked(checkFile)
+	if !ok || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(v.doc.file), name)
+}
+
+// checkCertificates is for PEM with at least one certificate, and nothing else.
+func checkCertificates(s string) string {
+	rest, n := []byte(s), 0
+	for {
+		var block *pem.Block
+		if block, rest = pem.Decode(rest); block == nil {
+			break
+		}
+		n++
+		if block.Type != "CERTIFICATE" {
+			return fmt.Sprintf("want certificates in PEM, not a %s", printable(short(block.Type)))
+		}
+		if _, err := x509.ParseCertificate(block.Bytes); err != nil {
+			return fmt.Sprintf("certificate %d: %v", n, err)
+		}
+	}
+	if n == 0 {
+		return "want a certificate in PEM"
+	}
+	return ""
+}

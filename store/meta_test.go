@@ -1,0 +1,68 @@
+package store
+
+import (
+	"encoding/json"
+	"testing"
+	"time"
+)
+
+func TestDurationIsWrittenAsTheGatewayAPIWritesIt(t *testing.T) {
+	tests := []struct {
+		text, want string // want is the shortest form, "" when refused
+	}{
+		{"5s", "5s"},
+		{"1h", "1h"},
+		{"90m", "1h30m"},
+		{"1500ms", "1s500ms"},
+		{"0s", "0s"},
+		{"99999h", "99999h"},
+		{"1s1s1s1s", "4s"},
+		{"1h2m3s4ms", "1h2m3s4ms"},
+		{"", ""},
+		{"5", ""},
+		{"s", ""},
+		{"-5s", ""},
+		{"1.5s", ""},
+		{"1us", ""},
+		{"100000s", ""},
+		{"1s1s1s1s1s", ""},
+		{"5s5", ""},
+		{" 5s", ""},
+	}
+	for _, tt := range tests {
+		var d Duration
+		err := d.UnmarshalText([]byte(tt.text))
+		if (err != nil) != (tt.want == "") {
+			t.Errorf("%q: error %v, want one: %v", tt.text, err, tt.want == "")
+		}
+		if err == nil && d.String() != tt.want {
+			t.Errorf("%q: got %s, want %s", tt.text, d, tt.want)
+		}
+		if err != nil && err.Error() != "duration "+quote(tt.text)+": want a form like 5s or 1m30s" {
+			t.Errorf("%q: got %v", tt.text, err)
+		}
+	}
+	if got, _ := json.Marshal(Duration(5*time.Second + time.Microsecond)); string(got) != `"5s"` {
+		t.Errorf("as JSON: got %s, want \"5s\"", got)
+	}
+}
+
+func TestBackendSpecDefaults(t *testing.T) {
+	var s BackendSpec
+	s.SetDefaults()
+	want := BackendSpec{
+		Protocol:       ProtocolH2C,
+		LoadBalancing:  LoadBalancing{LeastRequest},
+		Connection:     Connection{MaxStreams: 1000},
+		ConnectTimeout: Duration(5 * time.Second),
+	}
+	if s.Protocol != want.Protocol || s.LoadBalancing != want.LoadBalancing || s.Connection != want.Connection || s.ConnectTimeout != want.ConnectTimeout {
+		t.Errorf("got %+v, want %+v", s, want)
+	}
+	said := BackendSpec{Protocol: ProtocolTLS, LoadBalancing: LoadBalancing{RoundRobin}, Connection: Connection{7, 3}, ConnectTimeout: 1}
+	kept := said
+	kept.SetDefaults()
+	if kept.Protocol != said.Protocol || kept.LoadBalancing != said.LoadBalancing || kept.Connection != said.Connection || kept.ConnectTimeout != 1 {
+		t.Errorf("what was said became %+v, want %+v", kept, said)
+	}
+}

@@ -1,0 +1,405 @@
+package store
+
+import (
+	"fmt"
+	"maps"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+// value is one node of a document, with the way to it from the object it is part
+// of. What reads it reports what is wrong and returns the zero value, so that the
+// reading goes on and finds the next fault.
+type value struct {
+	doc    *document
+	node   *yaml.Node // nil when the field is absent or null
+	up     *value     // nil for the root
+	key    string     // in a mapping
+	index  int        // in a list
+	opened *mapping   // once it was read as one
+}
+
+// path is the way to the value as a message names it: spec.rules[0].name.
+func (v *value) path() string {
+	switch {
+	case v.up == nil:
+		return ""
+	case v.key == "":
+		return v.up.path() + "[" + strconv.Itoa(v.index) + "]"
+	}
+	name := v.key
+	if strings.ContainsFunc(name, func(r rune) bool { return r > '~' || r <= ' ' }) || len(name) > maxQuoted {
+		name = quote(name)
+	}
+	if up := v.up.path(); up != "" {
+		return up + "." + name
+	}
+	return name
+}
+
+func (v *value) absent() bool { return v.node == nil }
+
+func (v *value) position() Position { return v.doc.position(v.node) }
+
+func (v *value) fault(format string, args ...any) { v.faultAt(v.node, format, args...) }
+
+func (v *value) faultAt(n *yaml.Node, format string, args ...any) {
+	in := v.doc.in
+	if len(in.faults.found) == maxFaults { // spare the path
+		in.faults.more++
+		return
+	}
+	in.faults.add(v.doc.position(n), v.path(), format, args...)
+}
+
+// child makes the value of a node below v: an alias is followed, null is absent.
+func (v *value) child(n *yaml.Node, key string, index int) *value {
+	c := &value{doc: v.doc, node: n, up: v, key: key, index: index}
+	if n != nil && n.Kind == yaml.AliasNode {
+		c.node = v.doc.follow(c, n)
+	}
+	if c.node != nil && c.node.ShortTag() == "!!null" {
+		c.node = nil
+	}
+	return c
+}
+
+func describe(n *yaml.Node) string {
+	switch tag := n.ShortTag(); {
+	case tag == "!!map":
+		return "a mapping"
+	case tag == "!!seq":
+		return "a list"
+	case tag == "!!str":
+		return "the string " + quote(n.Value)
+	case tag == "!!int":
+		return "the integer " + printable(short(n.Value))
+	case tag == "!!float":
+		return "the number " + printable(short(n.Value))
+	case tag == "!!bool":
+		return n.Value
+	case tag == "!!null":
+		return "null"
+	default:
+		return "a value of type " + printable(short(tag))
+	}
+}
+
+func short(s string) string {
+	if len(s) > maxQuoted {
+		return s[:maxQuoted] + "…"
+	}
+	return s
+}
+
+// text reads a string; ok is false when there is none.
+func (v *value) text() (s string, ok bool) {
+	if v.absent() {
+		return "", false
+	}
+	switch tag := v.node.ShortTag(); {
+	case v.node.Kind == yaml.ScalarNode && (tag == "!!str" || tag == "!!timestamp"):
+		return v.node.Value, true
+	case tag == "!!int" || tag == "!!float" || tag == "!!bool":
+		v.fault("want a string, not %s: put it in quotes", describe(v.node))
+	default:
+		v.fault("want a string, not %s", describe(v.node))
+	}
+	return "", false
+}
+
+// checked reads a string that check has nothing against.
+func (v *value) checked(check func(string) string) (string, bool) {
+	s, ok := v.text()
+	if !ok {
+		return "", false
+	}
+	if problem := check(s); problem != "" {
+		v.fault("%s: %s", quote(s), problem)
+		return "", false
+	}
+	return s, true
+}
+
+// word is checked without the ok.
+func (v *value) word(check func(string) string) string {
+	s, _ := v.checked(check)
+	return s
+}
+
+// secret is word for what no message may repeat.
+func (v *value) secret(check func(string) string) string {
+	s, ok := v.text()
+	if !ok {
+		return ""
+	}
+	if problem := check(s); problem != "" {
+		v.fault("%s", problem)
+		return ""
+	}
+	return s
+}
+
+// wordOr is word, or def when there is none to check.
+func (v *value) wordOr(def string, check func(string) string) string {
+	if v.absent() {
+		return def
+	}
+	return v.word(check)
+}
+
+// integer reads a whole number within the bounds, both included.
+func (v *value) integer(def, low, high int) int {
+	if v.absent() {
+		return def
+	}
+	const digits = "0123456789"
+	tag, text := v.node.ShortTag(), v.node.Value
+	plain := strings.Trim(strings.TrimPrefix(text, "-"), digits) == ""
+	if v.node.Kind != yaml.ScalarNode || tag != "!!int" && !(tag == "!!float" && plain) {
+		v.fault("want an integer, not %s", describe(v.node))
+		return def
+	}
+	if !plain || len(text) > 1 && text[0] == '0' {
+		v.fault("%s: want an integer in decimal", printable(short(text)))
+		return def
+	}
+	n, err := strconv.Atoi(text)
+	if err != nil || n < low || n > high {
+		v.fault("%s is out of range, want %d to %d", short(text), low, high)
+		return def
+	}
+	return n
+}
+
+// timestamp reads a date and time.
+func (v *value) timestamp() time.Time {
+	s, ok := v.text()
+	if !ok {
+		return time.Time{}
+	}
+	t, err := time.Parse(time.RFC3339, s)
+	if err != nil {
+		v.fault("%s: want a time like 2006-01-02T15:04:05Z", quote(s))
+		return time.Time{}
+	}
+	return t.UTC()
+}
+
+// duration reads a time span of 1 ms to high.
+func (v *value) duration(def, high time.Duration) Duration {
+	if v.absent() {
+		return Duration(def)
+	}
+	s := v.node.Value
+	d, ok := parseDuration(s)
+	switch {
+	case !ok || v.node.ShortTag() != "!!str":
+		v.fault("want a duration like 5s or 1m30s, not %s", describe(v.node))
+	case d < time.Millisecond || d > high:
+		v.fault("%s is out of range, want 1ms to %s", short(s), Duration(high))
+	default:
+		return Duration(d)
+	}
+	return Duration(def)
+}
+
+// list reads the items of a list, of which there may be limit; 0 means no limit.
+func (v *value) list(limit int) []*value {
+	if v.absent() {
+		return nil
+	}
+	if v.node.Kind != yaml.SequenceNode || v.node.ShortTag() != "!!seq" {
+		v.fault("want a list, not %s", describe(v.node))
+		return nil
+	}
+	nodes := v.node.Content
+	if limit > 0 && len(nodes) > limit {
+		v.fault("%d entries, limit %d", len(nodes), limit)
+		nodes = nodes[:limit]
+	}
+	items := make([]*value, 0, len(nodes))
+	for i, n := range nodes {
+		item := v.child(n, "", i)
+		if item.absent() && n.Kind != yaml.AliasNode {
+			item.faultAt(n, "null is no entry of a list")
+			continue
+		}
+		items = append(items, item)
+	}
+	return items
+}
+
+// each is list with the function to read an item by.
+func each[T any](items []*value, read func(*value) T) []T {
+	if len(items) == 0 {
+		return nil
+	}
+	all := make([]T, len(items))
+	for i, item := range items {
+		all[i] = read(item)
+	}
+	return all
+}
+
+// texts reads a mapping of strings.
+func (v *value) texts(check func(string) string) map[string]string {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	all := make(map[string]string, len(m.keys))
+	for _, k := range m.keys {
+		all[k.Value] = m.optional(k.Value).word(check)
+	}
+	return all
+}
+
+// mapping is a mapping that is being read: each field is asked for by name, and
+// finish reports those that nobody asked for.
+type mapping struct {
+	*value
+	keys   []*yaml.Node // without those that are faulty themselves
+	fields map[string]*yaml.Node
+	asked  map[string]*value
+	broken bool // it is no mapping: nothing is missing from it
+}
+
+// mapping opens a mapping, and reports keys that are none or stand there twice.
+func (v *value) mapping() *mapping {
+	if v.opened != nil {
+		return v.opened
+	}
+	m := &mapping{value: v, asked: make(map[string]*value)}
+	v.opened = m
+	if v.absent() {
+		m.broken = true
+		return m
+	}
+	if v.node.Kind != yaml.MappingNode || v.node.ShortTag() != "!!map" {
+		v.fault("want a mapping, not %s", describe(v.node))
+		m.broken = true
+		return m
+	}
+	m.fields = make(map[string]*yaml.Node, len(v.node.Content)/2)
+	for i := 0; i+1 < len(v.node.Content); i += 2 {
+		m.open(v.node.Content[i], v.node.Content[i+1])
+	}
+	return m
+}
+
+func (m *mapping) open(key, content *yaml.Node) {
+	switch tag := key.ShortTag(); {
+	case tag == "!!merge":
+		m.faultAt(key, `merge key "<<" is not supported: write the fields out`)
+		return
+	case key.Kind == yaml.AliasNode:
+		m.faultAt(key, "want a name as the key, not an alias")
+		return
+	case key.Kind != yaml.ScalarNode || tag != "!!str" || key.Value == "":
+		m.faultAt(key, "want a name as the key, not %s", describe(key))
+		return
+	}
+	if _, twice := m.fields[key.Value]; twice {
+		m.faultAtKey(key, "the key is there already")
+		return
+	}
+	m.fields[key.Value] = content
+	m.keys = append(m.keys, key)
+}
+
+// optional is the field of that name, absent or not.
+func (m *mapping) optional(name string) *value {
+	if v := m.asked[name]; v != nil {
+		return v
+	}
+	v := m.child(m.fields[name], name, 0)
+	m.asked[name] = v
+	return v
+}
+
+// required is the field of that name, with a fault when it is absent.
+func (m *mapping) required(name string) *value {
+	v := m.optional(name)
+	if n := m.fields[name]; v.absent() && !m.broken && (n == nil || n.Kind != yaml.AliasNode) {
+		v.faultAt(m.node, "missing")
+	}
+	return v
+}
+
+// ignore takes fields that mean nothing to us, whatever they hold.
+func (m *mapping) ignore(names ...string) {
+	for _, name := range names {
+		m.asked[name] = nil
+	}
+}
+
+// refuse takes fields that are known and not supported.
+func (m *mapping) refuse(names ...string) {
+	m.ignore(names...)
+	for _, k := range m.keys {
+		if slices.Contains(names, k.Value) {
+			m.faultAtKey(k, "%s is not supported yet", k.Value)
+		}
+	}
+}
+
+// finish reports each field that was not asked for.
+func (m *mapping) finish() {
+	for _, k := range m.keys {
+		if _, known := m.asked[k.Value]; !known {
+			m.faultAtKey(k, "unknown field%s", suggest(k.Value, m.asked))
+		}
+	}
+}
+
+func (m *mapping) faultAtKey(k *yaml.Node, format string, args ...any) {
+	field := &value{doc: m.doc, node: k, up: m.value, key: k.Value}
+	field.fault(format, args...)
+}
+
+// suggest names the word that was probably meant.
+func suggest(word string, known map[string]*value) string {
+	best, least := "", 3 // a distance of more than two is no slip of the finger
+	for _, k := range slices.Sorted(maps.Keys(known)) {
+		if d := distance(word, k, least); d < least && d < len(k)-1 {
+			best, least = k, d
+		}
+	}
+	if best == "" {
+		return ""
+	}
+	return fmt.Sprintf(", did you mean %q?", best)
+}
+
+// distance is how many bytes to insert, delete or replace to make b of a, or
+// limit when it is not less. A difference in case alone is 1.
+func distance(a, b string, limit int) int {
+	if len(a)-len(b) >= limit || len(b)-len(a) >= limit {
+		return limit
+	}
+	if strings.EqualFold(a, b) {
+		return 1
+	}
+	row := make([]int, len(b)+1) // distances of a[:i] to every b[:j]
+	for j := range row {
+		row[j] = j
+	}
+	for i := range len(a) {
+		corner := row[0]
+		row[0] = i + 1
+		for j := range len(b) {
+			replaced := corner
+			if a[i] != b[j] {
+				replaced++
+			}
+			corner = row[j+1]
+			row[j+1] = min(replaced, row[j]+1, row[j+1]+1)
+		}
+	}
+	return min(row[len(b)], limit)
+}
