@@ -169,13 +169,12 @@ func (b *bench) awaitService(i *instance) error {
 			return err
 		}
 	}
-	if err := i.process.settle(); err != nil {
-		return err
-	}
 	if err := b.prove(i); err != nil {
 		return i.process.complain(fmt.Errorf("probe: %w", err))
 	}
-	return nil
+	// Only a reply proves that the workers are there: a master listens before
+	// it forks them.
+	return i.process.settle()
 }
 
 func (b *bench) awaitReady(i *instance) (err error) {

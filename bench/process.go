@@ -164,8 +164,7 @@ func (p *process) complain(err error) error {
 	return fmt.Errorf("%s: %w\n\t%s", p.name, err, strings.Join(lines, "\n\t"))
 }
 
-// settle looks up the processes that p has forked, which a server does before
-// it accepts its first connection.
+// settle looks up the processes that p has forked so far.
 func (p *process) settle() error {
 	parents, err := readParents("/proc")
 	if err != nil {

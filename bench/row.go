@@ -1,6 +1,7 @@
 package main
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"time"
@@ -215,6 +216,9 @@ func newSample(r row, requests int, start, end clocks, seen latency, p proxy) (s
 		latency: seen,
 		share:   first / max(both, 1e-9),
 	}
+	if s.cost <= 0 {
+		return s, errors.New("no CPU time used: not the process that serves?")
+	}
 	if p.ours && (s.share < 0.3 || s.share > 0.7) {
 		return s, fmt.Errorf("not balanced: backend A did %.0f %% of the backends' work", 100*s.share)
 	}
@@ -350,6 +354,9 @@ func (b *bench) weigh(d *idler) (kib float64, err error) {
 	full, err := d.instance.process.resident()
 	if err != nil {
 		return 0, err
+	}
+	if full <= d.atZero {
+		return 0, fmt.Errorf("%d bytes without connections, %d with them: not the process that serves them?", d.atZero, full)
 	}
 	return float64(full-d.atZero) / 1024 / float64(b.conns), d.holder.check()
 }
