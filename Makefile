@@ -1,0 +1,68 @@
+# Everything that is built, checked and measured here starts with one of these
+# targets. Tools are pinned in tools/go.mod and built into .tmp/bin.
+
+SHELL := /bin/bash
+BIN := $(CURDIR)/.tmp/bin
+VERSION ?= devel
+
+# How long each fuzz target runs, in seconds; all together at most FUZZ_TOTAL.
+FUZZ_EACH ?= 5
+FUZZ_TOTAL ?= 120
+
+.PHONY: test
+test: needs lint race fuzz ## Everything that must hold before a change lands
+
+.PHONY: help
+help: ## List the targets
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  \1\t\2/p' Makefile | expand -t 20
+
+.PHONY: needs
+needs: ## Install what the tests need and the machine lacks
+	@scripts/needs.sh
+
+.PHONY: race
+race: ## All tests, with the race detector
+	go test -race ./...
+
+.PHONY: lint
+lint: $(BIN)/built ## go vet, staticcheck, gofumpt and the house rules
+	go vet ./...
+	$(BIN)/staticcheck ./...
+	@BIN=$(BIN) scripts/house-rules.sh
+
+.PHONY: fuzz
+fuzz: ## Each fuzz target for FUZZ_EACH seconds
+	@scripts/fuzz.sh $(FUZZ_EACH) $(FUZZ_TOTAL)
+
+.PHONY: cover
+cover: ## Which lines the tests reach: .tmp/cover.html
+	@mkdir -p .tmp
+	go test -coverprofile=.tmp/cover.out -coverpkg=./... ./...
+	go tool cover -func=.tmp/cover.out | tail -1
+	go tool cover -html=.tmp/cover.out -o .tmp/cover.html
+
+.PHONY: build
+build: ## The static binary: .tmp/bin/sluice
+	CGO_ENABLED=0 go build -trimpath -ldflags '-s -w -X main.version=$(VERSION)' -o $(BIN)/sluice .
+
+.PHONY: bench
+bench: ## Measure against other proxies
+	go run ./bench
+
+.PHONY: conformance
+conformance: build $(BIN)/built ## Run the suites that other people wrote
+	cd conformance && go vet ./... && $(BIN)/staticcheck ./... && go test ./...
+	cd conformance && go run . -sluice $(BIN)/sluice
+
+.PHONY: generate
+generate: $(BIN)/built ## The Go files of the .proto files (needs npm)
+	cd demo && npx --yes @bufbuild/buf@1.75.0 generate
+
+.PHONY: clean
+clean: ## Remove what these targets made
+	rm -rf .tmp
+
+$(BIN)/built: tools/go.mod tools/go.sum
+	@mkdir -p $(BIN)
+	cd tools && GOBIN=$(BIN) go install tool
+	@touch $@
