@@ -1,0 +1,166 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/spf13/pflag"
+)
+
+// config is what one node is told: by flags, by the environment and by its
+// configuration file, the earlier winning. What it routes is not here but in
+// the resources.
+type config struct {
+	// dataDir holds what the node keeps from one start to the next.
+	dataDir string
+
+	// listen is the one port, admin the operator's door; both host:port.
+	// Port 0 takes a free one.
+	listen, admin string
+
+	// resources are the files and directories with routes and backends.
+	resources []string
+
+	// allowUnresolved accepts references to backends that do not exist.
+	allowUnresolved bool
+
+	// tlsCert and tlsKey are PEM files; both empty means no TLS.
+	// tlsClientCA, when set, makes client certificates obligatory.
+	tlsCert, tlsKey, tlsClientCA string
+
+	// grace is how long open streams may go on after the node was told to
+	// end; drainDelay is how long new connections are taken before that,
+	// unready, so that a balancer in front notices first.
+	grace, drainDelay time.Duration
+
+	// proxyProtocol expects a PROXY header at the start of connections.
+	proxyProtocol bool
+
+	// trustedProxies are the peers whose word on the client's address is
+	// believed; trustedHops is how many such peers stand in a row.
+	trustedProxies []string
+	trustedHops    int
+
+	// pprof serves Go's profiles on the admin port.
+	pprof bool
+
+	// logFormat is text or json.
+	logFormat string
+}
+
+// Defaults that other parts of the program need to know.
+const (
+	defaultListen     = ":8080"
+	defaultAdmin      = "127.0.0.1:8081"
+	defaultConfigFile = "/etc/sluice/sluice.yaml"
+	defaultGrace      = 30 * time.Second
+)
+
+// addFlags declares every setting once: the flag --NAME, the variable
+// SLUICE_NAME and the key NAME of the configuration file all come from here.
+func (c *config) addFlags(fs *pflag.FlagSet) {
+	fs.StringVar(&c.dataDir, "data-dir", defaultDataDir(), "`directory` for what the node keeps")
+	fs.StringVar(&c.listen, "listen", defaultListen, "`address` of the one port")
+	fs.StringVar(&c.admin, "admin", defaultAdmin, "`address` of health, metrics and profiles")
+	fs.StringSliceVar(&c.resources, "resources", nil, "`file` or directory with routes and backends; may be repeated")
+	fs.BoolVar(&c.allowUnresolved, "allow-unresolved", false, "accept references to backends that do not exist")
+	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the certificate chain; turns TLS on")
+	fs.StringVar(&c.tlsKey, "tls-key", "", "PEM `file` with the key of --tls-cert")
+	fs.StringVar(&c.tlsClientCA, "tls-client-ca", "", "PEM `file` with the authorities of client certificates; makes one obligatory")
+	fs.DurationVar(&c.grace, "grace", defaultGrace, "how long open streams may go on after SIGTERM")
+	fs.DurationVar(&c.drainDelay, "drain-delay", 0, "how long to accept connections, unready, after SIGTERM")
+	fs.BoolVar(&c.proxyProtocol, "proxy-protocol", false, "expect a PROXY header (v1 or v2) from --trusted-proxies")
+	fs.StringSliceVar(&c.trustedProxies, "trusted-proxies", nil, "`networks` (CIDR) of the proxies in front; may be repeated")
+	fs.IntVar(&c.trustedHops, "trusted-hops", 0, "`number` of proxies in front whose x-forwarded-for is believed")
+	fs.BoolVar(&c.pprof, "pprof", false, "serve profiles under /debug/pprof/ on the admin port")
+	fs.StringVar(&c.logFormat, "log-format", "text", "`format` of the log: text or json")
+}
+
+// defaultDataDir is a system directory for root and the user's own otherwise.
+func defaultDataDir() string {
+	if os.Geteuid() == 0 {
+		return "/var/lib/sluice"
+	}
+	if state := os.Getenv("XDG_STATE_HOME"); state != "" {
+		return filepath.Join(state, "sluice")
+	}
+	home, err := os.UserHomeDir()
+	if err != nil {
+		return "sluice-data"
+	}
+	return filepath.Join(home, ".local", "state", "sluice")
+}
+
+// validate reports everything that is wrong with c at once.
+func (c *config) validate() error {
+	var errs []error
+	fault := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	if c.dataDir == "" {
+		fault("data-dir: empty, want a directory")
+	}
+	for _, door := range []struct{ name, addr string }{{"listen", c.listen}, {"admin", c.admin}} {
+		if _, _, err := net.SplitHostPort(door.addr); err != nil {
+			fault("%s %q: want host:port or :port", door.name, door.addr)
+		}
+	}
+	if (c.tlsCert == "") != (c.tlsKey == "") {
+		fault("tls-cert %q, tls-key %q: want both or none", c.tlsCert, c.tlsKey)
+	}
+	if c.tlsClientCA != "" && c.tlsCert == "" {
+		fault("tls-client-ca %q: needs tls-cert and tls-key", c.tlsClientCA)
+	}
+	if c.grace < 0 || c.drainDelay < 0 {
+		fault("grace %s, drain-delay %s: want no negative time", c.grace, c.drainDelay)
+	}
+	for _, network := range c.trustedProxies {
+		if _, err := parseNetwork(network); err != nil {
+			fault("trusted-proxies %q: want a network such as 10.0.0.0/8 or an address", network)
+		}
+	}
+	if c.proxyProtocol && len(c.trustedProxies) == 0 {
+		fault("proxy-protocol: needs trusted-proxies, else every client could claim any address")
+	}
+	if c.trustedHops < 0 {
+		fault("trusted-hops %d: want 0 or more", c.trustedHops)
+	}
+	if c.logFormat != "text" && c.logFormat != "json" {
+		fault("log-format %q: want text or json", c.logFormat)
+	}
+	return errors.Join(errs...)
+}
+
+// networks returns the trusted proxies; validate has refused bad ones.
+func (c *config) networks() []netip.Prefix {
+	out := make([]netip.Prefix, 0, len(c.trustedProxies))
+	for _, network := range c.trustedProxies {
+		if prefix, err := parseNetwork(network); err == nil {
+			out = append(out, prefix)
+		}
+	}
+	return out
+}
+
+// parseNetwork reads a network, or an address that stands for itself.
+func parseNetwork(s string) (netip.Prefix, error) {
+	if addr, err := netip.ParseAddr(s); err == nil {
+		return addr.Prefix(addr.BitLen())
+	}
+	prefix, err := netip.ParsePrefix(s)
+	return prefix.Masked(), err
+}
+
+// logger returns the log of the node in the format asked for.
+func (c *config) logger(w io.Writer, level slog.Level) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: level}
+	if c.logFormat == "json" {
+		return slog.New(slog.NewJSONHandler(w, opts))
+	}
+	return slog.New(slog.NewTextHandler(w, opts))
+}

@@ -1,0 +1,97 @@
+// Command sluice is a gateway appliance for gRPC: one binary that takes gRPC
+// on one port and balances every RPC over the backends behind it.
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/spf13/cobra"
+)
+
+// echo is how long after the first signal another is taken for the same one:
+// shells and supervisors signal a process and then its whole group.
+const echo = time.Second
+
+func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The first signal drains; a later one ends the process at once.
+	context.AfterFunc(ctx, func() { time.AfterFunc(echo, stop) })
+	os.Exit(exitCode(run(ctx, os.Args[1:], os.Stdout, os.Stderr), os.Stderr))
+}
+
+// run carries out one command line and returns when it is done: for serve and
+// demo, when ctx is done and the last stream has ended.
+func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
+	root := &cobra.Command{
+		Use:   "sluice",
+		Short: "A gateway for gRPC that balances every RPC",
+		Long: `Sluice takes gRPC on one port and balances every RPC and every stream over the
+backends behind it.
+
+  sluice demo                            see it work
+  sluice validate -f routes.yaml         check what you wrote
+  sluice serve --resources routes.yaml   run it`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args:          cobra.ArbitraryArgs, // so that an unknown command comes to RunE
+		RunE:          runRoot,
+	}
+	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand())
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
+	})
+	root.SetArgs(args)
+	root.SetOut(stdout)
+	root.SetErr(stderr)
+	return root.ExecuteContext(ctx)
+}
+
+func runRoot(cmd *cobra.Command, args []string) error {
+	if len(args) == 0 {
+		return cmd.Help()
+	}
+	if near := cmd.SuggestionsFor(args[0]); len(near) > 0 {
+		return usageErrorf("unknown command %q; did you mean %q?", args[0], near[0])
+	}
+	return usageErrorf("unknown command %q; see sluice --help", args[0])
+}
+
+// noArgs refuses arguments to a command that takes none.
+func noArgs(cmd *cobra.Command, args []string) error {
+	if len(args) > 0 {
+		return usageErrorf("unexpected argument %q; see %s --help", args[0], cmd.CommandPath())
+	}
+	return nil
+}
+
+// usageError is a command line, a variable or a configuration file that says
+// something impossible: nothing has been tried yet.
+type usageError struct{ err error }
+
+func (e usageError) Error() string { return e.err.Error() }
+func (e usageError) Unwrap() error { return e.err }
+
+func usageErrorf(format string, args ...any) error {
+	return usageError{fmt.Errorf(format, args...)}
+}
+
+// exitCode reports err on stderr and returns the status of the process: 0
+// done, 1 failed, 2 wrong usage.
+func exitCode(err error, stderr io.Writer) int {
+	if err == nil {
+		return 0
+	}
+	fmt.Fprintln(stderr, "sluice:", err)
+	if errors.As(err, new(usageError)) {
+		return 2
+	}
+	return 1
+}
