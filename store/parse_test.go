@@ -9,6 +9,8 @@ import (
 	"encoding/pem"
 	"fmt"
 	"math/big"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -132,6 +134,17 @@ func FuzzParse(f *testing.F) {
 		"apiVersion: v1\nkind: List\nitems: [~, {kind: List}, 1]", "a: 'b\n---\nc'", "a: |\n  b\n...\n%", "metadata: {creationTimestamp: 2026-01-01}\nkind: Backend",
 	} {
 		f.Add([]byte(text))
+	}
+	files, err := filepath.Glob("testdata/*.golden")
+	if err != nil {
+		f.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
 		set, faults := Parse("f", text)
