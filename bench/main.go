@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -204,6 +205,9 @@ func newBench(ctx context.Context, opts options, dir string) (*bench, error) {
 		"quick": opts.quick, "runs": opts.runs, "idle_runs": opts.idleRuns, "idle_wait_s": opts.idleWait.Seconds(),
 		"idle_conns": opts.conns, "backend_streams": opts.backendStreams,
 	}
+	if load := loadAverage(); load > 1 {
+		b.report.note("load average %.1f at the start: the machine was not idle, the figures are too high", load)
+	}
 	b.report.Machine, err = thisMachine()
 	return b, err
 }
@@ -353,6 +357,17 @@ func checkCores(proxy, load int) error {
 		return fmt.Errorf("cores %d and %d: want two different ones of the %d that this process may use (-proxy-cpu, -load-cpu)", proxy, load, set.Count())
 	}
 	return nil
+}
+
+// loadAverage is that of the last minute, or 0 when nobody knows.
+func loadAverage() float64 {
+	text, err := os.ReadFile("/proc/loadavg")
+	if err != nil {
+		return 0
+	}
+	first, _, _ := strings.Cut(string(text), " ")
+	load, _ := strconv.ParseFloat(first, 64) // 0 when it is no number
+	return load
 }
 
 func thisMachine() (machine, error) {
