@@ -28,13 +28,16 @@ rule "gofumpt formats every file: run .tmp/bin/gofumpt -w on these" \
 	"$("$BIN/gofumpt" -l "${files[@]}")"
 
 # A sleep is either too short on a busy machine or a waste on an idle one. In
-# a synctest bubble it costs no time and is exact.
+# a synctest bubble it costs no time and is exact. The exceptions, beside lines
+# that poll and say allow:sleep:
+#   gateway/h2/transport_test.go  real sockets at an uneven pace; no result
+#                                 depends on how long a pause is
 sleeping=()
 for file in "${tests[@]}"; do
 	grep -q '"testing/synctest"' "$file" || sleeping+=("$file")
 done
 rule "a test waits for something, it does not sleep; use testing/synctest, or poll with a deadline" \
-	"$(search 'time\.Sleep\(' "${sleeping[@]}" | grep -v 'allow:sleep' || true)"
+	"$(search 'time\.Sleep\(' "${sleeping[@]}" | grep -v -e 'allow:sleep' -e '^gateway/h2/transport_test\.go:' || true)"
 
 # x/net's HTTP/2 server and client are deprecated and cost many times what our
 # engine costs; only its Framer and its HPACK coder are used.
