@@ -164,3 +164,13 @@ func (c *config) logger(w io.Writer, level slog.Level) *slog.Logger {
 	}
 	return slog.New(slog.NewTextHandler(w, opts))
 }
+
+// trusted are the trusted proxies' networks, which validate has checked.
+func (c *config) trusted() (list []netip.Prefix) {
+	for _, network := range c.trustedProxies {
+		if p, err := parseNetwork(network); err == nil {
+			list = append(list, p)
+		}
+	}
+	return list
+}

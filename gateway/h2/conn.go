@@ -78,8 +78,8 @@ type Conn struct {
 	streams  map[uint32]*Stream
 	forgiven forgiven // ids that we closed while the peer could still send
 	enc      encoder
-	send     int32 // connection window towards the peer, bytes
-	initial  int32 // the peer's initial stream window
+	send     int32  // connection window towards the peer, bytes
+	initial  int32  // the peer's initial stream window
 	maxList  uint32 // the peer's limit on header lists, bytes; 0 = none told
 	nextID   uint32
 	ready    *Stream // ring of streams with DATA and window

@@ -27,6 +27,17 @@ const (
 // or at a later hop.
 func (f Field) Sensitive() bool { return f.indexing == neverIndexed }
 
+// Pseudo reports whether the field is one of HTTP/2's own, such as :path.
+func (f *Field) Pseudo() bool { return f.kind.pseudo() }
+
+// Hop reports whether the field speaks of one hop only, or is written anew at each:
+// te, host, grpc-timeout.
+func (f *Field) Hop() bool { return f.kind == kindTE || f.kind == kindHost || f.kind == kindTimeout }
+
+// Forwarding reports whether the field claims to know where a request came from,
+// under its own name or one that some server takes for it.
+func (f *Field) Forwarding() bool { return f.kind == kindForwarding }
+
 // IndexedField makes a field that repeats from RPC to RPC.
 func IndexedField(name, value string) Field {
 	return Field{Name: name, Value: value, kind: classify(name, value), hash: fieldHash(name, value)}
@@ -52,16 +63,17 @@ func fieldHash(name, value string) uint32 {
 type kind uint8
 
 const (
-	kindPlain kind = iota
-	kindBad        // a name or value that RFC 9113 section 8.2.1 forbids
-	kindConnection // section 8.2.2: connection-specific, malformed in HTTP/2
+	kindPlain      kind = iota
+	kindBad             // a name or value that RFC 9113 section 8.2.1 forbids
+	kindConnection      // section 8.2.2: connection-specific, malformed in HTTP/2
 	kindTE
 	kindHost
 	kindContentLength
 	kindContentType
-	kindTimeout // grpc-timeout
+	kindTimeout    // grpc-timeout
 	kindVolatile   // traceparent and the like: new for each RPC
 	kindStatusGRPC // grpc-status
+	kindForwarding // x-forwarded-for and its kin
 	kindBadBinary  // a -bin field that is not base64: malformed in gRPC only
 
 	kindPseudo // the first of the pseudo-fields; all below are
@@ -103,13 +115,33 @@ func classify(name, value string) kind {
 		return kindTimeout
 	case "grpc-status":
 		return kindStatusGRPC
+	case "forwarded", "x-real-ip":
+		return kindForwarding
 	case "traceparent", "tracestate", "x-request-id":
 		return kindVolatile
+	}
+	if forwardingAlias(name) {
+		return kindForwarding
 	}
 	if strings.HasSuffix(name, "-bin") && !base64Like(value) {
 		return kindBadBinary
 	}
 	return kindPlain
+}
+
+// forwardingAlias knows x-forwarded-* however its dashes are written: many servers
+// read an underscore as a dash.
+func forwardingAlias(name string) bool {
+	const prefix = "x-forwarded-"
+	if len(name) < len(prefix) {
+		return name == "x_real_ip" || name == "x-real_ip" || name == "x_real-ip"
+	}
+	for i := 0; i < len(prefix); i++ {
+		if c := name[i]; c != prefix[i] && !(c == '_' && prefix[i] == '-') {
+			return false
+		}
+	}
+	return true
 }
 
 // classifyPseudo checks the values of pseudo-fields as well: x/net's Framer takes

@@ -85,7 +85,7 @@ func (h *Head) read(fields []Field) error {
 // note takes the fields that mean something to us.
 func (h *Head) note(f *Field) error {
 	switch f.kind {
-	case kindVolatile:
+	case kindVolatile, kindForwarding:
 		return nil
 	case kindBadBinary:
 		h.BadBinary = true

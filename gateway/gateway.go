@@ -1,0 +1,192 @@
+// Package gateway is the one port: it accepts, classifies, routes, picks, relays
+// and accounts for every RPC.
+//
+// One RPC goes one way: listen tells what a connection is, h2 what its streams
+// are; a session classifies each stream; the table finds its rule and target; the
+// target's backend picks an endpoint; the endpoint opens a stream on a live
+// connection, or the RPC is parked until there is one; from then on frames are
+// passed from stream to stream until the RPC ends, once, in one row of outcomes.
+package gateway
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"net"
+	"net/http"
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"golang.org/x/sync/errgroup"
+
+	"sluice/gateway/h2"
+	"sluice/gateway/listen"
+	"sluice/gateway/observe"
+	"sluice/gateway/upstream"
+	"sluice/store"
+)
+
+// Config says how the one port behaves. The zero value of a field is valid.
+type Config struct {
+	// Listen is the port: where, certificates, PROXY protocol.
+	Listen listen.Config
+	// TrustedProxies are the peers whose x-forwarded-* fields are believed.
+	TrustedProxies []netip.Prefix
+	// TrustedHops is how many proxies stand in a row in front of the gateway: so
+	// many entries of x-forwarded-for, from the right, are believed and kept. Zero
+	// means one for a peer in TrustedProxies, else none.
+	TrustedHops int
+	// Grace is how long streams may go on after the gateway was told to stop. Zero
+	// means 30s; negative means not at all.
+	Grace time.Duration
+	// DrainDelay is how long connections are still accepted after that, for load
+	// balancers that have yet to notice. Zero means not at all.
+	DrainDelay time.Duration
+	// Limits of the HTTP/2 engine.
+	Limits h2.Limits
+	// Handler answers what is not native gRPC; nil means a clear refusal.
+	Handler http.Handler
+
+	// RelayAll sends every HTTP/2 request through the relay, HandleAll through the
+	// handler: for the suites that judge one of the two.
+	RelayAll, HandleAll bool
+}
+
+func (c *Config) grace() time.Duration {
+	if c.Grace == 0 {
+		return 30 * time.Second
+	}
+	return max(c.Grace, 0)
+}
+
+// Gateway is one running port.
+type Gateway struct {
+	cfg       Config
+	log       *slog.Logger
+	engine    *h2.Engine
+	pool      *upstream.Pool
+	metrics   *observe.Metrics
+	listener  *listen.Listener
+	handler   http.Handler
+	seam      *h2.Seam
+	nowhere   target // of RPCs that found no route
+	relayAll  bool
+	handleAll bool
+
+	table    atomic.Pointer[table]
+	draining atomic.Bool
+
+	relayed, handled atomic.Int64 // RPCs and requests by path
+	moved            atomic.Int64 // RPCs that were sent elsewhere
+	kept             atomic.Int64 // bytes of request DATA kept for a second try
+	ended            [numOutcomes]atomic.Int64
+
+	applying sync.Mutex // one Apply at a time
+}
+
+// New opens the port. It serves nothing before Run, and without a route before
+// the first Apply.
+func New(cfg Config, log *slog.Logger) (*Gateway, error) {
+	l, err := listen.New(cfg.Listen, log)
+	if err != nil {
+		return nil, err
+	}
+	g := &Gateway{
+		cfg: cfg, log: log, listener: l,
+		engine:  h2.NewEngine(cfg.Limits),
+		metrics: observe.New(), handler: cfg.Handler,
+		relayAll: cfg.RelayAll, handleAll: cfg.HandleAll,
+	}
+	if g.handler == nil {
+		g.handler = http.HandlerFunc(refuse)
+	}
+	g.seam = h2.NewSeam(g.handler, log)
+	g.pool = upstream.NewPool(g.engine, log)
+	g.nowhere = target{series: g.metrics.Series("", "")}
+	g.table.Store(emptyTable(&g.nowhere))
+	g.register()
+	return g, nil
+}
+
+// Addr returns the address of the port.
+func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
+
+// Metrics answers Prometheus.
+func (g *Gateway) Metrics() http.Handler { return g.metrics.Handler() }
+
+// ReloadCertificates reads the port's TLS files again, and keeps the last good
+// ones when that fails.
+func (g *Gateway) ReloadCertificates() error { return g.listener.Reload() }
+
+var errDraining = errors.New("draining")
+
+// Ready is nil when new RPCs are welcome.
+func (g *Gateway) Ready() error {
+	if g.draining.Load() {
+		return errDraining
+	}
+	return nil
+}
+
+// Apply puts a set in force, whole or not at all. Streams that are open go on with
+// the rule and the endpoint that they have.
+func (g *Gateway) Apply(set *store.Set) error {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	plan, err := g.pool.Prepare(set)
+	if err != nil {
+		return err
+	}
+	g.pool.Commit(plan)
+	t, keys := compile(set, g.table.Load(), plan.Backends, g.metrics, &g.nowhere)
+	g.table.Store(t)
+	g.metrics.Retain(keys)
+	return nil
+}
+
+// Run serves until ctx is done, then drains: it says so by Ready, accepts for
+// DrainDelay more, asks every client to go elsewhere, and gives open streams the
+// grace. It returns when every goroutine of the gateway has ended.
+func (g *Gateway) Run(ctx context.Context) error {
+	work, stop := context.WithCancel(context.WithoutCancel(ctx))
+	defer stop()
+	eg, _ := errgroup.WithContext(work)
+	failed, fail := context.WithCancelCause(ctx)
+	eg.Go(func() error { return g.engine.Run(work) })
+	eg.Go(func() error { return g.pool.Run(work) })
+	http1 := g.newHTTP1()
+	accepting, refuse := context.WithCancel(work)
+	eg.Go(func() error {
+		err := g.listener.Run(accepting, listen.Handlers{HTTP2: g.serveHTTP2(work), HTTP1: func(l net.Listener) { http1.Serve(l) }})
+		fail(err)
+		return err
+	})
+	<-failed.Done()
+	if ctx.Err() != nil {
+		g.drain(http1)
+	}
+	refuse()
+	stop()
+	http1.Close()
+	err := eg.Wait()
+	g.seam.Wait()
+	return err
+}
+
+// serveHTTP2 converses with one client. Its connection outlives the listener
+// during the drain.
+func (g *Gateway) serveHTTP2(work context.Context) func(context.Context, *h2.Transport, listen.Info) {
+	return func(_ context.Context, t *h2.Transport, info listen.Info) {
+		se := g.newSession(info.Remote, t.TLS())
+		c := g.engine.NewServer(t, se, info.AcceptedAt)
+		if g.draining.Load() {
+			var b h2.Batch
+			c.Drain(&b)
+		}
+		if err := c.Run(work); err != nil {
+			g.log.Debug("connection ended", "client", info.Remote.String(), "error", err)
+		}
+	}
+}

@@ -1,0 +1,370 @@
+package h2
+
+import (
+	"bufio"
+	"context"
+	"crypto/tls"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"net/http"
+	"net/url"
+	"runtime/debug"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+)
+
+// Seam serves streams by an [http.Handler], one goroutine each, which any
+// Acceptor can send its streams to.
+type Seam struct {
+	handler http.Handler
+	log     *slog.Logger
+	work    sync.WaitGroup
+}
+
+// NewSeam returns a seam to handler. Panics of the handler are logged to log.
+func NewSeam(handler http.Handler, log *slog.Logger) *Seam {
+	return &Seam{handler: handler, log: log}
+}
+
+// Wait waits for the handlers that are running. Their streams' connections have
+// ended by then.
+func (m *Seam) Wait() { m.work.Wait() }
+
+// Peer is what a handler may know of the connection.
+type Peer struct {
+	RemoteAddr string
+	TLS        *tls.ConnectionState
+}
+
+// Serve answers one stream by the handler. It is called from AcceptStream and does
+// not block.
+func (m *Seam) Serve(s *Stream, h *Head, end bool, peer Peer, b *Batch) {
+	ctx, cancel := context.WithCancelCause(context.Background())
+	x := &exchange{s: s, cancel: cancel, header: make(http.Header)}
+	x.body.init(s)
+	x.out.init(s)
+	s.Bind(exchangeSink{x})
+	s.SetSource(&x.out)
+	if h.Large {
+		s.SendHeader([]Field{IndexedField(":status", "431")}, true, b)
+		cancel(nil)
+		return
+	}
+	x.req = request(h, peer).WithContext(ctx)
+	x.head = h.Method == http.MethodHead
+	x.req.Body = &x.body
+	if end {
+		x.req.Body = http.NoBody
+	} else if h.ContentLength >= 0 {
+		x.req.ContentLength = h.ContentLength
+	} else {
+		x.req.ContentLength = -1
+	}
+	if strings.EqualFold(x.req.Header.Get("Expect"), "100-continue") {
+		x.body.onRead = func() { x.WriteHeader(http.StatusContinue) }
+	}
+	m.work.Go(func() { m.run(x) })
+}
+
+// request makes net/http's request of a head.
+func request(h *Head, peer Peer) *http.Request {
+	u := &url.URL{Path: h.Path}
+	if h.Path != "*" {
+		if parsed, err := url.ParseRequestURI(h.Path); err == nil {
+			u = parsed
+		}
+	}
+	header := headerOf(h.Fields)
+	header.Del("Host")
+	r := &http.Request{
+		Method: h.Method, URL: u, RequestURI: h.Path, Host: h.Authority,
+		Proto: "HTTP/2.0", ProtoMajor: 2,
+		Header: header, RemoteAddr: peer.RemoteAddr, TLS: peer.TLS,
+	}
+	if names := header["Trailer"]; len(names) > 0 {
+		r.Trailer = make(http.Header)
+		for _, n := range strings.Split(strings.Join(names, ","), ",") {
+			r.Trailer[http.CanonicalHeaderKey(strings.TrimSpace(n))] = nil
+		}
+	}
+	return r
+}
+
+func (m *Seam) run(x *exchange) {
+	defer x.close()
+	defer func() {
+		v := recover()
+		if v == nil {
+			return
+		}
+		if v != http.ErrAbortHandler && m.log != nil {
+			m.log.Error("handler panicked", "method", x.req.Method, "path", x.req.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+		}
+		var b Batch
+		x.s.Reset(http2.ErrCodeInternal, &b)
+		b.Flush()
+	}()
+	m.handler.ServeHTTP(x, x.req)
+	x.finish()
+}
+
+// exchange is one request and its response: sink of the stream, and the
+// handler's ResponseWriter, Flusher and the methods that ResponseController wants.
+type exchange struct {
+	s      *Stream
+	req    *http.Request
+	head   bool // the request was HEAD: the response has no body
+	cancel context.CancelCauseFunc
+	body   body
+	out    sender
+
+	// Owned by the handler's goroutine.
+	header  http.Header
+	status  int // 0 until the final header is decided
+	sent    bool
+	trailer []string // names announced by the Trailer header
+	buf     *bufio.Writer
+	written int64
+}
+
+var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10) }}
+
+// onTrailers leaves the request's trailers for the read that meets the end.
+func (x *exchange) onTrailers(h *Head) {
+	trailer := headerOf(h.Fields)
+	x.body.mu.Lock()
+	x.body.trailer = func() {
+		if x.req.Trailer == nil {
+			x.req.Trailer = make(http.Header)
+		}
+		for k, v := range trailer {
+			x.req.Trailer[k] = v
+		}
+	}
+	x.body.mu.Unlock()
+}
+
+// exchangeSink gives the exchange its second face: Header means one thing to the
+// engine and another to net/http.
+type exchangeSink struct{ *exchange }
+
+func (x exchangeSink) Header(_ *Stream, h *Head, _ bool, b *Batch) {
+	x.onTrailers(h)
+	x.body.put(nil, true, b)
+}
+
+func (x exchangeSink) Data(_ *Stream, p []byte, end bool, b *Batch) { x.body.put(p, end, b) }
+
+func (x exchangeSink) Ended(_ *Stream, e Ending, _ *Batch) {
+	if e.How == DrainEnded {
+		x.cancel(errors.New("gateway is shutting down"))
+		return
+	}
+	err := fmt.Errorf("stream ended: %v %v", e.How, e.Code)
+	x.body.fail(err)
+	x.out.fail(err)
+	x.cancel(err)
+}
+
+// Header implements http.ResponseWriter.
+func (x *exchange) Header() http.Header { return x.header }
+
+// WriteHeader sends an informational response at once; a final status waits for
+// the first bytes of the body, or the end.
+func (x *exchange) WriteHeader(status int) {
+	if status < 100 || status > 999 {
+		panic(fmt.Sprintf("invalid WriteHeader code %v", status))
+	}
+	if x.status != 0 {
+		return
+	}
+	if status < 200 && status != http.StatusSwitchingProtocols {
+		var b Batch
+		x.s.SendHeader(responseFields(status, x.header), false, &b)
+		b.Flush()
+		return
+	}
+	x.status = status
+}
+
+func (x *exchange) Write(p []byte) (int, error) {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	if !bodyAllowed(x.status) {
+		return 0, http.ErrBodyNotAllowed
+	}
+	if n, err := strconv.ParseInt(x.header.Get("Content-Length"), 10, 64); err == nil && x.written+int64(len(p)) > n && !x.head {
+		return 0, http.ErrContentLength
+	}
+	x.written += int64(len(p))
+	if x.head {
+		return len(p), nil
+	}
+	if x.buf == nil {
+		x.buf = writers.Get().(*bufio.Writer)
+		x.buf.Reset(chunkWriter{x})
+	}
+	return x.buf.Write(p)
+}
+
+// chunkWriter is below the buffer: what it gets leaves.
+type chunkWriter struct{ x *exchange }
+
+func (w chunkWriter) Write(p []byte) (int, error) {
+	w.x.sendHeader(false, p)
+	return w.x.out.send(p)
+}
+
+// Flush sends what has been written.
+func (x *exchange) Flush() { x.FlushError() }
+
+// FlushError sends what has been written, and reports why it could not.
+func (x *exchange) FlushError() error {
+	if x.status == 0 {
+		x.WriteHeader(http.StatusOK)
+	}
+	x.sendHeader(false, nil)
+	if x.buf != nil {
+		return x.buf.Flush()
+	}
+	x.out.mu.Lock()
+	defer x.out.mu.Unlock()
+	return x.out.err
+}
+
+// EnableFullDuplex is what HTTP/2 always is.
+func (x *exchange) EnableFullDuplex() error { return nil }
+
+// SetReadDeadline ends reads of the request body.
+func (x *exchange) SetReadDeadline(at time.Time) error { x.body.setDeadline(at); return nil }
+
+// SetWriteDeadline ends writes of the response body.
+func (x *exchange) SetWriteDeadline(at time.Time) error { x.out.setDeadline(at); return nil }
+
+// sendHeader sends the final header once. first is the beginning of the body, from
+// which a missing content type is guessed.
+func (x *exchange) sendHeader(end bool, first []byte) {
+	if x.sent {
+		return
+	}
+	x.sent = true
+	for _, names := range x.header["Trailer"] {
+		for _, n := range strings.Split(names, ",") {
+			x.trailer = append(x.trailer, http.CanonicalHeaderKey(strings.TrimSpace(n)))
+		}
+	}
+	h := x.header.Clone()
+	for _, n := range x.trailer {
+		h.Del(n)
+	}
+	if _, has := h["Content-Type"]; !has && len(first) > 0 {
+		h.Set("Content-Type", http.DetectContentType(first))
+	}
+	if _, has := h["Date"]; !has {
+		h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
+	}
+	var b Batch
+	x.s.SendHeader(responseFields(x.status, h), end, &b)
+	b.Flush()
+}
+
+// finish ends the response after the handler has returned.
+func (x *exchange) finish() {
+	if x.status == 0 {
+		x.status = http.StatusOK
+	}
+	if !x.sent && (x.buf == nil || x.buf.Buffered() == int(x.written)) {
+		// The whole response is at hand, so its length is known.
+		if x.header.Get("Content-Length") == "" && bodyAllowed(x.status) && (!x.head || x.written > 0) {
+			x.header.Set("Content-Length", strconv.FormatInt(x.written, 10))
+		}
+	}
+	if x.buf != nil && x.buf.Flush() != nil {
+		return
+	}
+	trailers := x.trailers()
+	var b Batch
+	switch {
+	case !x.sent && len(trailers) == 0:
+		x.sendHeader(true, nil)
+	case len(trailers) > 0:
+		x.sendHeader(false, nil)
+		x.s.SendHeader(trailers, true, &b)
+	default:
+		x.s.SendData(nil, true, &b)
+	}
+	b.Flush()
+}
+
+// trailers are the announced ones, and those with http.TrailerPrefix.
+func (x *exchange) trailers() (fields []Field) {
+	for _, n := range x.trailer {
+		for _, v := range x.header[n] {
+			fields = appendHeader(fields, n, v)
+		}
+	}
+	for k, vs := range x.header {
+		if name, ok := strings.CutPrefix(k, http.TrailerPrefix); ok {
+			for _, v := range vs {
+				fields = appendHeader(fields, name, v)
+			}
+		}
+	}
+	return fields
+}
+
+// close releases what the exchange holds once nobody will write any more.
+func (x *exchange) close() {
+	x.body.Close()
+	x.body.setDeadline(time.Time{})
+	x.out.stop()
+	if x.buf != nil {
+		x.buf.Reset(nil)
+		writers.Put(x.buf)
+		x.buf = nil
+	}
+	x.cancel(nil)
+}
+
+func bodyAllowed(status int) bool {
+	return status >= 200 && status != http.StatusNoContent && status != http.StatusNotModified
+}
+
+// responseFields writes a response's header section.
+func responseFields(status int, h http.Header) []Field {
+	fields := make([]Field, 0, len(h)+1)
+	fields = append(fields, IndexedField(":status", strconv.Itoa(status)))
+	for k, vs := range h {
+		if strings.HasPrefix(k, http.TrailerPrefix) {
+			continue
+		}
+		for _, v := range vs {
+			fields = appendHeader(fields, k, v)
+		}
+	}
+	return fields
+}
+
+// appendHeader adds a field that HTTP/2 allows; others are left out.
+func appendHeader(fields []Field, name, value string) []Field {
+	f := IndexedField(strings.ToLower(name), strings.TrimSpace(value))
+	if f.kind == kindBad || f.kind == kindConnection || f.kind.pseudo() {
+		return fields
+	}
+	switch f.Name {
+	case "date", "content-length", "etag", "last-modified", "set-cookie", "location", "grpc-message":
+		f.indexing = notIndexed
+	case "authorization", "cookie":
+		f.indexing = neverIndexed
+	}
+	return append(fields, f)
+}
+
+var _ io.ReadCloser = (*body)(nil)

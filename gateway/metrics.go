@@ -1,0 +1,89 @@
+package gateway
+
+import (
+	"sluice/gateway/h2"
+	"sluice/gateway/observe"
+	"sluice/gateway/upstream"
+)
+
+// register shows the engine's, the pool's and the listener's own counters. They
+// are read when somebody asks, so nothing is counted twice on the way of an RPC.
+func (g *Gateway) register() {
+	m := g.metrics
+	m.CounterVecFunc("sluice_rpc_path_total", "RPCs and requests by the path they took.", []string{"path"}, func(emit observe.Emit) {
+		emit(float64(g.relayed.Load()), "relay")
+		emit(float64(g.handled.Load()), "handler")
+	})
+	m.CounterVecFunc("sluice_rpc_outcome_total", "RPCs on the relay by how they ended, as the gateway saw it.", []string{"outcome"}, func(emit observe.Emit) {
+		for o := range numOutcomes {
+			emit(float64(g.ended[o].Load()), o.String())
+		}
+	})
+	m.CounterFunc("sluice_rpc_moved_total", "RPCs sent to another connection because the first never acted on them.", nil, func() float64 { return float64(g.moved.Load()) })
+	m.GaugeFunc("sluice_rpc_kept_bytes", "Request bytes kept for a second try.", nil, func() float64 { return float64(g.kept.Load()) })
+	m.GaugeFunc("sluice_stream_queued_bytes", "Bytes that wait for peers that do not take them.", nil, func() float64 { return float64(g.engine.Queued()) })
+	g.registerEngine()
+	g.registerPool()
+}
+
+func (g *Gateway) registerEngine() {
+	m := g.metrics
+	side := []string{"side"}
+	each := func(f func(h2.Side, h2.Counts)) {
+		for _, s := range []h2.Side{h2.Downstream, h2.Upstream} {
+			f(s, g.engine.Counts(s))
+		}
+	}
+	m.GaugeVecFunc("sluice_conn_open", "HTTP/2 connections open now.", side, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) { emit(float64(c.Open), s.String()) })
+	})
+	m.CounterVecFunc("sluice_conn_opened_total", "HTTP/2 connections opened.", side, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) { emit(float64(c.Opened), s.String()) })
+	})
+	m.GaugeVecFunc("sluice_stream_open", "HTTP/2 streams open now.", side, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) { emit(float64(c.Streams), s.String()) })
+	})
+	m.CounterVecFunc("sluice_bytes_total", "Bytes of HTTP/2 frames.", []string{"side", "direction"}, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) {
+			emit(float64(c.BytesIn), s.String(), "in")
+			emit(float64(c.BytesOut), s.String(), "out")
+		})
+	})
+	reasons := []string{"side", "reason"}
+	m.CounterVecFunc("sluice_conn_closed_total", "HTTP/2 connections ended, by reason.", reasons, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) {
+			for r, n := range c.Closed {
+				emit(float64(n), s.String(), r)
+			}
+		})
+	})
+	m.CounterVecFunc("sluice_stream_rejected_total", "HTTP/2 streams that the gateway refused or ended, by reason.", reasons, func(emit observe.Emit) {
+		each(func(s h2.Side, c h2.Counts) {
+			for r, n := range c.Rejected {
+				emit(float64(n), s.String(), r)
+			}
+		})
+	})
+}
+
+func (g *Gateway) registerPool() {
+	m := g.metrics
+	labels := []string{"backend", "endpoint"}
+	each := func(value func(*upstream.Endpoint) float64) func(observe.Emit) {
+		return func(emit observe.Emit) {
+			g.pool.Endpoints(func(e *upstream.Endpoint) { emit(value(e), e.Backend(), e.Address()) })
+		}
+	}
+	m.GaugeVecFunc("sluice_endpoint_active", "RPCs open on the endpoint.", labels, each(func(e *upstream.Endpoint) float64 { return float64(e.Active()) }))
+	m.GaugeVecFunc("sluice_endpoint_connections", "Connections to the endpoint that take streams.", labels, each(func(e *upstream.Endpoint) float64 { return float64(e.Connections()) }))
+	m.GaugeVecFunc("sluice_endpoint_usable", "1 when the endpoint can be reached, as far as is known.", labels, each(func(e *upstream.Endpoint) float64 {
+		if e.Usable() {
+			return 1
+		}
+		return 0
+	}))
+	m.CounterVecFunc("sluice_endpoint_dial_failures_total", "Connections to the endpoint that could not be made.", labels, each(func(e *upstream.Endpoint) float64 {
+		_, failed := e.Dials()
+		return float64(failed)
+	}))
+}

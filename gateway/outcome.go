@@ -1,0 +1,113 @@
+package gateway
+
+import (
+	"sluice/gateway/h2"
+	"sluice/gateway/wire"
+
+	"golang.org/x/net/http2"
+)
+
+// outcome is one way in which an RPC can end, from the gateway's point of view.
+type outcome uint8
+
+const (
+	served          outcome = iota // the backend's own status, whatever it is
+	noHostname                     // no route serves the authority
+	noRule                         // a route does, but none of its rules matches
+	noBackend                      // the rule has no backend with weight
+	unresolved                     // the rule's backend does not exist
+	noEndpoint                     // the backend has no endpoint left to try
+	unreachable                    // every endpoint was tried in vain
+	crowded                        // too many streams wait for a connection
+	exhausted                      // every connection is at its limit of streams
+	refused                        // REFUSED_STREAM, or above GOAWAY's last id, and no second try possible
+	backendLost                    // the connection ended under the RPC
+	backendReset                   // the backend reset the stream
+	backendInvalid                 // the backend broke a rule of HTTP/2 or gRPC
+	backendNoStatus                // the backend ended without a grpc-status
+	backendHTTP                    // the backend answered in plain HTTP
+	responseHeaders                // the backend's metadata is over our limit
+	requestHeaders                 // the caller's metadata is
+	badTimeout                     // grpc-timeout is malformed
+	badPath                        // not /package.Service/Method
+	badMetadata                    // a -bin value is not base64
+	deadline                       // the caller's deadline has passed
+	cancelled                      // the caller has gone, or reset the stream
+	stalled                        // the caller did not take the response
+	overloaded                     // memory for waiting messages had run out
+	draining                       // the gateway is shutting down and the grace is over
+	numOutcomes
+)
+
+// outcomes is the one place where an ending meets the outside world. Every message
+// names the gateway, so that nobody looks for the fault in the backend.
+var outcomes = [numOutcomes]struct {
+	label   string    // of the metric, and of the log's "outcome"
+	code    wire.Code // grpc-status
+	message string    // grpc-message, unless there is more to say
+	retry   bool      // safe to send to another endpoint: the backend never acted on it
+}{
+	served:          {"served", wire.OK, "", false},
+	noHostname:      {"no_hostname", wire.Unimplemented, "no route serves this authority", false},
+	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false},
+	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false},
+	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false},
+	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false},
+	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true},
+	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true},
+	exhausted:       {"exhausted", wire.Unavailable, "every connection to the backend is at its limit of streams", true},
+	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true},
+	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false},
+	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false},
+	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false},
+	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false},
+	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false},
+	responseHeaders: {"response_headers", wire.ResourceExhausted, "the backend's metadata is larger than the limit", false},
+	requestHeaders:  {"request_headers", wire.ResourceExhausted, "the request's metadata is larger than the limit", false},
+	badTimeout:      {"bad_timeout", wire.Internal, "malformed grpc-timeout", false},
+	badPath:         {"bad_path", wire.Unimplemented, "malformed method name", false},
+	badMetadata:     {"bad_metadata", wire.Internal, "malformed binary metadata", false},
+	deadline:        {"deadline", wire.DeadlineExceeded, "the deadline has passed", false},
+	cancelled:       {"cancelled", wire.Canceled, "the caller cancelled", false},
+	stalled:         {"stalled", wire.Canceled, "the caller did not take the response", false},
+	overloaded:      {"overloaded", wire.ResourceExhausted, "memory for waiting messages has run out", false},
+	draining:        {"draining", wire.Unavailable, "the gateway is shutting down", true},
+}
+
+func (o outcome) String() string { return outcomes[o].label }
+
+// outcomeOf translates the end of a stream to a backend.
+func outcomeOf(e h2.Ending) (outcome, wire.Code) {
+	if e.Unprocessed {
+		return refused, wire.Unavailable
+	}
+	switch e.How {
+	case h2.PeerReset:
+		if e.Code == http2.ErrCodeNo {
+			return backendNoStatus, wire.Unknown
+		}
+		return backendReset, wire.FromReset(uint32(e.Code))
+	case h2.PeerGoneAway, h2.ConnectionLost:
+		return backendLost, wire.Unavailable
+	case h2.HeadersLarge:
+		return responseHeaders, wire.ResourceExhausted
+	case h2.Overloaded:
+		return overloaded, wire.ResourceExhausted
+	case h2.Stalled:
+		return stalled, wire.Canceled
+	}
+	return backendInvalid, wire.Internal
+}
+
+// outcomeOfCaller translates the end of a stream from a caller.
+func outcomeOfCaller(e h2.Ending) outcome {
+	switch e.How {
+	case h2.Stalled:
+		return stalled
+	case h2.Overloaded:
+		return overloaded
+	case h2.HeadersLarge:
+		return requestHeaders
+	}
+	return cancelled
+}

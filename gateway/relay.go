@@ -1,0 +1,401 @@
+package gateway
+
+import (
+	"errors"
+	"sync"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"sluice/gateway/balance"
+	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
+	"sluice/gateway/wire"
+)
+
+// rpc is one RPC on the relay: a caller's stream, the backend's that answers it,
+// and what is needed to try another. Each event comes on some connection's
+// reader, a timer or a dial, and does its work under mu, which is taken before a
+// connection's own and never held across a flush.
+type rpc struct {
+	// Fixed when the RPC is accepted.
+	g       *Gateway
+	down    *h2.Stream
+	started time.Time
+	native  bool // gRPC; false only in the test mode that relays everything
+
+	mu       sync.Mutex // guards the fields below
+	target   *target
+	modify   *modifiers
+	fields   []h2.Field // of the request, as the backend gets it
+	deadline time.Time  // zero = none
+	timer    h2.Timer
+
+	first    attempt  // most RPCs have one, so it needs no memory of its own
+	cur      *attempt // whose stream is open; nil while parked
+	endpoint *upstream.Endpoint
+	index    int          // of endpoint in its backend
+	avoid    balance.Mask // endpoints that were tried
+	last     error        // why the last one did not take the stream
+	moved    bool         // sent elsewhere once already
+
+	kept         []byte // request DATA, until the backend commits itself
+	lost         bool   // kept is incomplete: the RPC cannot be sent again
+	credited     int32  // of the DATA sent by the caller, given back as window
+	requestEnded bool
+	requestTail  []h2.Field // trailers of the request, rare
+	committed    bool       // the final response header has been passed on
+	ended        bool
+	code         wire.Code // the backend's grpc-status
+
+	inline [inlineFields]h2.Field
+	small  [inlineData]byte
+}
+
+const (
+	inlineFields = 16  // fields of a request that need no slice of their own
+	inlineData   = 192 // bytes of request DATA likewise
+	maxKept      = 64 << 10
+	maxKeptTotal = 64 << 20
+)
+
+// attempt is one try at one backend. It is the source of what it sends, so that
+// the caller's window grows as the backend's socket takes bytes, and bytes that
+// are sent twice count once.
+type attempt struct {
+	h2.Stream
+	r    *rpc
+	skip int32 // bytes that an earlier attempt has had credit for
+}
+
+// Credit gives the caller as much window as the backend's socket has taken.
+func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
+	r := a.r
+	r.mu.Lock()
+	if r.cur != a || r.ended {
+		r.mu.Unlock()
+		return
+	}
+	skipped := min(n, a.skip)
+	a.skip -= skipped
+	n -= skipped
+	r.credited += n
+	r.mu.Unlock()
+	if n > 0 {
+		r.down.Credit(n, drained, b)
+	}
+}
+
+// dispatch finds an endpoint and opens the stream there, or parks until there is
+// a connection. The caller holds mu.
+func (r *rpc) dispatch(b *h2.Batch) {
+	for {
+		e, i := r.target.backend.Pick(r.avoid)
+		if e == nil {
+			r.fail(r.noneLeft(), b)
+			return
+		}
+		r.endpoint, r.index = e, i
+		if r.try(b) {
+			return
+		}
+		r.forsake()
+	}
+}
+
+// noneLeft names the ending of an RPC for which no endpoint is left.
+func (r *rpc) noneLeft() outcome {
+	switch {
+	case r.moved:
+		return refused
+	case r.last == nil:
+		return noEndpoint
+	case errors.Is(r.last, upstream.ErrFull):
+		return exhausted
+	case errors.Is(r.last, upstream.ErrCrowded):
+		return crowded
+	}
+	return unreachable
+}
+
+// try opens the stream at r.endpoint or parks there. It returns false when that
+// endpoint cannot serve.
+func (r *rpc) try(b *h2.Batch) bool {
+	a := &r.first
+	if a.r != nil {
+		a = new(attempt)
+	}
+	a.r, a.skip = r, r.credited
+	opening := h2.Opening{
+		Fields: r.fields, Deadline: r.deadline, Sink: r, Source: a,
+		End: r.requestEnded && len(r.kept) == 0 && r.requestTail == nil,
+	}
+	err := r.endpoint.Open(&a.Stream, &opening, b)
+	if err == nil {
+		r.cur = a
+		if len(r.kept) > 0 {
+			a.SendData(r.kept, r.requestEnded && r.requestTail == nil, b)
+		}
+		if r.requestTail != nil {
+			a.SendHeader(r.requestTail, true, b)
+		}
+		return true
+	}
+	a.r = nil
+	if err == upstream.ErrConnecting {
+		if err = r.endpoint.Wait(r); err == nil {
+			return true
+		}
+	}
+	r.last = err
+	return false
+}
+
+// forsake gives the endpoint back and does not pick it again.
+func (r *rpc) forsake() {
+	r.endpoint.Release()
+	r.endpoint = nil
+	r.avoid = r.avoid.With(r.index)
+}
+
+// Resume goes on with a parked RPC.
+func (r *rpc) Resume(err error) {
+	var b h2.Batch
+	r.mu.Lock()
+	switch {
+	case r.ended:
+	case err != nil:
+		r.last = err
+		r.forsake()
+		r.dispatch(&b)
+	case !r.try(&b):
+		r.forsake()
+		r.dispatch(&b)
+	}
+	r.mu.Unlock()
+	b.Flush()
+}
+
+// Header is a response header section of the backend, or trailers of either side.
+func (r *rpc) Header(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ended:
+	case s == r.down:
+		r.requestTrailers(h, b)
+	case r.cur == nil || s != &r.cur.Stream:
+	case r.committed:
+		r.trailers(h, b)
+	case h.Status < 200:
+		r.down.SendHeader(h.Fields, false, b)
+	default:
+		r.response(h, end, b)
+	}
+}
+
+// response commits the RPC to this backend.
+func (r *rpc) response(h *h2.Head, end bool, b *h2.Batch) {
+	if r.native && !wire.IsGRPC(h.ContentType) && h.GRPCStatus == "" {
+		r.failAs(backendHTTP, wire.FromHTTP(h.Status), "the backend answered HTTP "+statusText(h.Status)+" without gRPC", b)
+		return
+	}
+	if r.native && end && h.GRPCStatus == "" {
+		r.fail(backendNoStatus, b)
+		return
+	}
+	r.commit()
+	r.down.SendHeader(r.modify.response(h.Fields), end, b)
+	if end {
+		r.answered(h)
+		r.finish(served, r.code, b)
+	}
+}
+
+// trailers end the RPC as the backend says.
+func (r *rpc) trailers(h *h2.Head, b *h2.Batch) {
+	if r.native && h.GRPCStatus == "" {
+		r.fail(backendNoStatus, b)
+		return
+	}
+	r.answered(h)
+	r.down.SendHeader(h.Fields, true, b)
+	r.finish(served, r.code, b)
+}
+
+// answered notes the backend's grpc-status.
+func (r *rpc) answered(h *h2.Head) {
+	code, ok := wire.ParseStatus(h.GRPCStatus)
+	if !ok {
+		code = wire.Unknown
+	}
+	r.code = code
+}
+
+// Data is payload of either side.
+func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ended:
+	case s == r.down:
+		r.requestData(p, end, b)
+	case r.cur == nil || s != &r.cur.Stream:
+	case end && r.native:
+		// Callers take DATA with END_STREAM for a broken protocol.
+		r.down.SendData(p, false, b)
+		r.fail(backendNoStatus, b)
+	default:
+		r.down.SendData(p, end, b)
+		if end {
+			r.finish(served, wire.OK, b)
+		}
+	}
+}
+
+func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
+	r.requestEnded = end
+	r.keep(p)
+	if r.cur != nil {
+		r.cur.SendData(p, end, b)
+	} else if r.lost {
+		r.fail(overloaded, b)
+	}
+}
+
+func (r *rpc) requestTrailers(h *h2.Head, b *h2.Batch) {
+	r.requestEnded = true
+	if r.cur != nil {
+		r.lost = true
+		r.cur.SendHeader(h.Fields, true, b)
+		return
+	}
+	r.requestTail = append([]h2.Field(nil), h.Fields...)
+}
+
+// keep remembers DATA for a second try, as long as there is room for it.
+func (r *rpc) keep(p []byte) {
+	if r.committed || r.lost {
+		return
+	}
+	if r.kept == nil {
+		r.kept = r.small[:0]
+	}
+	grown := len(r.kept) + len(p)
+	if grown > inlineData {
+		before := max(len(r.kept), inlineData)
+		if grown > maxKept || r.g.kept.Add(int64(grown-before)) > maxKeptTotal {
+			if grown <= maxKept {
+				r.g.kept.Add(-int64(grown - before))
+			}
+			r.dropKept()
+			r.lost = true
+			return
+		}
+	}
+	r.kept = append(r.kept, p...)
+}
+
+func (r *rpc) dropKept() {
+	if n := len(r.kept); n > inlineData {
+		r.g.kept.Add(-int64(n - inlineData))
+	}
+	r.kept = nil
+}
+
+// commit ends the time in which the RPC could be sent elsewhere.
+func (r *rpc) commit() {
+	r.committed = true
+	r.dropKept()
+	r.fields = nil
+}
+
+// Ended is the end of either stream before its time.
+func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	switch {
+	case r.ended:
+	case s == r.down && e.How == h2.DrainEnded:
+		r.fail(draining, b)
+	case s == r.down:
+		r.finish(outcomeOfCaller(e), outcomes[outcomeOfCaller(e)].code, b)
+	case r.cur == nil || s != &r.cur.Stream:
+	case e.Unprocessed && !r.committed && !r.lost && !r.moved:
+		r.move(b)
+	default:
+		r.backendFailed(e, b)
+	}
+}
+
+// move sends the RPC elsewhere, once: the backend has not acted on it.
+func (r *rpc) move(b *h2.Batch) {
+	r.moved, r.cur = true, nil
+	r.g.moved.Add(1)
+	r.forsake()
+	if !r.target.backend.Others(r.avoid) {
+		r.avoid = nil // a new connection to the same endpoint is the only elsewhere
+	}
+	r.dispatch(b)
+}
+
+func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
+	o, code := outcomeOf(e)
+	r.cur = nil
+	if !r.native {
+		r.down.Reset(e.Code, b)
+		r.finish(o, code, b)
+		return
+	}
+	msg := outcomes[o].message
+	if o == backendReset {
+		msg += " with " + e.Code.String()
+	}
+	r.failAs(o, code, msg, b)
+}
+
+// Expire ends the RPC at its deadline.
+func (r *rpc) Expire() {
+	var b h2.Batch
+	r.mu.Lock()
+	if !r.ended {
+		r.fail(deadline, &b)
+	}
+	r.mu.Unlock()
+	b.Flush()
+}
+
+// fail ends the RPC for a reason of the gateway's. The caller holds mu.
+func (r *rpc) fail(o outcome, b *h2.Batch) { r.failAs(o, outcomes[o].code, outcomes[o].message, b) }
+
+func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
+	switch {
+	case !r.native && r.committed:
+		r.down.Reset(http2.ErrCodeInternal, b)
+	case !r.native:
+		r.down.SendHeader(plainError(code), true, b)
+	default:
+		r.down.SendHeader(statusFields(r.committed, code, message), true, b)
+	}
+	r.finish(o, code, b)
+}
+
+// finish is how every RPC ends, once: nothing of it is left anywhere. The caller
+// holds mu.
+func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
+	r.ended = true
+	if r.cur != nil && (o != served || !r.requestEnded) {
+		r.cur.Reset(http2.ErrCodeCancel, b)
+	}
+	if !r.deadline.IsZero() {
+		r.g.engine.Wheel().Stop(&r.timer)
+	}
+	if r.endpoint != nil {
+		r.endpoint.Release()
+		r.endpoint = nil
+	}
+	r.dropKept()
+	r.fields = nil
+	r.target.series.End(code, time.Since(r.started))
+	r.g.ended[o].Add(1)
+}
