@@ -136,17 +136,6 @@ func (c *config) validate() error {
 	return errors.Join(errs...)
 }
 
-// networks returns the trusted proxies; validate has refused bad ones.
-func (c *config) networks() []netip.Prefix {
-	out := make([]netip.Prefix, 0, len(c.trustedProxies))
-	for _, network := range c.trustedProxies {
-		if prefix, err := parseNetwork(network); err == nil {
-			out = append(out, prefix)
-		}
-	}
-	return out
-}
-
 // parseNetwork reads a network, or an address that stands for itself.
 func parseNetwork(s string) (netip.Prefix, error) {
 	if addr, err := netip.ParseAddr(s); err == nil {
@@ -173,4 +162,12 @@ func (c *config) trusted() (list []netip.Prefix) {
 		}
 	}
 	return list
+}
+
+// graceOrNone is the grace as the gateway wants it: negative for none at all.
+func (c *config) graceOrNone() time.Duration {
+	if c.grace == 0 {
+		return -1
+	}
+	return c.grace
 }

@@ -15,6 +15,8 @@ import (
 	"golang.org/x/sync/errgroup"
 
 	"sluice/admin"
+	"sluice/gateway"
+	"sluice/gateway/listen"
 	"sluice/store"
 )
 
@@ -73,7 +75,19 @@ type gatewayPart interface {
 
 // newGateway opens the one port and serves nothing yet.
 var newGateway = func(cfg *config, log *slog.Logger) (gatewayPart, error) {
-	return nil, fmt.Errorf("listen on %s: this build has no gateway", cfg.listen)
+	return gateway.New(gateway.Config{
+		Listen: listen.Config{
+			Address: cfg.listen,
+			TLSCert: cfg.tlsCert, TLSKey: cfg.tlsKey, TLSClientCA: cfg.tlsClientCA,
+			ProxyProtocol: cfg.proxyProtocol, TrustedProxies: cfg.trusted(),
+		},
+		TrustedProxies: cfg.trusted(),
+		TrustedHops:    cfg.trustedHops,
+		Grace:          cfg.graceOrNone(),
+		DrainDelay:     cfg.drainDelay,
+		RelayAll:       os.Getenv("SLUICE_TEST_RELAY_ALL") == "1",
+		HandleAll:      os.Getenv("SLUICE_TEST_HANDLER") == "1",
+	}, log)
 }
 
 // watchInterval is half of the longest time that an operator, having saved a
@@ -86,12 +100,15 @@ type node struct {
 	door      *admin.Admin
 	resources *resources
 	log       *slog.Logger
+	began     time.Time // when newNode was called
 }
 
 // newNode checks everything and opens all listeners, so that a fault ends the
 // program before the first client is taken; it serves nothing yet. The parts
 // are built from the bottom up.
 func newNode(cfg *config, log *slog.Logger) (*node, error) {
+	began := time.Now()
+
 	// What the node keeps from one start to the next.
 	if err := os.MkdirAll(cfg.dataDir, 0o700); err != nil {
 		return nil, fmt.Errorf("%w; choose another data directory with --data-dir", err)
@@ -122,7 +139,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, explainListen(err, "--admin", cfg.admin)
 	}
-	return &node{gateway: gw, door: door, resources: res, log: log}, nil
+	return &node{gateway: gw, door: door, resources: res, log: log, began: began}, nil
 }
 
 // Run serves until ctx is done or a part fails, and returns when all parts
@@ -144,9 +161,13 @@ func (n *node) Run(ctx context.Context) error {
 		defer closeDoor()
 		return n.gateway.Run(ctx)
 	})
-	n.log.Info("serving", "listen", n.gateway.Addr().String(), "admin", n.door.Addr().String())
+	n.log.Info("serving", "listen", n.gateway.Addr().String(), "admin", n.door.Addr().String(),
+		"took", time.Since(n.began).Round(time.Microsecond))
+
+	<-ctx.Done()
+	told := time.Now()
 	err := g.Wait()
-	n.log.Info("ended")
+	n.log.Info("ended", "took", time.Since(told).Round(time.Millisecond))
 	return err
 }
 

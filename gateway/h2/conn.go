@@ -312,5 +312,8 @@ func (c *Conn) loseStreams() {
 // when it arrives; Open decides.
 func (c *Conn) Full() bool { return uint32(c.open.Load()) >= c.maxOpen.Load() }
 
+// MaxStreams returns how many streams may be open at once.
+func (c *Conn) MaxStreams() int { return int(c.maxOpen.Load()) }
+
 // OpenStreams returns how many streams are open.
 func (c *Conn) OpenStreams() int { return int(c.open.Load()) }

@@ -1,0 +1,360 @@
+package upstream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net"
+	"sync"
+	"sync/atomic"
+	"time"
+
+	"sluice/gateway/balance"
+	"sluice/gateway/h2"
+)
+
+const (
+	// defaultMaxConns bounds the connections to one endpoint. With 100 streams on
+	// each, as many servers allow, that is 25,600 RPCs at once.
+	defaultMaxConns = 256
+	// maxWaiting bounds the streams that wait for a connection to one endpoint: 40
+	// clients with all of their 100 streams, who arrive before the first dial is done.
+	maxWaiting = 4000
+	// streamsGuess is how many streams a connection will take, as long as none has
+	// told: what many servers allow.
+	streamsGuess = 100
+	// Reconnecting starts at backoffMin and doubles to backoffMax, each time
+	// multiplied by a random factor of 0.5 to 1, so that gateways that lost the same
+	// backend do not come back together.
+	backoffMin = 100 * time.Millisecond
+	backoffMax = 10 * time.Second
+)
+
+// Why an endpoint could not take a stream. In each case the stream never left.
+var (
+	ErrConnecting = errors.New("no connection yet")
+	ErrDown       = errors.New("endpoint cannot be reached")
+	ErrFull       = errors.New("every connection is at its limit of streams")
+	ErrRetired    = errors.New("endpoint was removed")
+	ErrCrowded    = fmt.Errorf("more than %d streams wait for a connection", maxWaiting)
+)
+
+// Waiter is a parked stream. Resume is called once, from any goroutine, when the
+// endpoint has a connection (err is nil) or could not get one.
+type Waiter interface{ Resume(err error) }
+
+// Endpoint is one address of a backend and the connections to it.
+type Endpoint struct {
+	balance.Node
+
+	pool *Pool
+	id   identity
+
+	live atomic.Pointer[[]*h2.Conn] // those that take streams; replaced whole
+
+	mu       sync.Mutex // guards the fields below
+	proposed settings
+	settings settings
+	conns    []*h2.Conn // live, and draining ones
+	dialling int        // goroutines at it
+	down     error      // the last dial's, until one succeeds
+	perConn  int        // streams that the last connection could take
+	retired  bool
+	waiters  []Waiter
+
+	ctx    context.Context // of the dials; ends when the endpoint retires
+	cancel context.CancelFunc
+
+	dials, failures atomic.Int64
+}
+
+func newEndpoint(p *Pool, id identity) *Endpoint {
+	e := &Endpoint{pool: p, id: id, perConn: streamsGuess}
+	e.ctx, e.cancel = context.WithCancel(p.ctx)
+	e.live.Store(new([]*h2.Conn))
+	return e
+}
+
+// Address returns host:port.
+func (e *Endpoint) Address() string { return e.id.address }
+
+// Backend returns the key of the backend that the endpoint belongs to.
+func (e *Endpoint) Backend() string { return e.id.backend }
+
+// Connections returns how many connections take streams now.
+func (e *Endpoint) Connections() int { return len(*e.live.Load()) }
+
+// Dials returns how often a connection was tried, and how often in vain.
+func (e *Endpoint) Dials() (tried, failed int64) { return e.dials.Load(), e.failures.Load() }
+
+func (e *Endpoint) propose(s settings) {
+	e.mu.Lock()
+	e.proposed = s
+	e.mu.Unlock()
+}
+
+// adopt puts the proposed settings in force.
+func (e *Endpoint) adopt() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settings = e.proposed
+	e.SetWeight(e.settings.weight)
+}
+
+// Open opens a stream on the first connection that has room. The fewer
+// connections carry the load, the more frames share a system call.
+func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
+	conns := *e.live.Load()
+	for _, c := range conns {
+		if c.Full() {
+			continue
+		}
+		if c.Open(s, o, b) == nil {
+			return nil
+		}
+	}
+	return e.want()
+}
+
+// want sees to it that enough is being dialled for those who wait and one more,
+// and says what a stream can expect.
+func (e *Endpoint) want() error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	limit := e.settings.maxConns
+	if limit == 0 {
+		limit = defaultMaxConns
+	}
+	switch {
+	case e.retired:
+		return ErrRetired
+	case e.dialling > 0 && e.down != nil:
+		return fmt.Errorf("%w: %w", ErrDown, e.down)
+	case e.dialling == 0 && len(e.conns) >= limit:
+		return ErrFull
+	}
+	if e.dialling*e.perConn <= len(e.waiters) && len(e.conns)+e.dialling < limit {
+		e.connect()
+	}
+	return ErrConnecting
+}
+
+// Wait parks w until a dial that is going on has ended.
+func (e *Endpoint) Wait(w Waiter) error {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	switch {
+	case e.retired:
+		return ErrRetired
+	case e.dialling == 0:
+		// The dial ended between Open and Wait: there is something new to try.
+		e.pool.work.Go(func() { w.Resume(nil) })
+		return nil
+	case len(e.waiters) >= maxWaiting:
+		return ErrCrowded
+	}
+	e.waiters = append(e.waiters, w)
+	return nil
+}
+
+// connect starts a dialling goroutine. The caller holds mu.
+func (e *Endpoint) connect() {
+	if e.retired || e.ctx.Err() != nil {
+		return
+	}
+	e.dialling++
+	e.pool.work.Go(e.dialUntilUp)
+}
+
+// dialUntilUp tries until the endpoint answers or is no longer wanted. Streams
+// that wait are told of the first failure: another endpoint may do.
+func (e *Endpoint) dialUntilUp() {
+	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
+		err := e.dialOnce(e.ctx)
+		if e.settle(err) {
+			return
+		}
+		pause := time.NewTimer(time.Duration(float64(wait) * (0.5 + rand.Float64()/2)))
+		select {
+		case <-e.ctx.Done():
+			pause.Stop()
+		case <-pause.C:
+		}
+	}
+}
+
+// settle notes how a dial went and wakes who waited for it: as many as a
+// connection takes, or all when there is none. It reports whether this goroutine
+// is done: only one goes on trying an endpoint that is down.
+func (e *Endpoint) settle(err error) (done bool) {
+	e.mu.Lock()
+	done = err == nil || e.ctx.Err() != nil || e.dialling > 1
+	if done {
+		e.dialling--
+	}
+	if err != nil {
+		e.failures.Add(1)
+		if e.down == nil && !e.retired {
+			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
+		}
+	}
+	live := len(*e.live.Load()) > 0
+	n := len(e.waiters)
+	if err == nil && e.dialling > 0 {
+		n = min(n, e.perConn)
+	}
+	if err == nil || !live {
+		e.down = err
+	}
+	woken := e.waiters[:n:n]
+	e.waiters = e.waiters[n:]
+	e.mu.Unlock()
+	e.SetUsable(err == nil || live)
+	if err != nil {
+		err = fmt.Errorf("%w: %w", ErrDown, err)
+	}
+	for _, w := range woken {
+		w.Resume(err)
+	}
+	return done
+}
+
+// dialOnce connects, agrees on TLS and waits for the peer's SETTINGS, all within
+// the connect timeout. The connection then serves in a goroutine of its own.
+func (e *Endpoint) dialOnce(ctx context.Context) error {
+	e.dials.Add(1)
+	e.mu.Lock()
+	set := e.settings
+	e.mu.Unlock()
+	ctx, cancel := context.WithTimeout(ctx, set.timeout)
+	defer cancel()
+	nc, err := e.pool.dial(ctx, e.id.address)
+	if err != nil {
+		return err
+	}
+	t := h2.NewTransport(nc, nil)
+	if set.tls != nil {
+		t = h2.NewClientTLS(nc, tlsFor(set.tls, e.id.address))
+		if err := t.Handshake(ctx); err != nil {
+			nc.Close()
+			return fmt.Errorf("tls with %q: %w", e.id.address, err)
+		}
+		if got := t.TLS().NegotiatedProtocol; got != "h2" {
+			nc.Close()
+			return fmt.Errorf("tls with %q: alpn gave %q, want \"h2\"", e.id.address, got)
+		}
+	}
+	return e.serve(ctx, t, set)
+}
+
+// serve runs a connection and waits until it can take streams.
+func (e *Endpoint) serve(ctx context.Context, t *h2.Transport, set settings) error {
+	m := &monitor{e: e, ready: make(chan struct{})}
+	c := e.pool.eng.NewClient(t, m, set.maxStreams)
+	run := e.pool.ctx
+	e.mu.Lock()
+	if e.retired {
+		e.mu.Unlock()
+		t.Close()
+		return ErrRetired
+	}
+	e.conns = append(e.conns, c)
+	e.mu.Unlock()
+	e.pool.work.Go(func() {
+		err := c.Run(run)
+		e.lost(c, err)
+	})
+	select {
+	case <-m.ready:
+		return nil
+	case <-c.Done():
+		return fmt.Errorf("http/2 with %q: connection ended before SETTINGS", e.id.address)
+	case <-ctx.Done():
+		t.Close()
+		return fmt.Errorf("http/2 with %q: no SETTINGS within %v", e.id.address, set.timeout)
+	}
+}
+
+// monitor hears of one connection.
+type monitor struct {
+	e     *Endpoint
+	ready chan struct{}
+	once  sync.Once
+}
+
+// ConnReady makes the connection one that takes streams.
+func (m *monitor) ConnReady(c *h2.Conn) {
+	m.e.mu.Lock()
+	if !m.e.retired {
+		m.e.perConn = max(1, c.MaxStreams())
+		m.e.setLive(append(append([]*h2.Conn(nil), *m.e.live.Load()...), c))
+	}
+	m.e.mu.Unlock()
+	m.once.Do(func() { close(m.ready) })
+}
+
+// ConnDraining takes it out again. What is open on it goes on.
+func (m *monitor) ConnDraining(c *h2.Conn) {
+	e := m.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.drop(c)
+}
+
+func (e *Endpoint) setLive(list []*h2.Conn) { e.live.Store(&list) }
+
+// drop takes c from the live ones. An endpoint that had served and has no other
+// is dialled again at once, and stands back until it answers. The caller holds mu.
+func (e *Endpoint) drop(c *h2.Conn) {
+	var rest []*h2.Conn
+	was := *e.live.Load()
+	for _, other := range was {
+		if other != c {
+			rest = append(rest, other)
+		}
+	}
+	if len(rest) == len(was) {
+		return
+	}
+	e.setLive(rest)
+	if len(rest) == 0 && !e.retired {
+		e.SetUsable(false)
+		if e.dialling == 0 {
+			e.connect()
+		}
+	}
+}
+
+// lost forgets a connection that has ended.
+func (e *Endpoint) lost(c *h2.Conn, err error) {
+	var op *net.OpError
+	if err != nil && !errors.As(err, &op) {
+		e.pool.log.Info("connection to backend ended", "backend", e.id.backend, "addr", e.id.address, "error", err)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.drop(c)
+	for i, other := range e.conns {
+		if other == c {
+			e.conns = append(e.conns[:i:i], e.conns[i+1:]...)
+			break
+		}
+	}
+}
+
+// retire ends an endpoint that no table mentions any more: no new streams, no
+// further dial, and each connection closes when its last stream has ended.
+func (e *Endpoint) retire() {
+	e.mu.Lock()
+	e.retired = true
+	e.cancel()
+	conns := append([]*h2.Conn(nil), e.conns...)
+	e.setLive(nil)
+	e.mu.Unlock()
+	var b h2.Batch
+	for _, c := range conns {
+		c.Drain(&b)
+	}
+	b.Flush()
+}
