@@ -1,0 +1,179 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"regexp"
+	"strings"
+
+	"sluice/store"
+)
+
+// match is one match of one rule, with all that its precedence depends on.
+type match struct {
+	rule            *Rule
+	service, method segment
+	headers         []header
+	index           int // in the rule
+}
+
+// segment is what a service or a method is compared with. The zero value is none.
+type segment struct {
+	text    string
+	pattern *regexp.Regexp // nil when the text is literal
+}
+
+// header is what one header is compared with.
+type header struct {
+	name    string // in lower case
+	value   string
+	pattern *regexp.Regexp // nil when the value is literal
+}
+
+// matches compares what no map has compared yet.
+func (m *match) matches(q *query) bool {
+	if m.service.pattern != nil && !m.service.pattern.MatchString(q.service) ||
+		m.method.pattern != nil && !m.method.pattern.MatchString(q.method) {
+		return false
+	}
+	for i := range m.headers {
+		if !m.headers[i].matches(q.hdr) {
+			return false
+		}
+	}
+	return true
+}
+
+func (h *header) matches(hdr Header) bool {
+	if hdr == nil {
+		return false
+	}
+	value, ok := hdr.Get(h.name)
+	switch {
+	case !ok:
+		return false
+	case h.pattern != nil:
+		return h.pattern.MatchString(value)
+	}
+	return value == h.value
+}
+
+// candidate is the match for a list whose key, if any, says what is literal.
+func (m *match) candidate() candidate {
+	if len(m.headers) == 0 && m.service.pattern == nil && m.method.pattern == nil {
+		return candidate{rule: m.rule}
+	}
+	return candidate{m.rule, m}
+}
+
+// compare orders by precedence as the Gateway API has it for GRPCRoute, hostnames
+// apart: more characters of the service, more characters of the method, more
+// headers, the older route, the key of the route, the order within the route.
+func (m *match) compare(other *match) int {
+	return cmp.Or(
+		-m.service.compare(other.service),
+		-m.method.compare(other.method),
+		-cmp.Compare(len(m.headers), len(other.headers)),
+		m.rule.compareAge(other.rule),
+		cmp.Compare(m.rule.Route, other.rule.Route),
+		cmp.Compare(m.rule.Index, other.rule.Index),
+		cmp.Compare(m.index, other.index),
+	)
+}
+
+// compare orders by how much a segment says. The API counts characters, which a
+// regular expression has none of until it has matched: each comes after every
+// literal and before none at all, and the longer of two says more.
+func (s segment) compare(other segment) int {
+	return cmp.Or(cmp.Compare(s.rank(), other.rank()), cmp.Compare(len(s.text), len(other.text)))
+}
+
+func (s segment) rank() int {
+	switch {
+	case s.text == "":
+		return 0
+	case s.pattern != nil:
+		return 1
+	}
+	return 2
+}
+
+// String is the match as Table.String prints it.
+func (m *match) String() string {
+	var b strings.Builder
+	fmt.Fprintf(&b, "/%s/%s", m.service, m.method)
+	for _, h := range m.headers {
+		sign := "="
+		if h.pattern != nil {
+			sign = "~"
+		}
+		fmt.Fprintf(&b, " %s%s%q", h.name, sign, h.value)
+	}
+	return b.String()
+}
+
+func (s segment) String() string {
+	switch {
+	case s.text == "":
+		return "*"
+	case s.pattern != nil:
+		return "~" + s.text
+	}
+	return s.text
+}
+
+// patterns compiles each regular expression once.
+type patterns map[string]*regexp.Regexp
+
+// get is nil for what is no regular expression.
+func (p patterns) get(text string) *regexp.Regexp {
+	re, known := p[text]
+	if !known {
+		re, _ = store.CompilePattern(text)
+		p[text] = re
+	}
+	return re
+}
+
+// newMatch is nil when the match can match nothing, since the set was not
+// validated: a type that is none, or a pattern that does not compile.
+func newMatch(rule *Rule, index int, spec *store.GRPCRouteMatch, p patterns) *match {
+	m := &match{rule: rule, index: index}
+	if spec.Method != nil {
+		var okService, okMethod bool
+		m.service, okService = newSegment(spec.Method.Type, spec.Method.Service, p)
+		m.method, okMethod = newSegment(spec.Method.Type, spec.Method.Method, p)
+		if !okService || !okMethod {
+			return nil
+		}
+	}
+	seen := make(map[string]bool, len(spec.Headers))
+	for _, h := range spec.Headers {
+		name := strings.ToLower(h.Name)
+		if seen[name] { // "subsequent entries with an equivalent header name MUST be ignored"
+			continue
+		}
+		seen[name] = true
+		value, ok := newSegment(h.Type, h.Value, p)
+		if !ok {
+			return nil
+		}
+		m.headers = append(m.headers, header{name, value.text, value.pattern})
+	}
+	return m
+}
+
+func newSegment(kind store.MatchType, text string, p patterns) (s segment, ok bool) {
+	s.text = text
+	switch kind {
+	case store.Exact:
+		return s, true
+	case store.RegularExpression:
+		if text == "" {
+			return s, true
+		}
+		s.pattern = p.get(text)
+		return s, s.pattern != nil
+	}
+	return s, false
+}

@@ -1,0 +1,166 @@
+package route
+
+import (
+	"cmp"
+	"fmt"
+	"math/bits"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"time"
+
+	"sluice/store"
+)
+
+// Rule is one rule of one route. It belongs to one Table.
+type Rule struct {
+	Route string // the key of the route: "namespace/name"
+	Name  string // may be empty
+	Index int    // in the route
+
+	// Splits are the rule's backendRefs, in their order, those of weight 0 too.
+	Splits []Split
+	// Request and Response change headers on their way, whatever the split; those
+	// of the split come after them. Nil changes nothing.
+	Request, Response *Modifier
+
+	created time.Time // of the route
+	steps   []step
+	sum     uint64 // of all weights
+	turn    *turn
+}
+
+// Split is one share of a rule.
+type Split struct {
+	Backend  string // its key
+	Weight   uint32
+	Resolved bool // the set has the backend; if not, its share is UNAVAILABLE
+	// Request and Response are the split's own changes, after those of the rule.
+	Request, Response *Modifier
+}
+
+// turn counts the picks of a rule. It has a cache line for itself: all
+// connections together write to it.
+type turn struct {
+	_ [64]byte
+	n atomic.Uint64
+	_ [56]byte
+}
+
+// step decides between one split and all that come after it.
+type step struct {
+	split  int
+	weight uint64
+	total  uint64 // weight and those of all later steps
+}
+
+// Pick is the split whose turn it is, an index into Splits, or -1 when no split
+// has weight. Of every 100 consecutive picks each split gets exactly its share
+// when the weights sum up to 100 or to a divisor of it; in general that is so of
+// every S/g picks, S being the sum of the weights and g their greatest common
+// divisor. The picks of all goroutines count together.
+func (r *Rule) Pick() int {
+	switch len(r.steps) {
+	case 0:
+		return -1
+	case 1:
+		return r.steps[0].split
+	}
+	return r.pick((r.turn.n.Add(1) - 1) % r.sum)
+}
+
+// pick is the split of turn n, below sum. Each step spreads its split evenly among
+// the turns that are left to it: the split has had floor((n·weight + total/2) /
+// total) of the first n turns, and gets turn n when that number grows. The rest of
+// the turns, numbered anew, go to the next step. So no table is needed, whatever
+// the weights.
+func (r *Rule) pick(n uint64) int {
+	last := len(r.steps) - 1
+	for i := range r.steps[:last] {
+		s := &r.steps[i]
+		high, low := bits.Mul64(n, s.weight)
+		low, carry := bits.Add64(low, s.total/2, 0)
+		had, rest := bits.Div64(high+carry, low, s.total)
+		if rest+s.weight >= s.total {
+			return s.split
+		}
+		n -= had
+	}
+	return r.steps[last].split
+}
+
+func (r *Rule) setSteps() {
+	for i, s := range r.Splits {
+		if s.Weight > 0 {
+			r.steps = append(r.steps, step{split: i, weight: uint64(s.Weight)})
+		}
+	}
+	// The heaviest first: it suffers most from turns that are not evenly spread.
+	slices.SortStableFunc(r.steps, func(a, b step) int { return -cmp.Compare(a.weight, b.weight) })
+	for i := len(r.steps) - 1; i >= 0; i-- {
+		r.sum += r.steps[i].weight
+		r.steps[i].total = r.sum
+	}
+}
+
+// compareAge puts the older route first, and one without a date last.
+func (r *Rule) compareAge(other *Rule) int {
+	switch {
+	case r.created.IsZero() == other.created.IsZero():
+		return r.created.Compare(other.created)
+	case r.created.IsZero():
+		return 1
+	}
+	return -1
+}
+
+// identity is the same for a rule of another table exactly when its turn goes on:
+// same route, same place in it, same shares.
+func (r *Rule) identity() string {
+	var b strings.Builder
+	b.WriteString(r.label())
+	for _, s := range r.Splits {
+		fmt.Fprintf(&b, " %s=%d", s.Backend, s.Weight)
+	}
+	return b.String()
+}
+
+// label names the rule by its name, or by its number when it has none.
+func (r *Rule) label() string {
+	if r.Name == "" {
+		return fmt.Sprintf("%s[%d]", r.Route, r.Index)
+	}
+	return r.Route + "/" + r.Name
+}
+
+// String is the rule as Table.String prints it.
+func (r *Rule) String() string {
+	var b strings.Builder
+	b.WriteString(r.label())
+	b.WriteString(":")
+	if len(r.steps) == 0 {
+		b.WriteString(" no backend")
+	}
+	for _, s := range r.Splits {
+		fmt.Fprintf(&b, " %s=%d", s.Backend, s.Weight)
+		if !s.Resolved {
+			b.WriteString("(unresolved)")
+		}
+	}
+	return b.String()
+}
+
+func newRule(r *store.GRPCRoute, index int, resolved func(key string) bool) *Rule {
+	spec := &r.Spec.Rules[index]
+	rule := &Rule{Route: r.Key(), Name: spec.Name, Index: index, created: r.CreationTimestamp}
+	rule.Request, rule.Response = newModifiers(spec.Filters)
+	for i := range spec.BackendRefs {
+		ref := &spec.BackendRefs[i]
+		s := Split{Backend: r.BackendKey(ref), Weight: ref.Weight}
+		s.Resolved = resolved(s.Backend)
+		s.Request, s.Response = newModifiers(ref.Filters)
+		rule.Splits = append(rule.Splits, s)
+	}
+	rule.setSteps()
+	return rule
+}
