@@ -13,8 +13,9 @@ rule() {
 	fi
 }
 
-# The Go files that are ours: not generated, not those of the tools.
-mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.go' | grep -v '\.pb\.go$' | sort -u)
+# The Go files that are ours: not generated, and there.
+mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.go' | grep -v '\.pb\.go$' | sort -u |
+	while read -r file; do [ -f "$file" ] && echo "$file"; done)
 mapfile -t tests < <(printf '%s\n' "${files[@]}" | grep '_test\.go$')
 mapfile -t product < <(printf '%s\n' "${files[@]}" | grep -v -e '_test\.go$' -e '^bench/' -e '^conformance/')
 
