@@ -205,6 +205,9 @@ func (r *rpc) response(h *h2.Head, end bool, b *h2.Batch) {
 		return
 	}
 	r.commit()
+	if !end {
+		r.down.SetSource(&r.cur.Stream)
+	}
 	r.down.SendHeader(r.modify.response(h.Fields), end, b)
 	if end {
 		r.answered(h)
