@@ -108,7 +108,7 @@ func TestConfigTakesEverySettingFromEverySource(t *testing.T) {
 	if !reflect.DeepEqual(fromFlags, fromEnv) || !reflect.DeepEqual(fromFlags, fromFile) {
 		t.Errorf("flags %+v\nenvironment %+v\nfile %+v\nwant them equal", fromFlags, fromEnv, fromFile)
 	}
-	if got := len(fromFlags.networks()); got != 2 {
+	if got := len(fromFlags.trusted()); got != 2 {
 		t.Errorf("%d trusted networks, want 2", got)
 	}
 

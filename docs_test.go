@@ -9,6 +9,7 @@ import (
 	"crypto/x509/pkix"
 	"encoding/pem"
 	"fmt"
+	"maps"
 	"math/big"
 	"net"
 	"os"
@@ -370,5 +371,27 @@ func TestOperationsListsEverySetting(t *testing.T) {
 	})
 	if rows := bytes.Count(text, []byte("\n| `--")); rows != declared {
 		t.Errorf("%d rows for %d settings", rows, declared)
+	}
+}
+
+func TestOperationsListsEveryMetric(t *testing.T) {
+	text, err := os.ReadFile("docs/operations.md")
+	if err != nil {
+		t.Fatal(err)
+	}
+	documented := map[string]string{} // name → kind
+	for _, row := range regexp.MustCompile("(?m)^\\| `(sluice_\\w+)` \\| (\\w+) \\|").FindAllStringSubmatch(string(text), -1) {
+		documented[row[1]] = row[2]
+	}
+	shop := startShop(t, "v1")
+	s := startServer(t, "--resources", toShop(t, shop, "v1"))
+	s.who(t)
+	_, page := s.get(t, "/metrics")
+	shown := map[string]string{}
+	for _, line := range regexp.MustCompile(`(?m)^# TYPE (sluice_\w+) (\w+)$`).FindAllStringSubmatch(page, -1) {
+		shown[line[1]] = line[2]
+	}
+	if !maps.Equal(documented, shown) {
+		t.Errorf("documented: %v\n     shown: %v", documented, shown)
 	}
 }

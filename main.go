@@ -43,6 +43,8 @@ backends behind it.
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs, // so that an unknown command comes to RunE
 		RunE:          runRoot,
+
+		SuggestionsMinimumDistance: 2, // letters between what was typed and what was meant
 	}
 	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand())
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {

@@ -125,13 +125,21 @@ func (s *server) get(t *testing.T, path string) (status int, body string) {
 	return reply.StatusCode, string(text)
 }
 
-// who asks for a cart and returns the version that answered.
-func (s *server) who(t *testing.T) string {
+// dial returns a client's connection, which is closed with the test.
+func (s *server) dial(t *testing.T) *grpc.ClientConn {
 	t.Helper()
 	conn, err := grpc.NewClient("passthrough:///"+s.listen, grpc.WithTransportCredentials(insecure.NewCredentials()))
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { conn.Close() })
+	return conn
+}
+
+// who asks for a cart and returns the version that answered.
+func (s *server) who(t *testing.T) string {
+	t.Helper()
+	conn := s.dial(t)
 	defer conn.Close()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
@@ -192,6 +200,42 @@ func TestServeAnswersAndEnds(t *testing.T) {
 	if _, err := net.DialTimeout("tcp", s.listen, time.Second); err == nil {
 		t.Errorf("%s still answers after the end", s.listen)
 	}
+}
+
+func TestServeDrainsAndSaysSo(t *testing.T) {
+	shop := startShop(t, "v1")
+	s := startServer(t, "--resources", toShop(t, shop, "v1"))
+	conn := s.dial(t)
+	till, err := shopv1.NewCartClient(conn).Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	scan := func(want uint64) {
+		t.Helper()
+		if err := till.Send(&shopv1.ScanRequest{Item: &shopv1.Item{Quantity: 1, Price: 7}}); err != nil {
+			t.Fatal(err)
+		}
+		if reply, err := till.Recv(); err != nil || reply.GetTotal() != want {
+			t.Fatalf("total %d, error %v, want %d", reply.GetTotal(), err, want)
+		}
+	}
+	scan(7)
+	s.cancel()
+	s.log.await(t, "draining")
+	if status, body := s.get(t, "/readyz"); status != http.StatusServiceUnavailable || !strings.Contains(body, "draining") {
+		t.Errorf("readyz while draining: %d %q, want 503 and the reason", status, body)
+	}
+	if status, _ := s.get(t, "/healthz"); status != http.StatusOK {
+		t.Errorf("healthz while draining: %d, want 200", status)
+	}
+	scan(14) // a stream that was open goes on
+	if err := till.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := till.Recv(); err != io.EOF {
+		t.Errorf("the stream ended with %v, want io.EOF", err)
+	}
+	s.end(t)
 }
 
 func TestServeReadsChangedResources(t *testing.T) {

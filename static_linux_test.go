@@ -3,6 +3,7 @@ package main
 import (
 	"debug/elf"
 	"errors"
+	"net/http"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -64,11 +65,40 @@ func TestBinaryRunsAloneInAnEmptyRoot(t *testing.T) {
 		alone(cmd, dir)
 		out, err := cmd.CombinedOutput()
 		if errors.Is(err, syscall.EPERM) && os.Geteuid() != 0 {
-			t.Logf("no user namespaces for this user; only the headers of the binary were looked at")
+			t.Log("no user namespaces for this user; only the headers of the binary were looked at")
 			return
 		}
 		if err != nil || !strings.HasPrefix(string(out), test.want) {
 			t.Errorf("sluice %s: %v, output %q, want %q", test.args, err, out, test.want)
 		}
+	}
+	serveAlone(t, dir)
+}
+
+// serveAlone runs a server in dir, asks whether it is ready, and ends it.
+func serveAlone(t *testing.T, dir string) {
+	t.Helper()
+	cmd := exec.CommandContext(t.Context(), "/sluice", "serve", "--data-dir", "/data", "--resources", "/routes.yaml",
+		"--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0")
+	alone(cmd, dir)
+	log := newOutput()
+	cmd.Stdout, cmd.Stderr = log, log
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	admin := log.await(t, `msg=serving listen=\S+ admin=(\S+)`)[1]
+	reply, err := http.Get("http://" + admin + "/readyz")
+	if err != nil {
+		t.Fatal(err)
+	}
+	reply.Body.Close()
+	if reply.StatusCode != http.StatusOK {
+		t.Errorf("readyz: %d, want 200", reply.StatusCode)
+	}
+	if err := cmd.Process.Signal(syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Wait(); err != nil {
+		t.Errorf("serve ended with %v:\n%s", err, log)
 	}
 }

@@ -73,6 +73,7 @@ func TestCommandLineSaysWhatToDo(t *testing.T) {
 		want string
 	}{
 		{"unknown command", []string{"serv"}, 2, `sluice: unknown command "serv"; did you mean "serve"?`},
+		{"unknown command with a slip", []string{"valdiate"}, 2, `sluice: unknown command "valdiate"; did you mean "validate"?`},
 		{"unknown command like no other", []string{"xyzzy"}, 2, `sluice: unknown command "xyzzy"; see sluice --help`},
 		{"unknown flag", []string{"serve", "--port", "1"}, 2, "sluice: unknown flag: --port; see sluice serve --help"},
 		{"bad value", []string{"serve", "--grace", "x"}, 2, `sluice: invalid argument "x" for "--grace"`},
