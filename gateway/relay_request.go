@@ -50,6 +50,10 @@ func (se *session) AcceptStream(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch)
 	}
 	r.target.series.Start()
 	if !r.deadline.IsZero() {
+		if !time.Now().Before(r.deadline) {
+			r.fail(deadline, b)
+			return
+		}
 		se.g.engine.Wheel().Set(&r.timer, r.deadline, r)
 	}
 	r.dispatch(b)
