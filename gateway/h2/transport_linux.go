@@ -2,7 +2,6 @@ package h2
 
 import (
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -49,10 +48,8 @@ func (t *Transport) preparePoll() {
 	t.poll.read = t.readAttempt
 	t.poll.write = t.writeAttempt
 	t.poll.drain = t.drainAttempt
-	if _, ok := t.nc.(*net.TCPConn); ok {
-		// Without it the socket still works, only with more in the kernel.
-		t.setSocketOption(unix.TCP_NOTSENT_LOWAT, transportUnsent)
-	}
+	// Sockets that are not of TCP refuse it, and work without.
+	t.setSocketOption(unix.TCP_NOTSENT_LOWAT, transportUnsent)
 }
 
 // setUserTimeout ends the connection when bytes that were sent remain

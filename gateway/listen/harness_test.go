@@ -51,7 +51,7 @@ func goroutinesLeft() (left string) {
 		if left == "" {
 			return ""
 		}
-		time.Sleep(10 * time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // allow:sleep, a poll
 	}
 	return left
 }
