@@ -7,8 +7,10 @@ import (
 	"os/exec"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strconv"
 	"strings"
+	"time"
 )
 
 var connectTools = []string{"connectconformance", "grpcserver"}
@@ -19,6 +21,9 @@ const (
 	connectClearCases  = 374
 	connectSecureCases = 196
 )
+
+// connectLimit is for the suite, which waits for a case for ever; it takes seconds.
+const connectLimit = 3 * time.Minute
 
 const connectConfig = `features:
   versions: [HTTP_VERSION_2]
@@ -47,16 +52,22 @@ func runConnect(ctx context.Context, r *rig, s suite) (tally, error) {
 	if err != nil {
 		return t, err
 	}
-	args := []string{"--mode", "server", "--conf", config, "-v"}
+	args := []string{"--mode", "server", "--conf", config, "--vv"}
 	for _, pattern := range r.opts.skips.patterns(s.name) {
 		args = append(args, "--known-failing", pattern)
 	}
 	args = append(args, "--", self, shimArg)
+	ctx, cancel := context.WithTimeout(ctx, connectLimit)
+	defer cancel()
 	cmd := exec.CommandContext(ctx, r.tool("connectconformance"), args...)
 	cmd.Env = append(os.Environ(), shimEnv(r, dir)...)
+	cmd.WaitDelay = stopTimeout // for shims, which share its standard error
 	cmd.Stderr = r.log
 	out, err := cmd.Output()
 	r.log.Write(out)
+	if ctx.Err() != nil {
+		return t, fmt.Errorf("not done after %s, without an answer to:\n%s", connectLimit, strings.Join(unanswered(string(out)), "\n"))
+	}
 	if err := t.readConnect(string(out)); err != nil {
 		return t, fmt.Errorf("%w\n%s", err, out)
 	}
@@ -106,6 +117,23 @@ func (t *tally) readConnect(report string) error {
 		return fmt.Errorf("connectconformance counted %s failures, its report names %d", m[2], len(t.failed))
 	}
 	return nil
+}
+
+var connectTraffic = regexp.MustCompile(`(?m)^(Sending request|Received response) for "(.+)"\.\.\.$`)
+
+// unanswered returns the cases that were sent and had not come back.
+func unanswered(report string) []string {
+	var open []string
+	for _, m := range connectTraffic.FindAllStringSubmatch(report, -1) {
+		if m[1] == "Sending request" {
+			open = append(open, m[2])
+			continue
+		}
+		if i := slices.Index(open, m[2]); i >= 0 {
+			open = slices.Delete(open, i, i+1)
+		}
+	}
+	return open
 }
 
 // readShims takes over what each shim wrote of its gateway.

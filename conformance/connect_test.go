@@ -48,3 +48,10 @@ func TestTallyRefusesAConnectReportThatDoesNotAddUp(t *testing.T) {
 		}
 	}
 }
+
+func TestUnansweredNamesTheCasesThatHang(t *testing.T) {
+	got := unanswered("Sending request for \"a/b\"...\nSending request for \"c d\"...\nReceived response for \"a/b\"...\n")
+	if want := []string{"c d"}; !reflect.DeepEqual(got, want) {
+		t.Errorf("got %q, want %q", got, want)
+	}
+}

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"sync"
+	"time"
 
 	"google.golang.org/protobuf/encoding/protowire"
 )
@@ -53,6 +54,9 @@ const (
 )
 
 func runShim(ctx context.Context) error {
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	go cancelWithParent(ctx, cancel)
 	raw, err := readDelimited(os.Stdin)
 	if err != nil {
 		return fmt.Errorf("read server settings: %w", err)
@@ -79,6 +83,24 @@ func runShim(ctx context.Context) error {
 		return want.serveBare(ctx, dir, addr)
 	}
 	return want.serveGateway(ctx, sluice, dir, addr)
+}
+
+// cancelWithParent ends a shim whose suite was killed, which would else keep
+// its gateway for ever.
+func cancelWithParent(ctx context.Context, cancel context.CancelFunc) {
+	parent := os.Getppid()
+	tick := time.NewTicker(time.Second)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+			if os.Getppid() != parent {
+				cancel()
+			}
+		}
+	}
 }
 
 // shimRequest is what the suite asks of the server under test.
