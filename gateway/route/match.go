@@ -30,7 +30,7 @@ type header struct {
 	pattern *regexp.Regexp // nil when the value is literal
 }
 
-// matches compares what no map has compared yet.
+// matches compares what is not compared literally by the path.
 func (m *match) matches(q *query) bool {
 	if m.service.pattern != nil && !m.service.pattern.MatchString(q.service) ||
 		m.method.pattern != nil && !m.method.pattern.MatchString(q.method) {
@@ -58,7 +58,7 @@ func (h *header) matches(hdr Header) bool {
 	return value == h.value
 }
 
-// candidate is the match for a list whose key, if any, says what is literal.
+// candidate is the match for a list to which only what is literal has led.
 func (m *match) candidate() candidate {
 	if len(m.headers) == 0 && m.service.pattern == nil && m.method.pattern == nil {
 		return candidate{rule: m.rule}
@@ -88,14 +88,21 @@ func (s segment) compare(other segment) int {
 	return cmp.Or(cmp.Compare(s.rank(), other.rank()), cmp.Compare(len(s.text), len(other.text)))
 }
 
+// The ways to say what a segment is, the one that says least first.
+const (
+	isNone = iota
+	isPattern
+	isLiteral
+)
+
 func (s segment) rank() int {
 	switch {
 	case s.text == "":
-		return 0
+		return isNone
 	case s.pattern != nil:
-		return 1
+		return isPattern
 	}
-	return 2
+	return isLiteral
 }
 
 // String is the match as Table.String prints it.

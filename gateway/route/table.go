@@ -33,13 +33,15 @@ func (m Miss) String() string {
 
 // Table is all rules, by what they match. It does not change.
 type Table struct {
-	rules     []*Rule
-	hostnames map[string]*bucket // exact, in lower case
-	wildcards map[string]*bucket // "*.example.com" as ".example.com"
-	longest   int                // bytes of the longest key of wildcards
-	any       *bucket            // of routes without hostnames; may be nil
-	turns     map[string]*turn   // by Rule.identity
-	hosts     []*hostMatches     // in order of precedence, to be printed
+	rules []*Rule
+	turns map[string]*turn // by Rule.identity
+	hosts []*hostMatches   // in order of precedence, to be printed
+
+	// In order of precedence.
+	exact   level // hostnames in lower case
+	wild    level // "*.example.com" as ".example.com"
+	longest int   // bytes of the longest hostname of wild
+	any     level // "" alone: routes without hostnames
 }
 
 // Rules are all rules, in the order of the set.
@@ -49,38 +51,37 @@ func (t *Table) Rules() []*Rule { return t.rules }
 // none does. The authority's port and the case of its letters do not matter. A
 // path that is no "/service/method" meets only matches that ask for neither.
 func (t *Table) Lookup(authority, path string, hdr Header) (*Rule, Miss) {
-	q := query{path: path, hdr: hdr}
-	q.service, q.method = cutPath(path)
+	q := newQuery(path, hdr)
 	miss := NoHostname
-	if len(t.hostnames)+len(t.wildcards) > 0 {
+	if len(t.exact.hosts)+len(t.wild.hosts) > 0 {
 		var buf [maxHostname]byte
 		host := hostOf(&buf, authority)
-		if b := t.hostnames[string(host)]; b != nil {
-			if r := b.find(&q); r != nil {
-				return r, Found
-			}
+		r, served := t.exact.find(host, &q)
+		if r != nil {
+			return r, Found
+		}
+		if served {
 			miss = NoRule
 		}
 		for dot := 1; dot < len(host); dot++ {
 			// The first label that a wildcard stands for is not empty.
-			if host[dot] != '.' || len(host)-dot > t.longest {
+			if host[dot] != '.' || len(host)-dot > t.longest || t.wild.hosts[string(host[dot:])] == nil {
 				continue
 			}
-			if b := t.wildcards[string(host[dot:])]; b != nil {
-				if r := b.find(&q); r != nil {
-					return r, Found
-				}
-				miss = NoRule
+			if r, _ := t.wild.find(host[dot:], &q); r != nil {
+				return r, Found
 			}
+			miss = NoRule
 		}
 	}
-	if t.any != nil {
-		if r := t.any.find(&q); r != nil {
-			return r, Found
-		}
+	r, served := t.any.find(nil, &q)
+	switch {
+	case r != nil:
+		miss = Found
+	case served:
 		miss = NoRule
 	}
-	return nil, miss
+	return r, miss
 }
 
 // String has a line for each match of each hostname, in order of precedence: the
@@ -95,22 +96,25 @@ func (t *Table) String() string {
 	return b.String()
 }
 
-// query is what an RPC is looked up by.
+// query is what an RPC is looked up by. The texts are parts of its path, and empty
+// when that is not gRPC's.
 type query struct {
-	path            string
-	service, method string // empty when the path is not gRPC's
+	service, method string
+	texts           [numKinds]string
+	hashes          [numKinds]uint64 // of texts; 0 until it is asked for
 	hdr             Header
 }
 
-// cutPath returns the two segments of the path, or nothing when it has not
-// exactly two.
-func cutPath(path string) (service, method string) {
+func newQuery(path string, hdr Header) query {
+	q := query{hdr: hdr}
 	rest, ok := strings.CutPrefix(path, "/")
 	slash := strings.IndexByte(rest, '/')
 	if !ok || slash <= 0 || slash == len(rest)-1 || strings.IndexByte(rest[slash+1:], '/') >= 0 {
-		return "", ""
+		return q
 	}
-	return rest[:slash], rest[slash+1:]
+	q.service, q.method = rest[:slash], rest[slash+1:]
+	q.texts = [numKinds]string{byPath: path, byService: path[:slash+2], byMethod: rest[slash:]}
+	return q
 }
 
 // maxHostname is DNS's limit, in bytes; what is longer no hostname matches.
@@ -146,51 +150,4 @@ func isPort(s string) bool {
 		}
 	}
 	return true
-}
-
-// bucket is what the routes of one hostname match. The lists are in order of
-// precedence, and so are the fields.
-type bucket struct {
-	paths           map[string][]candidate // service and method, as a path
-	services        map[string][]candidate // every method of a service
-	servicePatterns []candidate            // regular expressions for the service, and perhaps the method
-	methods         map[string][]candidate // a method of any service
-	methodPatterns  []candidate            // regular expressions for the method alone
-	all             []candidate            // every service and method
-}
-
-// candidate is a match as a lookup meets it.
-type candidate struct {
-	rule *Rule
-	more *match // what is to be compared yet; nil when nothing is
-}
-
-func (b *bucket) find(q *query) *Rule {
-	if q.service != "" {
-		if r := first(b.paths[q.path], q); r != nil {
-			return r
-		}
-		if r := first(b.services[q.service], q); r != nil {
-			return r
-		}
-		if r := first(b.servicePatterns, q); r != nil {
-			return r
-		}
-		if r := first(b.methods[q.method], q); r != nil {
-			return r
-		}
-		if r := first(b.methodPatterns, q); r != nil {
-			return r
-		}
-	}
-	return first(b.all, q)
-}
-
-func first(list []candidate, q *query) *Rule {
-	for i := range list {
-		if c := &list[i]; c.more == nil || c.more.matches(q) {
-			return c.rule
-		}
-	}
-	return nil
 }

@@ -46,27 +46,29 @@ func requests(n, count int) []request {
 	return list
 }
 
-// BenchmarkLookup is flat in the number of routes: "busy" asks for the same ten
-// routes whatever the size of the table, and so sees what the lookup itself costs.
+// BenchmarkLookup is flat in the number of routes: "busy" asks for ten routes
+// whatever the size of the table, and so sees what the lookup itself costs.
 // "spread" asks for all of them in turn, and so sees the processor's caches too:
-// 10,000 routes that are all in use do not fit into the nearest ones.
+// 10,000 routes that are all in use do not fit into the nearest ones. Compare the
+// best of several runs: what else the machine does counts more than the size.
 func BenchmarkLookup(b *testing.B) {
 	for _, n := range sizes {
 		table := Compile(manyRoutes(n), nil)
-		for name, list := range map[string][]request{"busy": requests(n, 10), "spread": requests(n, n)} {
-			b.Run(fmt.Sprintf("routes=%d/%s", n, name), func(b *testing.B) {
-				b.ReportAllocs()
-				hdr := Header(headers{})
-				i := 0
-				for b.Loop() {
-					if r, _ := table.Lookup(list[i].authority, list[i].path, hdr); r == nil {
-						b.Fatal("no rule found")
-					}
-					if i++; i == len(list) {
-						i = 0
-					}
-				}
-			})
+		b.Run(fmt.Sprintf("busy/routes=%d", n), func(b *testing.B) { benchmarkLookup(b, table, requests(n, 10)) })
+		b.Run(fmt.Sprintf("spread/routes=%d", n), func(b *testing.B) { benchmarkLookup(b, table, requests(n, n)) })
+	}
+}
+
+func benchmarkLookup(b *testing.B, table *Table, list []request) {
+	b.ReportAllocs()
+	hdr := Header(headers{})
+	i := 0
+	for b.Loop() {
+		if r, _ := table.Lookup(list[i].authority, list[i].path, hdr); r == nil {
+			b.Fatal("no rule found")
+		}
+		if i++; i == len(list) {
+			i = 0
 		}
 	}
 }

@@ -27,7 +27,7 @@ func Compile(set *store.Set, prev *Table) *Table {
 			c.add(r, rule)
 		}
 	}
-	t.setBuckets(c.hosts)
+	t.setLevels(c.hosts)
 	return t
 }
 
@@ -106,56 +106,26 @@ func (c *compiler) addTo(hostname string, m *match) {
 	h.matches = append(h.matches, m)
 }
 
-func (t *Table) setBuckets(hosts map[string]*hostMatches) {
-	t.hostnames, t.wildcards = make(map[string]*bucket), make(map[string]*bucket)
+// setLevels sorts the matches of each hostname, so that every list of a level has
+// the first to try first.
+func (t *Table) setLevels(hosts map[string]*hostMatches) {
+	for _, l := range []*level{&t.exact, &t.wild, &t.any} {
+		l.literals, l.hosts = make(map[uint64]*literal), make(map[string]*bucket)
+	}
 	for _, h := range hosts {
-		b := newBucket(h.matches)
-		t.hosts = append(t.hosts, h)
-		suffix, wildcard := strings.CutPrefix(h.hostname, "*")
-		switch {
-		case h.hostname == "":
-			t.any = b
-		case wildcard:
-			t.wildcards[suffix] = b
+		l, host := &t.exact, h.hostname
+		if suffix, wildcard := strings.CutPrefix(host, "*"); wildcard {
+			l, host = &t.wild, suffix
 			t.longest = max(t.longest, len(suffix))
-		default:
-			t.hostnames[h.hostname] = b
+		} else if host == "" {
+			l = &t.any
 		}
+		slices.SortFunc(h.matches, (*match).compare)
+		l.hosts[host] = &bucket{}
+		for _, m := range h.matches {
+			l.add(host, m)
+		}
+		t.hosts = append(t.hosts, h)
 	}
 	slices.SortFunc(t.hosts, (*hostMatches).compare)
-}
-
-// newBucket sorts the matches, so that every list has the first to try first.
-func newBucket(matches []*match) *bucket {
-	slices.SortFunc(matches, (*match).compare)
-	b := &bucket{}
-	for _, m := range matches {
-		b.add(m)
-	}
-	return b
-}
-
-func (b *bucket) add(m *match) {
-	c := m.candidate()
-	switch service, method := m.service.rank(), m.method.rank(); {
-	case service == 1:
-		b.servicePatterns = append(b.servicePatterns, c)
-	case service == 0 && method == 1:
-		b.methodPatterns = append(b.methodPatterns, c)
-	case service == 0 && method == 0:
-		b.all = append(b.all, c)
-	case service == 0:
-		put(&b.methods, m.method.text, c)
-	case method == 0:
-		put(&b.services, m.service.text, c)
-	default:
-		put(&b.paths, "/"+m.service.text+"/"+m.method.text, c)
-	}
-}
-
-func put(to *map[string][]candidate, key string, c candidate) {
-	if *to == nil {
-		*to = make(map[string][]candidate)
-	}
-	(*to)[key] = append((*to)[key], c)
 }
