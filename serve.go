@@ -51,6 +51,7 @@ environment over the file.`,
 
 // serve assembles a node and runs it until ctx is done or a part fails.
 func serve(ctx context.Context, cfg *config, log *slog.Logger) error {
+	tuneMemory()
 	n, err := newNode(cfg, log)
 	if err != nil {
 		return err

@@ -84,7 +84,9 @@ type Conn struct {
 	nextID   uint32
 	ready    *Stream // ring of streams with DATA and window
 	inBatch  *Batch
+	crowd    int      // the most streams that the map has held
 	out      []byte   // frames in the order that they will have on the wire
+	box      *[]byte  // of the pool, where out goes back to
 	credits  []credit // whose DATA is in out
 	control  int      // provoked replies in out and on their way
 	writing  bool     // somebody owns the socket's output

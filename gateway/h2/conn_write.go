@@ -20,17 +20,23 @@ var outputs = sync.Pool{New: func() any { b := make([]byte, 0, 4<<10); return &b
 // buffer returns the output to append to. The caller holds mu.
 func (c *Conn) buffer() []byte {
 	if c.out == nil {
-		c.out = *outputs.Get().(*[]byte)
+		c.box = outputs.Get().(*[]byte)
+		c.out = (*c.box)[:0]
 	}
 	return c.out
 }
 
-func freeOutput(b []byte) {
-	if cap(b) <= outputKeep {
-		b = b[:0]
-		outputs.Put(&b)
+// freeOutput gives a buffer back in the box that it came in, so that nothing is
+// allocated for either.
+func freeOutput(b []byte, box *[]byte) {
+	if box != nil && cap(b) <= outputKeep {
+		*box = b[:0]
+		outputs.Put(box)
 	}
 }
+
+// smallTable is how many streams a map holds in its first, smallest table.
+const smallTable = 8
 
 // insert makes s one of the open streams. The caller holds mu.
 func (c *Conn) insert(s *Stream) {
@@ -38,6 +44,7 @@ func (c *Conn) insert(s *Stream) {
 		c.streams = make(map[uint32]*Stream)
 	}
 	c.streams[s.id] = s
+	c.crowd = max(c.crowd, len(c.streams))
 	c.open.Add(1)
 	c.idle = time.Time{}
 	c.eng.stats[c.side].streams.Add(1)
@@ -58,8 +65,8 @@ func (c *Conn) remove(s *Stream) {
 		c.eng.grown.Add(-int64(more))
 	}
 	c.eng.stats[c.side].streams.Add(-1)
-	if len(c.streams) == 0 {
-		c.streams = nil // an idle connection keeps no table
+	if len(c.streams) == 0 && c.crowd > smallTable {
+		c.streams, c.crowd = nil, 0 // an idle connection keeps no large table
 	}
 }
 
@@ -259,6 +266,7 @@ func (c *Conn) flush(b *Batch) {
 // parcel is output on its way to the socket, with what is owed for it.
 type parcel struct {
 	bytes   []byte
+	box     *[]byte
 	credits []credit
 	control int
 }
@@ -269,21 +277,21 @@ func (c *Conn) takeOutput() (p parcel, ok bool) {
 	c.schedule()
 	if len(c.out) == 0 {
 		if c.out != nil {
-			freeOutput(c.out)
-			c.out = nil
+			freeOutput(c.out, c.box)
+			c.out, c.box = nil, nil
 		}
 		c.finishDrain()
 		return p, false
 	}
-	p = parcel{c.out, c.credits, c.control}
-	c.out, c.credits = nil, nil
+	p = parcel{c.out, c.box, c.credits, c.control}
+	c.out, c.box, c.credits = nil, nil, nil
 	return p, true
 }
 
 // taken settles a parcel that the socket has taken whole.
 func (c *Conn) taken(p parcel, b *Batch) {
 	c.eng.stats[c.side].bytesOut.Add(int64(len(p.bytes)))
-	freeOutput(p.bytes)
+	freeOutput(p.bytes, p.box)
 	if p.control > 0 {
 		c.mu.Lock()
 		c.control -= p.control

@@ -12,10 +12,25 @@ import (
 // made and nothing is checked twice. x/net's decoder is the oracle of
 // FuzzDecoder.
 type decoder struct {
-	table fieldTable
+	table  fieldTable
+	recent [recentLiterals]recentLiteral
+	turn   uint8 // of recent, where the next one goes
 }
 
-func newDecoder() decoder { return decoder{fieldTable{max: defaultTableSize}} }
+// recentLiteral is a field that came outside the table, as it was written and as
+// it was read. Some encoders never index :path, and send the same few bytes for
+// each RPC.
+type recentLiteral struct {
+	raw   []byte
+	field Field
+}
+
+const (
+	recentLiterals = 4
+	recentSize     = 128 // bytes of the longest that is remembered
+)
+
+func newDecoder() decoder { return decoder{table: fieldTable{max: defaultTableSize}} }
 
 // headerBound is how much of a header section is kept.
 type headerBound struct {
@@ -93,6 +108,11 @@ func (d *decoder) decode(dst []Field, block []byte, bound headerBound) (fields [
 // literal decodes section 6.2: with incremental indexing (01), without (0000) and
 // never indexed (0001).
 func (d *decoder) literal(block []byte) (f Field, rest []byte, err error) {
+	for i := range d.recent {
+		if r := &d.recent[i]; len(r.raw) > 0 && len(block) >= len(r.raw) && string(block[:len(r.raw)]) == string(r.raw) {
+			return r.field, block[len(r.raw):], nil
+		}
+	}
 	prefix := uint8(4)
 	switch b := block[0]; {
 	case b&0x40 != 0:
@@ -119,11 +139,29 @@ func (d *decoder) literal(block []byte) (f Field, rest []byte, err error) {
 		return f, nil, err
 	}
 	f.kind = classify(f.Name, f.Value)
-	if f.indexing == indexed {
+	switch {
+	case f.indexing == indexed:
 		f.hash = fieldHash(f.Name, f.Value)
 		d.table.insert(f)
+	case f.kind == kindPath && i <= staticLen:
+		f.hash = fieldHash(f.Name, f.Value)
+		d.remember(block[:len(block)-len(rest)], f)
+	case f.indexing == notIndexed && i <= staticLen:
+		d.remember(block[:len(block)-len(rest)], f)
 	}
 	return f, rest, nil
+}
+
+// remember keeps a literal whose name is the static table's or its own: its bytes
+// mean the same however the dynamic table moves.
+func (d *decoder) remember(raw []byte, f Field) {
+	if len(raw) > recentSize {
+		return
+	}
+	r := &d.recent[d.turn%recentLiterals]
+	d.turn++
+	r.raw = append(r.raw[:0], raw...)
+	r.field = f
 }
 
 func (d *decoder) entry(i uint32) (*Field, error) {

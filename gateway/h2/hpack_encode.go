@@ -39,12 +39,13 @@ func (e *encoder) begin(b []byte) []byte {
 	return appendInt(b, 0x20, 5, e.table.max)
 }
 
-// field appends one field.
+// field appends one field. A :path goes into the table even if its sender kept it
+// out: methods are few, and every RPC names one.
 func (e *encoder) field(b []byte, f *Field) []byte {
 	switch {
 	case f.indexing == neverIndexed:
 		return e.literal(b, f, 0x10, 4)
-	case f.indexing == notIndexed || f.kind == kindTimeout || f.kind == kindVolatile:
+	case f.indexing == notIndexed && f.kind != kindPath || f.kind == kindTimeout || f.kind == kindVolatile:
 		return e.literal(b, f, 0x00, 4)
 	}
 	if f.hash == 0 {
