@@ -153,7 +153,7 @@ func (g *gateway) stop() error {
 
 // paths says how many RPCs the gateway relayed and how many it handed to its
 // HTTP handler, or an error when it does not count them.
-type paths struct{ relay, handler float64 }
+type paths struct{ Relay, Handler float64 }
 
 func (g *gateway) paths(ctx context.Context) (paths, error) {
 	text, err := g.get(ctx, "/metrics")
@@ -181,9 +181,9 @@ func parsePaths(text []byte) (paths, error) {
 		seen[m[1]] = true
 		switch m[1] {
 		case "relay":
-			p.relay += n
+			p.Relay += n
 		case "handler":
-			p.handler += n
+			p.Handler += n
 		}
 	}
 	if !seen["relay"] || !seen["handler"] {
@@ -194,12 +194,12 @@ func parsePaths(text []byte) (paths, error) {
 
 // check refuses a run in which an RPC went another way than it should have.
 func (p paths) check(seam bool) error {
-	want, other, name := p.relay, p.handler, "relay"
+	want, other, name := p.Relay, p.Handler, "relay"
 	if seam {
-		want, other, name = p.handler, p.relay, "handler"
+		want, other, name = p.Handler, p.Relay, "handler"
 	}
 	if want == 0 || other != 0 {
-		return fmt.Errorf("RPCs relayed %g, handled %g; all should have taken the %s", p.relay, p.handler, name)
+		return fmt.Errorf("RPCs relayed %g, handled %g; all should have taken the %s", p.Relay, p.Handler, name)
 	}
 	return nil
 }

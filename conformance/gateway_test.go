@@ -9,7 +9,7 @@ func TestParsePathsAddsUpEachPath(t *testing.T) {
 		"sluice_rpc_path_total{listener=\"b\",path=\"relay\"} 1e+03\n" +
 		"sluice_rpc_path_totals{path=\"relay\"} 9\n"
 	got, err := parsePaths([]byte(text))
-	if want := (paths{relay: 1002}); err != nil || got != want {
+	if want := (paths{Relay: 1002}); err != nil || got != want {
 		t.Errorf("got %+v, %v, want %+v", got, err, want)
 	}
 }
@@ -27,11 +27,11 @@ func TestPathsCheckWantsOnePathOnly(t *testing.T) {
 		seam  bool
 		ok    bool
 	}{
-		{"all relayed", paths{relay: 5}, false, true},
-		{"one handled", paths{relay: 5, handler: 1}, false, false},
+		{"all relayed", paths{Relay: 5}, false, true},
+		{"one handled", paths{Relay: 5, Handler: 1}, false, false},
 		{"none at all", paths{}, false, false},
-		{"all handled, as asked", paths{handler: 5}, true, true},
-		{"relayed, where handling was asked", paths{relay: 5}, true, false},
+		{"all handled, as asked", paths{Handler: 5}, true, true},
+		{"relayed, where handling was asked", paths{Relay: 5}, true, false},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

@@ -5,6 +5,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/binary"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
@@ -28,7 +29,7 @@ const (
 	shimSluice   = "CONFORMANCE_SHIM_SLUICE" // empty means no gateway
 	shimServer   = "CONFORMANCE_SHIM_SERVER"
 	shimDir      = "CONFORMANCE_SHIM_DIR"
-	shimNotes    = "gateway-*.note" // one file of each shim; empty when all was well
+	shimNotes    = "gateway-*.note" // a shimNote of each shim
 	maxShimInput = 1 << 20          // bytes; the suite sends some hundreds
 )
 
@@ -220,8 +221,8 @@ func startReference(request []byte) (*exec.Cmd, string, error) {
 	return cmd, net.JoinHostPort("127.0.0.1", strconv.FormatUint(port, 10)), nil
 }
 
-// serveGateway ends when the suite has had enough, and leaves a note of what
-// was wrong with the gateway: nobody reads a shim's exit code.
+// serveGateway ends when the suite has had enough, and leaves a note of how the
+// gateway did: nobody reads a shim's exit code.
 func (req *shimRequest) serveGateway(ctx context.Context, sluice, dir, addr string) error {
 	gw, err := startGateway(ctx, gatewayConfig{
 		sluice:    sluice,
@@ -240,28 +241,37 @@ func (req *shimRequest) serveGateway(ctx context.Context, sluice, dir, addr stri
 	}
 	<-ctx.Done()
 
-	after := context.WithoutCancel(ctx)
-	p, err := gw.paths(after)
-	if err == nil {
-		err = p.check(false)
-	}
 	// The suite gives a server five seconds to go, so what is known is written first.
 	name := filepath.Join(filepath.Dir(dir), fmt.Sprintf("gateway-%d.note", os.Getpid()))
-	if werr := os.WriteFile(name, noteOf(err), 0o600); werr != nil {
+	var n shimNote
+	n.Paths, err = gw.paths(context.WithoutCancel(ctx))
+	n.add(err)
+	if err := n.write(name); err != nil {
 		gw.stop()
-		return werr
+		return err
 	}
-	if serr := gw.stop(); serr != nil {
-		return os.WriteFile(name, noteOf(errors.Join(err, serr)), 0o600)
-	}
-	return nil
+	n.add(gw.stop())
+	return n.write(name)
 }
 
-func noteOf(err error) []byte {
-	if err == nil {
-		return nil
+// shimNote is what a shim tells about its gateway.
+type shimNote struct {
+	Paths  paths
+	Faults []string
+}
+
+func (n *shimNote) add(err error) {
+	if err != nil {
+		n.Faults = append(n.Faults, err.Error())
 	}
-	return []byte(err.Error())
+}
+
+func (n *shimNote) write(path string) error {
+	text, err := json.Marshal(n)
+	if err != nil {
+		return err
+	}
+	return os.WriteFile(path, text, 0o600)
 }
 
 // answer tells the suite where to connect, with the certificate to trust.
