@@ -152,8 +152,8 @@ func TestParseBoundsMemory(t *testing.T) {
 	if len(faults) != 2 {
 		t.Errorf("%d faults, want one for each document", len(faults))
 	}
-	if peak > 1<<30 {
-		t.Errorf("%d MiB in use, want at most 1024", peak>>20)
+	if peak > 400<<20 {
+		t.Errorf("%d MiB in use, want at most 400", peak>>20)
 	}
 	t.Logf("%d MiB of text took %d MiB", len(text)>>20, peak>>20)
 }

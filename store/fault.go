@@ -117,14 +117,32 @@ const maxQuoted = 64
 // quote repeats a piece of the text in a message: on one line, and not all of it
 // when it is long.
 func quote(s string) string {
+	head := head(s)
+	if len(head) < len(s) {
+		return strconv.Quote(head) + "…"
+	}
+	return strconv.Quote(s)
+}
+
+// short is quote without the quotes.
+func short(s string) string {
+	head := head(s)
+	if len(head) < len(s) {
+		return head + "…"
+	}
+	return s
+}
+
+// head is the beginning of s, whole characters of it, that a message may repeat.
+func head(s string) string {
 	if len(s) <= maxQuoted {
-		return strconv.Quote(s)
+		return s
 	}
 	cut := maxQuoted
 	for cut > 0 && !utf8.RuneStart(s[cut]) {
 		cut--
 	}
-	return strconv.Quote(s[:cut]) + "…"
+	return s[:cut]
 }
 
 // printable is s itself where that is safe to print in the middle of a line.

@@ -81,19 +81,12 @@ func describe(n *yaml.Node) string {
 	case tag == "!!float":
 		return "the number " + printable(short(n.Value))
 	case tag == "!!bool":
-		return n.Value
+		return printable(short(n.Value))
 	case tag == "!!null":
 		return "null"
 	default:
 		return "a value of type " + printable(short(tag))
 	}
-}
-
-func short(s string) string {
-	if len(s) > maxQuoted {
-		return s[:maxQuoted] + "…"
-	}
-	return s
 }
 
 // text reads a string; ok is false when there is none.
