@@ -117,18 +117,18 @@ const maxQuoted = 64
 // quote repeats a piece of the text in a message: on one line, and not all of it
 // when it is long.
 func quote(s string) string {
-	head := head(s)
-	if len(head) < len(s) {
-		return strconv.Quote(head) + "…"
+	begin := head(s)
+	if len(begin) < len(s) {
+		return strconv.Quote(begin) + "…"
 	}
 	return strconv.Quote(s)
 }
 
 // short is quote without the quotes.
 func short(s string) string {
-	head := head(s)
-	if len(head) < len(s) {
-		return head + "…"
+	begin := head(s)
+	if len(begin) < len(s) {
+		return begin + "…"
 	}
 	return s
 }
