@@ -76,6 +76,7 @@ type Conn struct {
 
 	mu       sync.Mutex // guards the fields below
 	streams  map[uint32]*Stream
+	finished finished // ids of streams that came to their own end, upstream
 	forgiven forgiven // ids that we closed while the peer could still send
 	enc      encoder
 	send     int32  // connection window towards the peer, bytes

@@ -198,16 +198,28 @@ func (c *Conn) strayData(h frameHeader, s *Stream) error {
 }
 
 // strayFrame answers a frame of a stream that is closed: ignored when we closed it
-// under the peer, STREAM_CLOSED else. RFC 9113 section 5.1.
+// under the peer, STREAM_CLOSED else. RFC 9113 section 5.1. A backend is held to it
+// only where the stream certainly came to its own end: its connection serves
+// others, whose RPCs a late frame must not cost.
 func (c *Conn) strayFrame(id uint32) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.forgiven.has(id) {
+	switch {
+	case c.forgiven.has(id):
 		return nil
+	case c.side == Upstream && c.finished.has(id):
+		return &connError{http2.ErrCodeStreamClosed, ReasonProtocol, "frame on a stream that has ended"}
+	case c.side == Upstream:
+		return c.rejectClosed(id)
 	}
 	if err := c.guard.violation(c); err != nil {
 		return err
 	}
+	return c.rejectClosed(id)
+}
+
+// rejectClosed answers STREAM_CLOSED, once for each stream. The caller holds mu.
+func (c *Conn) rejectClosed(id uint32) error {
 	c.forgiven.add(id)
 	c.out = appendRSTStream(c.buffer(), id, http2.ErrCodeStreamClosed)
 	c.batch.touch(c)
@@ -231,14 +243,18 @@ func (c *Conn) violate(s *Stream, code http2.ErrCode, detail string) error {
 	if err := c.guard.violation(c); err != nil {
 		return err
 	}
-	s.tell(Ending{How: Violation, Code: code}, &c.batch)
 	c.mu.Lock()
-	defer c.mu.Unlock()
-	c.reset(s, code, &c.batch)
-	if s.state&statePeerEnd != 0 {
+	var err error
+	if s.state&stateOpen != 0 {
+		c.reset(s, code, &c.batch)
 		c.forgiven.add(s.id)
+		err = c.provoke()
+	} else if code == http2.ErrCodeStreamClosed {
+		err = c.rejectClosed(s.id) // it came to its end a moment ago
 	}
-	return c.provoke()
+	c.mu.Unlock()
+	s.tell(Ending{How: Violation, Code: code}, &c.batch)
+	return err
 }
 
 // handlePriority counts and ignores: RFC 9113 section 5.3.2 deprecates it.

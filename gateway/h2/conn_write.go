@@ -56,6 +56,9 @@ func (c *Conn) remove(s *Stream) {
 		return
 	}
 	s.state &^= stateOpen
+	if s.state&(statePeerEnd|stateEnded) == statePeerEnd|stateEnded {
+		c.finished.add(s.id)
+	}
 	delete(c.streams, s.id)
 	c.open.Add(-1)
 	c.unready(s)

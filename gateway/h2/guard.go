@@ -169,6 +169,27 @@ func (f *forgiven) has(id uint32) bool {
 	return false
 }
 
+// finished remembers the streams that ended most recently with END_STREAM both
+// ways.
+type finished struct {
+	ids  [8]uint32
+	next uint8
+}
+
+func (f *finished) add(id uint32) {
+	f.ids[f.next%8] = id
+	f.next++
+}
+
+func (f *finished) has(id uint32) bool {
+	for _, other := range f.ids {
+		if other == id {
+			return true
+		}
+	}
+	return false
+}
+
 // pace measures how fast a peer takes what waits for it.
 type pace struct {
 	since time.Time // zero while nothing waits
