@@ -86,9 +86,14 @@ func (c *conn) SetReadDeadline(at time.Time) error {
 	return c.Conn.SetReadDeadline(at)
 }
 
-// Close closes the connection; it is then no longer counted as open.
+// Close closes the connection; it is then no longer counted as open. It is cmux
+// that closes one which is still sniffed.
 func (c *conn) Close() error {
 	c.closed.Do(func() {
+		if !c.passed {
+			c.gate.sniffed(c)
+			c.gate.counters.add(c.fate())
+		}
 		c.closeErr = c.Conn.Close()
 		c.gate.open.Add(-1)
 	})
@@ -132,12 +137,13 @@ func (c *conn) info() Info {
 	return Info{Remote: c.remote, Local: c.local, AcceptedAt: c.acceptedAt}
 }
 
-// fate returns why sniffing came to nothing. It is numFates where we have closed
-// the connection ourselves, or sniffing came to something.
+// fate returns why sniffing came to nothing.
 func (c *conn) fate() fate {
 	switch {
-	case c.err == nil || c.dropped.Load():
-		return numFates
+	case c.dropped.Load():
+		return stopped
+	case c.err == nil:
+		return unknownProtocol
 	case errors.Is(c.err, errProxyHeader):
 		return proxyHeader
 	case errors.Is(c.err, os.ErrDeadlineExceeded):

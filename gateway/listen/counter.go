@@ -13,6 +13,8 @@ const (
 	acceptBackoff                // accept failed: descriptors or memory ran out
 	sniffTimeout                 // silent, or nearly, for too long
 	sniffClosed                  // gone before it said what it is
+	unknownProtocol              // it said something that is no protocol of ours
+	stopped                      // closed by us, when the port ended, before it said what it is
 	handshakeTimeout             // TLS was not agreed on in time
 	tlsHandshake                 // TLS could not be agreed on
 	tlsRefused                   // TLS, where there is none
@@ -24,7 +26,7 @@ const (
 
 var fateNames = [numFates]string{
 	"accepted", "http2", "http1", "over_cap", "accept_backoff", "sniff_timeout", "sniff_closed",
-	"handshake_timeout", "tls_handshake", "tls_refused", "clear_refused", "proxy_header", "certificate_error",
+	"unknown_protocol", "stopped", "handshake_timeout", "tls_handshake", "tls_refused", "clear_refused", "proxy_header", "certificate_error",
 }
 
 // Counter counts one kind of event at the port since the start.

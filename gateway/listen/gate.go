@@ -156,7 +156,7 @@ func (g *gate) closeSniffed() {
 	defer g.mu.Unlock()
 	for c := range g.sniffing {
 		c.dropped.Store(true)
-		c.Conn.Close() // cmux then passes it on, and it is closed in form
+		c.Conn.Close() // cmux then finds nothing in it, and closes it in form
 	}
 }
 

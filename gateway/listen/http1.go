@@ -1,13 +1,64 @@
 package listen
 
 import (
+	"bytes"
 	"context"
+	"io"
 	"net"
+	"net/http"
 	"sync"
 	"time"
 
 	"sluice/gateway/h2"
 )
+
+// beginsHTTP1 is cmux's matcher for a request line (RFC 9112, section 3): a method,
+// a space, and what a request target can begin with.
+func beginsHTTP1(r io.Reader) bool {
+	var line [maxHTTP1Method + 2]byte
+	for n := 0; n < len(line); {
+		m, err := r.Read(line[n:])
+		n += m
+		if matches, certain := isRequestLine(line[:n]); certain {
+			return matches
+		}
+		if err != nil {
+			return false
+		}
+	}
+	return false
+}
+
+// maxHTTP1Method is the longest method that is taken for one, bytes. The longest
+// that is registered is UPDATEREDIRECTREF, with 17.
+const maxHTTP1Method = 24
+
+// isRequestLine reports whether line is the beginning of a request line, as soon
+// as that is certain. Targets are paths, "*", or an http URI; CONNECT has a host.
+func isRequestLine(line []byte) (matches, certain bool) {
+	method, target, found := bytes.Cut(line, []byte(" "))
+	for _, c := range method {
+		if !isMethodChar(c) {
+			return false, true
+		}
+	}
+	if !found || len(target) == 0 {
+		return false, found && len(method) == 0
+	}
+	switch string(method) {
+	case "", "PRI": // a preface that is not quite one
+		return false, true
+	case http.MethodConnect:
+		return true, true
+	}
+	return bytes.IndexByte([]byte("/*hH"), target[0]) >= 0, true
+}
+
+// isMethodChar reports whether c may be part of a method. A token may hold more
+// (RFC 9110, section 5.6.2); no method does.
+func isMethodChar(c byte) bool {
+	return 'A' <= c && c <= 'Z' || 'a' <= c && c <= 'z' || c == '-' || c == '_'
+}
 
 // http1Queue is the listener that an HTTP/1 server takes its connections from.
 type http1Queue struct {

@@ -108,12 +108,15 @@ func (l *Listener) Run(ctx context.Context, handlers Handlers) error {
 
 	mux := cmux.New(l.gate)
 	mux.SetReadTimeout(l.gate.limits.sniff)
-	inTLS, inHTTP2, inRest := mux.Match(cmux.TLS()), mux.Match(cmux.HTTP2()), mux.Match(cmux.Any())
+	// What begins with none of these is no protocol of ours, or has shown nothing in
+	// time. cmux closes it without a word, as RFC 9113 section 3.4 wants it of a
+	// broken preface; why, is counted in conn.Close.
+	inTLS, inHTTP2, inHTTP1 := mux.Match(cmux.TLS()), mux.Match(cmux.HTTP2()), mux.Match(beginsHTTP1)
 
 	var wg sync.WaitGroup
 	wg.Go(func() { l.each(ctx, inTLS, l.serveTLS) })
 	wg.Go(func() { l.each(ctx, inHTTP2, l.serveHTTP2) })
-	wg.Go(func() { l.each(ctx, inRest, l.serveRest) })
+	wg.Go(func() { l.each(ctx, inHTTP1, l.serveHTTP1) })
 	wg.Go(func() {
 		defer l.http1.Close() // what comes now finds nobody
 		handlers.HTTP1(l.http1)
@@ -162,16 +165,8 @@ func (l *Listener) serveHTTP2(ctx context.Context, c *conn, unread []byte) {
 	l.handHTTP2(ctx, c, h2.NewTransport(c, unread))
 }
 
-// serveRest takes a connection that is neither of TLS nor HTTP/2: HTTP/1, or one
-// that has shown nothing in time. cmux tells no difference.
-func (l *Listener) serveRest(ctx context.Context, c *conn, unread []byte) {
-	if c.err != nil {
-		if f := c.fate(); f != numFates {
-			l.counters.add(f)
-		}
-		c.Close()
-		return
-	}
+// serveHTTP1 takes a connection that begins with a request line.
+func (l *Listener) serveHTTP1(ctx context.Context, c *conn, unread []byte) {
 	if l.cfg.NoClearText {
 		l.refuse(c, clearRefused, refusalHTTP1)
 		return

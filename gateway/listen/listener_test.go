@@ -117,6 +117,37 @@ func TestListenerRefusesInTheCallersProtocol(t *testing.T) {
 	}
 }
 
+// What is no protocol of ours is closed without a word.
+func TestListenerClosesWhatItDoesNotKnow(t *testing.T) {
+	p := openPort(t, Config{})
+	for i, say := range []string{
+		"INVALID CONNECTION PREFACE\r\n\r\n",
+		"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n",
+		"SSH-2.0-OpenSSH_9.2\r\n",
+		"\x00\x00\x00\x04\x00\x00\x00\x00\x00",
+		" / HTTP/1.1\r\n\r\n",
+		strings.Repeat("M", 100),
+	} {
+		nc := p.dial(t)
+		io.WriteString(nc, say)
+		if answer, _ := io.ReadAll(nc); len(answer) > 0 {
+			t.Errorf("%q was answered by %q", say, answer)
+		}
+		p.await(t, "unknown_protocol", int64(i+1))
+	}
+	for _, say := range []string{"PATCH /", "BREW *", "GET http://gateway.test/", "CONNECT gateway.test:443"} {
+		nc := p.dial(t)
+		io.WriteString(nc, say+" HTTP/1.1\r\nHost: gateway.test\r\n\r\n")
+		if answer, err := hear(nc); !strings.HasPrefix(answer, "HTTP/1.1 200") {
+			t.Errorf("%q was answered by %q, %v", say, answer, err)
+		}
+	}
+	p.stop()
+	if p.Open() != 0 {
+		t.Errorf("%d connections are open; want 0", p.Open())
+	}
+}
+
 // Whatever a connection has said so far, when it falls silent it is gone in time.
 func TestListenerDropsSilentConnections(t *testing.T) {
 	tests := []struct {
@@ -368,7 +399,7 @@ func TestListenerEndsAtOnce(t *testing.T) {
 			t.Errorf("ending took %s", took)
 		}
 		for _, c := range p.Counters() {
-			if c.Name != "accepted" && c.Value() != 0 {
+			if c.Name != "accepted" && c.Name != "stopped" && c.Value() != 0 {
 				t.Errorf("%s is %d; nobody was at fault", c.Name, c.Value())
 			}
 		}
