@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net/http"
 	"net/http/pprof"
+	"runtime/debug"
 	"strings"
 	"time"
 )
@@ -70,9 +71,18 @@ func (rt *router) openProfiles() {
 	rt.routes[profiles+"profile"] = infallible(pprof.Profile)
 	rt.routes[profiles+"symbol"] = infallible(pprof.Symbol)
 	rt.routes[profiles+"trace"] = infallible(pprof.Trace)
+	rt.routes["/debug/freeosmemory"] = freeOSMemory
 	for _, name := range profileNames {
 		rt.routes[profiles+name] = infallible(pprof.Handler(name).ServeHTTP)
 	}
+}
+
+// freeOSMemory collects garbage and hands back what is free, so that the resident
+// memory that somebody measures is what is in use.
+func freeOSMemory(w http.ResponseWriter, _ *http.Request) error {
+	debug.FreeOSMemory()
+	_, err := io.WriteString(w, "done\n")
+	return err
 }
 
 // infallible is a handler that has said everything itself.

@@ -22,6 +22,11 @@ func (g *Gateway) register() {
 	m.CounterFunc("sluice_rpc_moved_total", "RPCs sent to another connection because the first never acted on them.", nil, func() float64 { return float64(g.moved.Load()) })
 	m.GaugeFunc("sluice_rpc_kept_bytes", "Request bytes kept for a second try.", nil, func() float64 { return float64(g.kept.Load()) })
 	m.GaugeFunc("sluice_stream_queued_bytes", "Bytes that wait for peers that do not take them.", nil, func() float64 { return float64(g.engine.Queued()) })
+	m.CounterVecFunc("sluice_listener_conn_total", "Connections at the port, by what became of them before HTTP.", []string{"fate"}, func(emit observe.Emit) {
+		for _, c := range g.listener.Counters() {
+			emit(float64(c.Value()), c.Name)
+		}
+	})
 	g.registerEngine()
 	g.registerPool()
 }
