@@ -352,3 +352,32 @@ func took(f func()) time.Duration {
 }
 
 func method(service, name string) string { return fmt.Sprintf("/%s/%s", service, name) }
+
+// listenMute takes connections and never says a word.
+func listenMute(t testing.TB) (addr string) {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var conns []net.Conn
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			conns = append(conns, nc)
+		}
+	}()
+	t.Cleanup(func() {
+		l.Close()
+		<-done
+		for _, nc := range conns {
+			nc.Close()
+		}
+	})
+	return l.Addr().String()
+}

@@ -322,13 +322,23 @@ func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
 	case s == r.down && e.How == h2.DrainEnded:
 		r.fail(draining, b)
 	case s == r.down:
-		r.finish(outcomeOfCaller(e), outcomes[outcomeOfCaller(e)].code, b)
+		r.callerGone(e, b)
 	case r.cur == nil || s != &r.cur.Stream:
 	case e.Unprocessed && !r.committed && !r.lost && !r.moved:
 		r.move(b)
 	default:
 		r.backendFailed(e, b)
 	}
+}
+
+// callerGone ends the RPC of a caller that no longer listens. One whose deadline
+// has passed goes away for that reason, and mostly before our own timer fires.
+func (r *rpc) callerGone(e h2.Ending, b *h2.Batch) {
+	o := outcomeOfCaller(e)
+	if e.How == h2.PeerReset && r.nearDeadline() {
+		o = deadline
+	}
+	r.finish(o, outcomes[o].code, b)
 }
 
 // move sends the RPC elsewhere, once: the backend has not acted on it.
@@ -344,6 +354,9 @@ func (r *rpc) move(b *h2.Batch) {
 
 func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
 	o, code := outcomeOf(e)
+	if o == backendReset && e.Code == http2.ErrCodeCancel && r.nearDeadline() {
+		o, code = deadline, outcomes[deadline].code
+	}
 	r.cur = nil
 	if !r.native {
 		r.down.Reset(e.Code, b)
@@ -355,6 +368,16 @@ func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
 		msg += " with " + e.Code.String()
 	}
 	r.failAs(o, code, msg, b)
+}
+
+// deadlineSlack is how much earlier than we the others may find that the deadline
+// has passed: the backend was told the time that remained, rounded down, when the
+// request left, and the caller began to count before us. gRPC's servers and clients
+// both say so by RST_STREAM with CANCEL.
+const deadlineSlack = 10 * time.Millisecond
+
+func (r *rpc) nearDeadline() bool {
+	return !r.deadline.IsZero() && time.Until(r.deadline) < deadlineSlack
 }
 
 // Expire ends the RPC at its deadline.

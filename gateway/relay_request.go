@@ -70,7 +70,7 @@ func (r *rpc) admit(se *session, h *h2.Head) outcome {
 	case r.native && h.BadBinary:
 		return badMetadata
 	}
-	if h.Timeout != "" {
+	if h.Timed {
 		d, ok := wire.ParseTimeout(h.Timeout)
 		if !ok {
 			return badTimeout

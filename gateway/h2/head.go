@@ -16,6 +16,7 @@ type Head struct {
 
 	ContentType string
 	Timeout     string // grpc-timeout
+	Timed       bool   // grpc-timeout is there, be it empty
 	GRPCStatus  string // grpc-status
 	// ContentLength is -1 when the section does not declare one.
 	ContentLength int64
@@ -105,7 +106,7 @@ func (h *Head) note(f *Field) error {
 	case kindContentType:
 		h.ContentType = f.Value
 	case kindTimeout:
-		h.Timeout = f.Value
+		h.Timeout, h.Timed = f.Value, true
 	case kindStatusGRPC:
 		h.GRPCStatus = f.Value
 	case kindContentLength:

@@ -44,7 +44,12 @@ func (w *Wheel) Set(t *Timer, at time.Time, e Expirer) {
 		w.count--
 	}
 	// A deadline in the middle of a tick waits for the tick's end.
-	t.at = max(int64((at.Sub(w.epoch)+wheelTick-1)/wheelTick), w.done+1)
+	after := at.Sub(w.epoch) // at most 292 years: adding to it first would go round
+	tick := int64(after / wheelTick)
+	if after%wheelTick > 0 {
+		tick++
+	}
+	t.at = max(tick, w.done+1)
 	t.expire = e
 	head := &w.slots[t.at%wheelSlots]
 	if head.next == nil {
