@@ -95,9 +95,12 @@ type Conn struct {
 	why      Reason   // of the end; the first one stands
 	blocked  bool     // the socket did not take everything; the writer goroutine is at it
 	pace     pace     // at which the peer takes what waits
+	tookAt   int64    // bytes that the socket had taken when pace was last looked at
 	waiting  int      // bytes of DATA in stream queues
 	drain    drainState
-	goneAway uint32 // the peer's GOAWAY: highest id that it answers; maxStreamID before
+	leaving  Reason    // why we drain
+	asked    time.Time // since when
+	goneAway uint32    // the peer's GOAWAY: highest id that it answers; maxStreamID before
 	probe    probe
 	dataSent int // DATA frames ever sent, for WINDOW_UPDATE's formula
 	acked    bool

@@ -11,17 +11,13 @@ func (c *Conn) check(now time.Time, b *Batch) {
 		c.mu.Unlock()
 		return
 	}
-	why := c.verdict(now, l)
+	why := c.verdict(now, l, b)
 	var stalled []*Stream
 	if why == ReasonNone && c.waiting > 0 {
 		stalled = c.stalledStreams(now, l)
 	}
 	c.mu.Unlock()
-	switch why {
-	case ReasonNone:
-	case ReasonIdle:
-		c.Drain(b)
-	default:
+	if why != ReasonNone {
 		c.abort(why)
 	}
 	for _, s := range stalled {
@@ -29,24 +25,37 @@ func (c *Conn) check(now time.Time, b *Batch) {
 	}
 }
 
-// verdict says why the connection should end now, if it should. The caller holds
-// mu.
-func (c *Conn) verdict(now time.Time, l *Limits) Reason {
+// verdict says why the connection should end now, if it should; one that is idle is
+// first asked to. The caller holds mu.
+func (c *Conn) verdict(now time.Time, l *Limits, b *Batch) Reason {
 	switch {
-	case c.blocked && c.pace.slow(now, l.MinRate, l.RateWindow):
+	case c.blocked && c.slow(now, l):
 		return ReasonMinRate
 	case !c.acked && now.Sub(c.since) > l.Preface+l.SettingsAck:
 		return ReasonSettingsAck
 	case !c.probe.sent.IsZero() && now.Sub(c.probe.sent) > probeTimeout:
 		return ReasonPingTimeout
-	case len(c.streams) > 0 || c.drain != drainNone:
+	case len(c.streams) > 0:
+		return ReasonNone
+	case c.drain == drainAsked && now.Sub(c.asked) > probeTimeout:
+		return c.leaving // the client does not answer the PING
+	case c.drain != drainNone:
 		return ReasonNone
 	case c.idle.IsZero():
 		c.idle = now
 	case now.Sub(c.idle) > l.Idle:
-		return ReasonIdle
+		c.leave(ReasonIdle, now, b)
 	}
 	return ReasonNone
+}
+
+// slow reports whether the peer takes what waits for it too slowly. What counts is
+// the socket: TLS holds up to 64 KiB more between us and it. The caller holds mu.
+func (c *Conn) slow(now time.Time, l *Limits) bool {
+	taken := c.tr.out.taken.Load()
+	c.pace.moved += taken - c.tookAt
+	c.tookAt = taken
+	return c.pace.slow(now, l.MinRate, l.RateWindow)
 }
 
 // stalledStreams returns those whose queue has hardly moved for too long. The

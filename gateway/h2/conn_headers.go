@@ -99,7 +99,9 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	if err := h.readRequest(fields); err != nil && !large {
 		return c.refuse(id, http2.ErrCodeProtocol, ReasonMalformed, true)
 	}
-	h.Large = large
+	if h.Large = large; large {
+		c.eng.stats[c.side].rejected[ReasonHeaders].Add(1)
+	}
 	if end && h.ContentLength > 0 {
 		return c.refuse(id, http2.ErrCodeProtocol, ReasonMalformed, true)
 	}
@@ -116,8 +118,6 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	case id > c.drain.last():
 		c.mu.Unlock()
 		return nil // above our GOAWAY: the client knows that nobody looks at it
-	case c.drain == drainAsked:
-		// Still within the round trip in which the client cannot know.
 	case len(c.streams) >= int(c.maxOpen.Load()):
 		c.mu.Unlock()
 		return c.refuse(id, http2.ErrCodeRefusedStream, ReasonConcurrency, false)

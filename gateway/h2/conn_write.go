@@ -328,7 +328,7 @@ func (c *Conn) handOver(p parcel, n int, err error) {
 	c.mu.Lock()
 	c.blocked = true
 	c.pace.begin(time.Now())
-	c.pace.moved += int64(n)
+	c.tookAt = c.tr.out.taken.Load()
 	c.mu.Unlock()
 	c.writers.Go(func() { c.writeLoop(p, n) })
 }
@@ -346,9 +346,6 @@ func (c *Conn) writeLoop(p parcel, n int) {
 			c.abort(ReasonIO)
 			return
 		}
-		c.mu.Lock()
-		c.pace.moved += int64(m)
-		c.mu.Unlock()
 		if blocked {
 			continue
 		}

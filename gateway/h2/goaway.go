@@ -37,9 +37,15 @@ var drainPing = [8]byte{'d', 'r', 'a', 'i', 'n'}
 func (c *Conn) Drain(b *Batch) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	c.leave(ReasonDrained, time.Now(), b)
+}
+
+// leave is Drain for a reason. The caller holds mu.
+func (c *Conn) leave(why Reason, now time.Time, b *Batch) {
 	if c.closing || c.drain != drainNone {
 		return
 	}
+	c.leaving, c.asked = why, now
 	if c.side == Upstream {
 		c.drain = 1 // we answer no streams of a backend's
 		c.out = appendGoAway(c.buffer(), 0, http2.ErrCodeNo, "")
@@ -70,7 +76,9 @@ func (c *Conn) finishDrain() {
 	if !done || len(c.streams) > 0 || c.why != ReasonNone {
 		return
 	}
-	c.why = ReasonDrained
+	if c.why = c.leaving; c.why == ReasonNone {
+		c.why = ReasonDrained // as the peer wished
+	}
 	c.tr.closeWrite()
 	c.tr.SetReadDeadline(time.Now().Add(c.eng.limits.Linger))
 }

@@ -220,10 +220,13 @@ func (s *Stream) Credit(n int32, drained bool, b *Batch) {
 func (s *Stream) grow() int32 {
 	e := s.c.eng
 	more := min(3*s.window, e.limits.MaxWindow-s.window)
-	if more <= 0 || e.grown.Load() > e.limits.WindowBudget {
+	if more <= 0 {
 		return 0
 	}
-	e.grown.Add(int64(more))
+	if e.grown.Add(int64(more)) > e.limits.WindowBudget {
+		e.grown.Add(-int64(more))
+		return 0
+	}
 	s.window += more
 	return more
 }

@@ -203,6 +203,7 @@ type transportOutput struct {
 	sealing atomic.Bool  // tls.Conn.Write is at work: its records are not replies
 	shut    atomic.Bool  // FIN is due when nothing waits any more
 	replies atomic.Int64 // records that crypto/tls wrote while reading
+	taken   atomic.Int64 // bytes that the socket has taken
 
 	mu      sync.Mutex // guards the fields below; never held while blocking
 	pending []byte     // pooled, nil when nothing waits

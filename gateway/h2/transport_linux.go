@@ -208,6 +208,7 @@ func (t *Transport) writeAttempt(fd uintptr) bool {
 		switch {
 		case err == nil:
 			w.n += n
+			t.out.taken.Add(int64(n))
 		case err == syscall.EAGAIN:
 			return true
 		case err != syscall.EINTR:

@@ -112,13 +112,28 @@ func (t *Transport) drainBlocking() error {
 		p := o.pending
 		o.pending, o.lent = nil, true
 		o.mu.Unlock()
-		_, err := t.nc.Write(p)
+		err := t.writeBlocking(p)
 		o.mu.Lock()
 		o.lent = false
 		transportPendingPool.Put((*[transportPendingSize]byte)(p[:transportPendingSize]))
 		if err != nil {
 			return err
 		}
+	}
+	return nil
+}
+
+// writeBlocking writes p in pieces, so that it can be seen from outside how fast
+// the peer takes them.
+func (t *Transport) writeBlocking(p []byte) error {
+	const piece = 4 << 10
+	for len(p) > 0 {
+		n, err := t.nc.Write(p[:min(len(p), piece)])
+		t.out.taken.Add(int64(n))
+		if err != nil {
+			return err
+		}
+		p = p[n:]
 	}
 	return nil
 }
