@@ -159,7 +159,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)
 	eg.Go(func() error {
-		err := g.listener.Run(accepting, listen.Handlers{HTTP2: g.serveHTTP2(work), HTTP1: func(l net.Listener) { http1.Serve(l) }})
+		err := g.listener.Run(accepting, listen.Handlers{HTTP2: g.serveHTTP2, HTTP1: func(l net.Listener) { http1.Serve(l) }})
 		fail(err)
 		return err
 	})
@@ -168,6 +168,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 		g.drain(http1)
 	}
 	refuse()
+	g.engine.Abort(h2.Downstream)
 	stop()
 	http1.Close()
 	err := eg.Wait()
@@ -176,17 +177,16 @@ func (g *Gateway) Run(ctx context.Context) error {
 }
 
 // serveHTTP2 converses with one client. Its connection outlives the listener
-// during the drain.
-func (g *Gateway) serveHTTP2(work context.Context) func(context.Context, *h2.Transport, listen.Info) {
-	return func(_ context.Context, t *h2.Transport, info listen.Info) {
-		se := g.newSession(info.Remote, t.TLS())
-		c := g.engine.NewServer(t, se, info.AcceptedAt)
-		if g.draining.Load() {
-			var b h2.Batch
-			c.Drain(&b)
-		}
-		if err := c.Run(work); err != nil {
-			g.log.Debug("connection ended", "client", info.Remote.String(), "error", err)
-		}
+// during the drain, and has no context of its own: ten thousand of them are a
+// megabyte, and they are aborted together.
+func (g *Gateway) serveHTTP2(_ context.Context, t *h2.Transport, info listen.Info) {
+	se := g.newSession(info.Remote, t.TLS())
+	c := g.engine.NewServer(t, se, info.AcceptedAt)
+	if g.draining.Load() {
+		var b h2.Batch
+		c.Drain(&b)
+	}
+	if err := c.Run(context.Background()); err != nil {
+		g.log.Debug("connection ended", "client", info.Remote.String(), "error", err)
 	}
 }

@@ -56,8 +56,7 @@ type Conn struct {
 	// Owned by the reader.
 	in       readBuffer
 	dec      decoder
-	fields   []Field // scratch of the section being read
-	head     Head    // likewise
+	scratch  *scratch // nil between wake-ups
 	block    headerBlock
 	batch    Batch
 	now      time.Time // of this wake-up
@@ -172,9 +171,14 @@ func (c *Conn) Done() <-chan struct{} { return c.done }
 // it returns, its goroutines have ended, the transport is closed and every open
 // stream's sink has heard of it. The error is nil after an orderly end.
 func (c *Conn) Run(ctx context.Context) error {
-	c.eng.register(c)
-	stop := context.AfterFunc(ctx, func() { c.abort(ReasonClosed) })
-	defer stop()
+	if !c.eng.register(c) {
+		close(c.done)
+		return c.tr.Close()
+	}
+	if ctx.Done() != nil {
+		stop := context.AfterFunc(ctx, func() { c.abort(ReasonClosed) })
+		defer stop()
+	}
 
 	c.greet()
 	c.tr.SetReadDeadline(c.since.Add(c.eng.limits.Preface))

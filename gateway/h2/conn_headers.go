@@ -1,6 +1,8 @@
 package h2
 
 import (
+	"sync"
+
 	"golang.org/x/net/http2"
 )
 
@@ -12,6 +14,23 @@ type headerBlock struct {
 	frames int    // CONTINUATIONs so far
 	buf    []byte
 	self   bool // the HEADERS frame made its stream depend on itself
+}
+
+// scratch is where a reader decodes header sections. It has one for as long as a
+// wake-up lasts.
+type scratch struct {
+	fields []Field
+	head   Head
+}
+
+var scratches = sync.Pool{New: func() any { return &scratch{fields: make([]Field, 0, 32)} }}
+
+// dropScratch is called when the input is drained.
+func (c *Conn) dropScratch() {
+	if c.scratch != nil {
+		scratches.Put(c.scratch)
+		c.scratch = nil
+	}
 }
 
 // handleHeaders starts a header section. RFC 9113 section 6.2.
@@ -69,8 +88,11 @@ func (c *Conn) handleContinuation(h frameHeader, p []byte) error {
 // because the compression state is the connection's.
 func (c *Conn) section(id uint32, end bool, block []byte, self bool) error {
 	l := &c.eng.limits
-	fields, large, err := c.dec.decode(c.fields[:0], block, headerBound{l.HeaderBytes, l.HeaderFields})
-	c.fields = fields[:0]
+	if c.scratch == nil {
+		c.scratch = scratches.Get().(*scratch)
+	}
+	fields, large, err := c.dec.decode(c.scratch.fields[:0], block, headerBound{l.HeaderBytes, l.HeaderFields})
+	c.scratch.fields = fields[:0]
 	switch {
 	case err == errHeaderBomb:
 		return excess(ReasonHeaderBomb, "%v", err)
@@ -95,7 +117,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	if self {
 		return c.refuse(id, http2.ErrCodeProtocol, ReasonMalformed, true)
 	}
-	h := &c.head
+	h := &c.scratch.head
 	if err := h.readRequest(fields); err != nil && !large {
 		return c.refuse(id, http2.ErrCodeProtocol, ReasonMalformed, true)
 	}
@@ -168,7 +190,7 @@ func (c *Conn) requestTrailers(id uint32, end bool, fields []Field, large bool) 
 
 // trailers ends the peer's half of s.
 func (c *Conn) trailers(s *Stream, fields []Field, large bool) error {
-	h := &c.head
+	h := &c.scratch.head
 	if err := h.readTrailers(fields); err != nil && !large {
 		return c.violate(s, http2.ErrCodeProtocol, "malformed trailers")
 	}
@@ -223,7 +245,7 @@ func (c *Conn) responseSection(id uint32, end bool, fields []Field, large bool) 
 	case s.answered:
 		return c.trailers(s, fields, large)
 	}
-	h := &c.head
+	h := &c.scratch.head
 	if err := h.readResponse(fields); err != nil && !large {
 		return c.violate(s, http2.ErrCodeProtocol, "malformed response")
 	}

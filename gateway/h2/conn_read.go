@@ -16,6 +16,7 @@ func (c *Conn) readLoop() error {
 		c.now = time.Now()
 		c.heard()
 		err := c.parse()
+		c.dropScratch()
 		c.batch.Flush()
 		if err != nil {
 			return err

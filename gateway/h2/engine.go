@@ -17,8 +17,9 @@ type Engine struct {
 	queued atomic.Int64 // DATA that waits in stream queues, bytes
 	stats  [2]sideStats // by side: downstream, upstream
 
-	mu    sync.Mutex // guards conns
+	mu    sync.Mutex // guards the fields below
 	conns map[*Conn]struct{}
+	over  [2]bool // by side: no connection begins any more
 }
 
 // Side tells the two kinds of peer apart in counters.
@@ -113,13 +114,19 @@ func (e *Engine) snapshot() []*Conn {
 	return conns
 }
 
-func (e *Engine) register(c *Conn) {
+// register reports whether connections of that side may still begin.
+func (e *Engine) register(c *Conn) bool {
 	e.mu.Lock()
+	if e.over[c.side] {
+		e.mu.Unlock()
+		return false
+	}
 	e.conns[c] = struct{}{}
 	e.mu.Unlock()
 	st := &e.stats[c.side]
 	st.opened.Add(1)
 	st.open.Add(1)
+	return true
 }
 
 func (e *Engine) unregister(c *Conn, why Reason) {
@@ -140,6 +147,16 @@ func (e *Engine) Conns(side Side) []*Conn {
 		}
 	}
 	return out
+}
+
+// Abort ends every connection of one side at once, and those that begin later.
+func (e *Engine) Abort(side Side) {
+	e.mu.Lock()
+	e.over[side] = true
+	e.mu.Unlock()
+	for _, c := range e.Conns(side) {
+		c.abort(ReasonClosed)
+	}
 }
 
 // Counts is a reading of one side's counters.

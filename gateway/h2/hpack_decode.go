@@ -13,8 +13,8 @@ import (
 // FuzzDecoder.
 type decoder struct {
 	table  fieldTable
-	recent [recentLiterals]recentLiteral
-	turn   uint8 // of recent, where the next one goes
+	recent []recentLiteral // made with the first one
+	turn   uint8           // of recent, where the next one goes
 }
 
 // recentLiteral is a field that came outside the table, as it was written and as
@@ -157,6 +157,9 @@ func (d *decoder) literal(block []byte) (f Field, rest []byte, err error) {
 func (d *decoder) remember(raw []byte, f Field) {
 	if len(raw) > recentSize {
 		return
+	}
+	if d.recent == nil {
+		d.recent = make([]recentLiteral, recentLiterals)
 	}
 	r := &d.recent[d.turn%recentLiterals]
 	d.turn++
