@@ -9,17 +9,15 @@ import (
 )
 
 // transportEcho answers what arrives, in the way of the engine.
-func transportEcho(t *Transport) error {
-	var b readBuffer
-	defer b.release()
-	for {
-		if err := t.fill(&b); err != nil {
+func transportEcho(by transportReader) func(t *Transport) error {
+	return func(t *Transport) error {
+		var b readBuffer
+		defer b.release()
+		return by.read(t, &b, func() error {
+			err := transportWriteAll(t, b.bytes())
+			b.consume(len(b.bytes()))
 			return err
-		}
-		if err := transportWriteAll(t, b.bytes()); err != nil {
-			return err
-		}
-		b.consume(len(b.bytes()))
+		})
 	}
 }
 
@@ -47,9 +45,11 @@ func BenchmarkTransportPingPong(b *testing.B) {
 		echo func(t *Transport) error
 	}{
 		{"plain", false, func(t *Transport) error { return plainEcho(t.nc) }},
-		{"transport", false, transportEcho},
+		{"fill", false, transportEcho(transportReaders[0])},
+		{"receive", false, transportEcho(transportReaders[1])},
 		{"plain-tls", true, func(t *Transport) error { return plainEcho(t) }},
-		{"transport-tls", true, transportEcho},
+		{"fill-tls", true, transportEcho(transportReaders[0])},
+		{"receive-tls", true, transportEcho(transportReaders[1])},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			client, server := transportEnds(b, bench.tls, false, false)

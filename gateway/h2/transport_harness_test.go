@@ -175,15 +175,36 @@ func transportSend(t *Transport, total int) error {
 	return nil
 }
 
-// transportReceive reads what transportSend sends, calling between after each
-// fill. It consumes whole numbers only, so that remainders lie about.
-func transportReceive(t *Transport, total int, between func()) error {
+// transportReader is a way to read from a transport until handle fails.
+type transportReader struct {
+	name string
+	read func(t *Transport, b *readBuffer, handle func() error) error
+}
+
+// transportReaders are the two ways: fill, called again and again, and receive.
+var transportReaders = []transportReader{
+	{"fill", func(t *Transport, b *readBuffer, handle func() error) error {
+		for {
+			if err := t.fill(b); err != nil {
+				return err
+			}
+			if err := handle(); err != nil {
+				return err
+			}
+		}
+	}},
+	{"receive", (*Transport).receive},
+}
+
+var errTransportDone = errors.New("done")
+
+// transportReceive reads what transportSend sends, calling between each time. It
+// consumes whole numbers only, so that remainders lie about.
+func transportReceive(t *Transport, by transportReader, total int, between func()) error {
 	var b readBuffer
 	defer b.release()
-	for next, got := uint64(0), 0; got < total; between() {
-		if err := t.fill(&b); err != nil {
-			return fmt.Errorf("receiving, %d of %d bytes: %w", got, total, err)
-		}
+	next, got := uint64(0), 0
+	err := by.read(t, &b, func() error {
 		for len(b.bytes()) >= 8 {
 			if n := binary.BigEndian.Uint64(b.bytes()); n != next {
 				return fmt.Errorf("number %d arrived where %d was due", n, next)
@@ -192,6 +213,14 @@ func transportReceive(t *Transport, total int, between func()) error {
 			got += 8
 			next++
 		}
+		between()
+		if got == total {
+			return errTransportDone
+		}
+		return nil
+	})
+	if err != errTransportDone {
+		return fmt.Errorf("receiving, %d of %d bytes: %w", got, total, err)
 	}
 	return nil
 }

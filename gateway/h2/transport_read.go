@@ -118,17 +118,25 @@ func (b *readBuffer) release() {
 
 // transportInput is the reader's side of a transport.
 type transportInput struct {
-	unread []byte // taken from the connection before it was ours
-	sealed readBuffer
-	dry    bool  // the last read of the descriptor took all that was there
-	bytes  int64 // received from the socket under TLS, to judge replies by
+	unread []byte     // taken from the connection before it was ours
+	sealed readBuffer // arrived in TLS, and not opened yet
+	dry    bool       // the last read of the descriptor took all that was there
+	bytes  int64      // received from the socket under TLS, to judge replies by
 
-	// Arguments and results of the prepared call.
-	fd   int // valid within the call
-	into *readBuffer
-	p    []byte
-	n    int
-	err  error
+	// Arguments and results of the prepared calls.
+	fd     int // valid within the call
+	into   *readBuffer
+	p      []byte
+	n      int
+	err    error
+	handle func() error
+	unsure bool // receive is at work: waits begin without a second look at the socket
+
+	// turn is odd while the reader waits without having looked. Written by the
+	// reader, read by look.
+	turn atomic.Uint32
+	// Owned by who calls look: turns that it has met, and settled.
+	met, settled uint32
 }
 
 // fill appends what has arrived to b, and waits until at least one byte has.
@@ -153,6 +161,31 @@ func (t *Transport) fill(b *readBuffer) error {
 	}
 	b.park()
 	return err
+}
+
+// receive fills b for as long as the connection lasts, and calls handle each time
+// that something has arrived; what handle leaves in b it finds there again. The
+// first error of either ends it. Only the connection's one reader calls it, and
+// somebody has to call look.
+//
+// It saves a system call for each time that the reader goes to sleep. After a
+// read that did not fill its buffer the socket is empty, and fill would ask it
+// all the same, because what comes between that read and the next call of the
+// poller is never reported. Within one call of the poller everything is
+// reported, but for the end of the stream when it has come together with the
+// bytes before it. That is left to look.
+func (t *Transport) receive(b *readBuffer, handle func() error) error {
+	if t.raw != nil {
+		return t.receivePolled(b, handle)
+	}
+	for {
+		if err := t.fill(b); err != nil {
+			return err
+		}
+		if err := handle(); err != nil {
+			return err
+		}
+	}
 }
 
 // read is Read for its one caller at a time.

@@ -9,8 +9,10 @@ import (
 	"net"
 	"net/http"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
@@ -18,25 +20,26 @@ import (
 
 func TestTransportCarriesBothWays(t *testing.T) {
 	for _, kind := range transportKinds {
-		for _, narrow := range []bool{false, true} {
-			name := kind.name
-			total := 8 << 20
-			if narrow {
-				name, total = name+" narrow", 1<<20
-			}
-			t.Run(name, func(t *testing.T) {
-				client, server := transportEnds(t, kind.tls, kind.pipe, narrow)
-				errs := make(chan error, 4)
-				for _, end := range []*Transport{client, server} {
-					go func() { errs <- transportSend(end, total) }()
-					go func() { errs <- transportReceive(end, total, func() {}) }()
+		for _, by := range transportReaders {
+			for _, narrow := range []bool{false, true} {
+				name, total := kind.name+" "+by.name, 8<<20
+				if narrow {
+					name, total = name+" narrow", 1<<20
 				}
-				for range 4 {
-					if err := <-errs; err != nil {
-						t.Error(err)
+				t.Run(name, func(t *testing.T) {
+					client, server := transportEnds(t, kind.tls, kind.pipe, narrow)
+					errs := make(chan error, 4)
+					for _, end := range []*Transport{client, server} {
+						go func() { errs <- transportSend(end, total) }()
+						go func() { errs <- transportReceive(end, by, total, func() {}) }()
 					}
-				}
-			})
+					for range 4 {
+						if err := <-errs; err != nil {
+							t.Error(err)
+						}
+					}
+				})
+			}
 		}
 	}
 }
@@ -69,7 +72,7 @@ func TestTransportWriterIsWokenWheneverRoomIsMade(t *testing.T) {
 			sent := make(chan error, 1)
 			go func() { sent <- transportSend(client, total) }()
 			turn := 0
-			err := transportReceive(server, total, func() {
+			err := transportReceive(server, transportReaders[0], total, func() {
 				if turn++; turn%7 == 0 {
 					time.Sleep(time.Duration(turn%5) * 20 * time.Microsecond)
 				}
@@ -133,26 +136,62 @@ func TestTransportTryWriteNeverBlocks(t *testing.T) {
 
 func TestTransportCloseEndsWhatWaits(t *testing.T) {
 	for _, kind := range transportKinds {
-		t.Run(kind.name, func(t *testing.T) {
-			client, _ := transportEnds(t, kind.tls, kind.pipe, true)
-			ended := make(chan error, 2)
-			go func() {
-				var b readBuffer
-				ended <- client.fill(&b)
-			}()
-			go func() { ended <- transportSend(client, 64<<20) }()
-			time.Sleep(time.Millisecond) // either order is to end well
-			var closed sync.WaitGroup
-			for range 2 {
-				closed.Go(func() { client.Close() })
-			}
-			closed.Wait()
-			for range 2 {
-				if err := <-ended; err == nil {
-					t.Error("ended without an error")
+		for _, by := range transportReaders {
+			t.Run(kind.name+" "+by.name, func(t *testing.T) {
+				client, _ := transportEnds(t, kind.tls, kind.pipe, true)
+				ended := make(chan error, 2)
+				go func() {
+					var b readBuffer
+					ended <- by.read(client, &b, func() error { return nil })
+				}()
+				go func() { ended <- transportSend(client, 64<<20) }()
+				time.Sleep(time.Millisecond) // either order is to end well
+				var closed sync.WaitGroup
+				for range 2 {
+					closed.Go(func() { client.Close() })
 				}
-			}
-		})
+				closed.Wait()
+				for range 2 {
+					if err := <-ended; err == nil {
+						t.Error("ended without an error")
+					}
+				}
+			})
+		}
+	}
+}
+
+// A reader that always finds something to read ends all the same.
+func TestTransportCloseEndsAReaderThatNeverWaits(t *testing.T) {
+	for _, kind := range transportKinds[:2] {
+		for _, by := range transportReaders {
+			t.Run(kind.name+" "+by.name, func(t *testing.T) {
+				client, server := transportEnds(t, kind.tls, false, false)
+				go transportSend(client, 1<<40)
+				defer client.Close()
+				ended := make(chan error, 1)
+				var reads atomic.Int64
+				go func() {
+					var b readBuffer
+					defer b.release()
+					ended <- by.read(server, &b, func() error {
+						b.consume(len(b.bytes()))
+						reads.Add(1)
+						return nil
+					})
+				}()
+				transportAwait(t, "reading", func() bool { return reads.Load() > 100 })
+				server.Close()
+				select {
+				case err := <-ended:
+					if !errors.Is(err, net.ErrClosed) {
+						t.Errorf("ended by %v; want %v", err, net.ErrClosed)
+					}
+				case <-time.After(5 * time.Second):
+					t.Error("the reader goes on")
+				}
+			})
+		}
 	}
 }
 
@@ -170,45 +209,54 @@ func TestTransportHoldsNoReadBufferWhileItWaits(t *testing.T) {
 		{"a whole frame but for its last byte", 16<<10 + 8, readRestLarge},
 	}
 	for _, kind := range transportKinds[:2] {
-		for _, test := range tests {
-			t.Run(kind.name+" "+test.name, func(t *testing.T) {
-				client, server := transportEnds(t, kind.tls, false, false)
-				before := readBuffersHeld.Load()
-				var b readBuffer
-				sent := bytes.Repeat([]byte("r"), test.rest+1)
-				if err := transportWriteAll(client, sent); err != nil {
-					t.Fatal(err)
-				}
-				for len(b.bytes()) < len(sent) {
-					if err := server.fill(&b); err != nil {
-						t.Fatal(err)
-					}
-				}
-				b.consume(1)
-				waited := make(chan error, 1)
-				go func() { waited <- server.fill(&b) }()
-				transportAwait(t, "giving the buffer back", func() bool { return readBuffersHeld.Load() == before })
-
-				server.SetReadDeadline(time.Now())
-				if err := <-waited; !errors.Is(err, os.ErrDeadlineExceeded) {
-					t.Fatalf("waiting ended with %v; want the deadline", err)
-				}
-				if len(b.buf) != test.want {
-					t.Errorf("a remainder of %d bytes was kept in %d; want %d", test.rest, len(b.buf), test.want)
-				}
-				server.SetReadDeadline(time.Time{})
-				if err := transportWriteAll(client, []byte("!")); err != nil {
-					t.Fatal(err)
-				}
-				if err := server.fill(&b); err != nil {
-					t.Fatal(err)
-				}
-				if want := string(sent[1:]) + "!"; string(b.bytes()) != want {
-					t.Errorf("after the wait %d bytes are there, or not the right ones; want %d", len(b.bytes()), len(want))
-				}
-				b.release()
-			})
+		for _, by := range transportReaders {
+			for _, test := range tests {
+				t.Run(kind.name+" "+by.name+" "+test.name, func(t *testing.T) {
+					client, server := transportEnds(t, kind.tls, false, false)
+					testHoldsNoReadBuffer(t, client, server, by, test.rest, test.want)
+				})
+			}
 		}
+	}
+}
+
+func testHoldsNoReadBuffer(t *testing.T, client, server *Transport, by transportReader, rest, want int) {
+	before := readBuffersHeld.Load()
+	var b readBuffer
+	defer b.release()
+	sent := bytes.Repeat([]byte("r"), rest+1)
+	if err := transportWriteAll(client, sent); err != nil {
+		t.Fatal(err)
+	}
+	arrived, ended := make(chan bool, 1), make(chan error, 1)
+	go func() {
+		ended <- by.read(server, &b, func() error {
+			if len(b.bytes()) == len(sent) {
+				b.consume(1)
+				arrived <- true
+			}
+			return nil
+		})
+	}()
+	<-arrived
+	transportAwait(t, "giving the buffer back", func() bool { return readBuffersHeld.Load() == before })
+
+	server.SetReadDeadline(time.Now())
+	if err := <-ended; !errors.Is(err, os.ErrDeadlineExceeded) {
+		t.Fatalf("waiting ended with %v; want the deadline", err)
+	}
+	if len(b.buf) != want {
+		t.Errorf("a remainder of %d bytes was kept in %d; want %d", rest, len(b.buf), want)
+	}
+	server.SetReadDeadline(time.Time{})
+	if err := transportWriteAll(client, []byte("!")); err != nil {
+		t.Fatal(err)
+	}
+	if err := server.fill(&b); err != nil {
+		t.Fatal(err)
+	}
+	if want := string(sent[1:]) + "!"; string(b.bytes()) != want {
+		t.Errorf("after the wait %d bytes are there, or not the right ones; want %d", len(b.bytes()), len(want))
 	}
 }
 
@@ -300,40 +348,99 @@ func TestTransportSeesTheEnd(t *testing.T) {
 		}, syscall.ECONNRESET},
 	}
 	for _, kind := range transportKinds[:2] {
-		for _, test := range tests {
-			for _, together := range []bool{true, false} {
-				name := kind.name + " " + test.name
-				if together {
-					name += " with data"
+		for _, by := range transportReaders {
+			for _, test := range tests {
+				for _, together := range []bool{true, false} {
+					name := kind.name + " " + by.name + " " + test.name
+					if together {
+						name += " with data"
+					}
+					t.Run(name, func(t *testing.T) {
+						client, server := transportEnds(t, kind.tls, false, false)
+						finish := func() { test.finish(t, client) }
+						testSeesTheEnd(t, client, server, by, finish, together, test.want)
+					})
 				}
-				t.Run(name, func(t *testing.T) {
-					client, server := transportEnds(t, kind.tls, false, false)
-					var b readBuffer
-					defer b.release()
-					if err := transportWriteAll(client, []byte("last words")); err != nil {
-						t.Fatal(err)
-					}
-					if !together {
-						for len(b.bytes()) < len("last words") {
-							if err := server.fill(&b); err != nil {
-								t.Fatal(err)
-							}
-						}
-					}
-					test.finish(t, client)
-					var err error
-					for err == nil {
-						err = server.fill(&b)
-					}
-					if !errors.Is(err, test.want) {
-						t.Errorf("the end is %v; want %v", err, test.want)
-					}
-					if string(b.bytes()) != "last words" && test.want == io.EOF {
-						t.Errorf("%q was left; want the last words", b.bytes())
-					}
-				})
 			}
 		}
+	}
+}
+
+func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader, finish func(), together bool, want error) {
+	const words = "last words"
+	if err := transportWriteAll(client, []byte(words)); err != nil {
+		t.Fatal(err)
+	}
+	if together {
+		finish()
+	}
+	var b readBuffer
+	defer b.release()
+	arrived, ended := make(chan bool, 1), make(chan error, 1)
+	go func() {
+		ended <- by.read(server, &b, func() error {
+			if string(b.bytes()) == words {
+				arrived <- true
+			}
+			return nil
+		})
+	}()
+	if !together {
+		<-arrived
+		finish()
+	}
+	for late := time.After(5 * time.Second); ; {
+		server.look()
+		select {
+		case err := <-ended:
+			// look, where it was it that found the end, has taken the reset's reason.
+			if !errors.Is(err, want) && !(errors.Is(err, io.EOF) && by.name == "receive") {
+				t.Errorf("the end is %v; want %v", err, want)
+			}
+			if string(b.bytes()) != words && want == io.EOF {
+				t.Errorf("%q was left; want %q", b.bytes(), words)
+			}
+			return
+		case <-late:
+			t.Fatal("the end was not seen")
+		default:
+			runtime.Gosched()
+		}
+	}
+}
+
+// A reader that waits is not disturbed by those who look after it.
+func TestTransportLookFindsNothingWhereNothingIs(t *testing.T) {
+	for _, kind := range transportKinds {
+		t.Run(kind.name, func(t *testing.T) {
+			client, server := transportEnds(t, kind.tls, kind.pipe, false)
+			var b readBuffer
+			arrived, ended := make(chan string), make(chan error, 1)
+			go func() {
+				ended <- server.receive(&b, func() error {
+					arrived <- string(b.bytes())
+					b.consume(len(b.bytes()))
+					return nil
+				})
+			}()
+			for _, want := range []string{"one", "two", "three"} {
+				sent := make(chan error, 1)
+				go func() { sent <- transportWriteAll(client, []byte(want)) }()
+				if got := <-arrived; got != want {
+					t.Fatalf("%q arrived; want %q", got, want)
+				}
+				if err := <-sent; err != nil {
+					t.Fatal(err)
+				}
+				for range 1000 {
+					server.look()
+				}
+			}
+			server.Close()
+			if err := <-ended; err == nil {
+				t.Error("ended without an error")
+			}
+		})
 	}
 }
 
@@ -357,7 +464,7 @@ func TestTransportCloseWriteComesLast(t *testing.T) {
 				sent <- err
 			}()
 			go func() {
-				if err := transportReceive(server, total, func() {}); err != nil {
+				if err := transportReceive(server, transportReaders[0], total, func() {}); err != nil {
 					received <- err
 					return
 				}
