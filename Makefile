@@ -34,6 +34,10 @@ lint: $(BIN)/built ## go vet, staticcheck, gofumpt and the house rules
 fuzz: ## Each fuzz target for FUZZ_EACH seconds
 	@scripts/fuzz.sh $(FUZZ_EACH) $(FUZZ_TOTAL)
 
+.PHONY: limits-removed
+limits-removed: ## Each limit removed in turn: which tests miss it
+	@scripts/limits-removed.sh
+
 .PHONY: cover
 cover: ## Which lines the tests reach: .tmp/cover.html
 	@mkdir -p .tmp

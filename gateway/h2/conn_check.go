@@ -66,7 +66,7 @@ func (c *Conn) stalledStreams(now time.Time, l *Limits) (out []*Stream) {
 			continue
 		}
 		s.pace.begin(now)
-		if s.pace.slow(now, max(l.MinRate, 0), l.StreamStall) {
+		if s.pace.slow(now, max(l.MinRate, 1), l.StreamStall) {
 			out = append(out, s)
 		}
 	}
