@@ -3,8 +3,6 @@ package gateway
 import (
 	"sluice/gateway/h2"
 	"sluice/gateway/wire"
-
-	"golang.org/x/net/http2"
 )
 
 // outcome is one way in which an RPC can end, from the gateway's point of view.
@@ -23,6 +21,7 @@ const (
 	refused                        // REFUSED_STREAM, or above GOAWAY's last id, and no second try possible
 	backendLost                    // the connection ended under the RPC
 	backendReset                   // the backend reset the stream
+	backendStalled                 // the backend did not take the request
 	backendInvalid                 // the backend broke a rule of HTTP/2 or gRPC
 	backendNoStatus                // the backend ended without a grpc-status
 	backendHTTP                    // the backend answered in plain HTTP
@@ -59,6 +58,7 @@ var outcomes = [numOutcomes]struct {
 	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true},
 	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false},
 	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false},
+	backendStalled:  {"backend_stalled", wire.Unavailable, "the backend did not take the request", false},
 	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false},
 	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false},
 	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false},
@@ -83,9 +83,6 @@ func outcomeOf(e h2.Ending) (outcome, wire.Code) {
 	}
 	switch e.How {
 	case h2.PeerReset:
-		if e.Code == http2.ErrCodeNo {
-			return backendNoStatus, wire.Unknown
-		}
 		return backendReset, wire.FromReset(uint32(e.Code))
 	case h2.PeerGoneAway, h2.ConnectionLost:
 		return backendLost, wire.Unavailable
@@ -94,7 +91,7 @@ func outcomeOf(e h2.Ending) (outcome, wire.Code) {
 	case h2.Overloaded:
 		return overloaded, wire.ResourceExhausted
 	case h2.Stalled:
-		return stalled, wire.Canceled
+		return backendStalled, wire.Unavailable
 	}
 	return backendInvalid, wire.Internal
 }
