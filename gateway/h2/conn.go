@@ -75,8 +75,8 @@ type Conn struct {
 
 	mu       sync.Mutex // guards the fields below
 	streams  map[uint32]*Stream
-	finished finished // ids of streams that came to their own end, upstream
-	forgiven forgiven // ids that we closed while the peer could still send
+	finished *finished // ids of streams that came to their own end; upstream only
+	forgiven forgiven  // ids that we closed while the peer could still send
 	enc      encoder
 	send     int32  // connection window towards the peer, bytes
 	initial  int32  // the peer's initial stream window
@@ -100,8 +100,8 @@ type Conn struct {
 	leaving  Reason    // why we drain
 	asked    time.Time // since when
 	goneAway uint32    // the peer's GOAWAY: highest id that it answers; maxStreamID before
-	probe    probe
-	dataSent int // DATA frames ever sent, for WINDOW_UPDATE's formula
+	probe    *probe    // upstream only
+	dataSent int       // DATA frames ever sent, for WINDOW_UPDATE's formula
 	acked    bool
 	idle     time.Time // since when there are no streams; zero while there are
 }
@@ -133,6 +133,7 @@ const userTimeout = 20 * time.Second
 func (e *Engine) NewClient(t *Transport, m Monitor, maxStreams uint32) *Conn {
 	c := e.newConn(t, Upstream, min(upstreamWindow, e.limits.Window), time.Now())
 	c.monitor = m
+	c.probe, c.finished = new(probe), new(finished)
 	c.greeted = true
 	c.nextID = 1
 	if maxStreams == 0 {

@@ -56,7 +56,7 @@ func (c *Conn) remove(s *Stream) {
 		return
 	}
 	s.state &^= stateOpen
-	if s.state&(statePeerEnd|stateEnded) == statePeerEnd|stateEnded {
+	if c.finished != nil && s.state&(statePeerEnd|stateEnded) == statePeerEnd|stateEnded {
 		c.finished.add(s.id)
 	}
 	delete(c.streams, s.id)

@@ -208,15 +208,16 @@ func Reasons() []string { return reasonNames[:] }
 // thereafter. The reader owns each.
 type allowance struct {
 	used float64
-	at   time.Time
+	at   int64 // ns, of the wall clock; 0 before the first use
 }
 
 // spend takes n and reports whether the budget held.
 func (a *allowance) spend(now time.Time, n, burst int, rate float64) bool {
-	if !a.at.IsZero() {
-		a.used = max(0, a.used-now.Sub(a.at).Seconds()*rate)
+	at := now.UnixNano()
+	if a.at != 0 {
+		a.used = max(0, a.used-float64(max(0, at-a.at))/1e9*rate)
 	}
-	a.at = now
+	a.at = at
 	a.used += float64(n)
 	return a.used <= float64(burst)
 }

@@ -27,7 +27,7 @@ var probePing = [8]byte{'a', 'l', 'i', 'v', 'e'}
 // probeIfIdle puts a PING beside the stream that is being opened. The caller holds
 // mu.
 func (c *Conn) probeIfIdle() {
-	p := &c.probe
+	p := c.probe
 	now := time.Now()
 	if p.never || len(c.streams) > 1 || p.heard.IsZero() ||
 		now.Sub(p.heard) < probeAfter || now.Sub(p.last) < probeEvery {
