@@ -75,8 +75,8 @@ func checkPreface(p []byte) (int, error) {
 // handleFrame dispatches by type. What it returns ends the connection; faults of
 // a single stream are answered on the way.
 func (c *Conn) handleFrame(h frameHeader, p []byte) error {
-	if !c.settled && h.typ != typeSettings {
-		return protocolError("first frame is of type %d, want SETTINGS", h.typ)
+	if !c.settled && (h.typ != typeSettings || h.flags&flagAck != 0) {
+		return protocolError("first frame is of type %d with flags %#x, want SETTINGS", h.typ, h.flags)
 	}
 	if c.block.id != 0 && (h.typ != typeContinuation || h.id != c.block.id) {
 		return protocolError("frame of type %d inside the header block of stream %d", h.typ, c.block.id)
@@ -264,27 +264,27 @@ func (c *Conn) handlePriority(h frameHeader, p []byte) error {
 	case h.id == 0:
 		return protocolError("PRIORITY on stream 0")
 	case len(p) != 5:
-		return c.rejectFrame(h.id, http2.ErrCodeFrameSize, "PRIORITY of %d bytes", len(p))
+		return c.rejectFrame(h.id, http2.ErrCodeFrameSize, "PRIORITY of other than 5 bytes")
 	case consumeUint31(p) == h.id:
-		return c.rejectFrame(h.id, http2.ErrCodeProtocol, "stream %d depends on itself", int(h.id))
+		return c.rejectFrame(h.id, http2.ErrCodeProtocol, "stream that depends on itself")
 	}
 	return c.guard.priority(c)
 }
 
 // rejectFrame is a fault of one stream that may not be open.
-func (c *Conn) rejectFrame(id uint32, code http2.ErrCode, format string, n int) error {
+func (c *Conn) rejectFrame(id uint32, code http2.ErrCode, detail string) error {
 	c.mu.Lock()
 	s := c.streams[id]
 	c.mu.Unlock()
 	if s != nil {
-		return c.violate(s, code, format)
+		return c.violate(s, code, detail)
 	}
 	if err := c.guard.violation(c); err != nil {
 		return err
 	}
 	if c.neverOpened(id) {
 		// RST_STREAM must not be sent on an idle stream.
-		return &connError{code, ReasonProtocol, format}
+		return &connError{code, ReasonProtocol, detail}
 	}
 	c.mu.Lock()
 	defer c.mu.Unlock()

@@ -103,7 +103,7 @@ func (c *Conn) Open(s *Stream, o *Opening, b *Batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	switch {
-	case c.closing || c.goneAway != maxStreamID || c.drain != drainNone || c.nextID > retireID:
+	case c.closing || c.why != ReasonNone || c.goneAway != maxStreamID || c.drain != drainNone || c.nextID > retireID:
 		return ErrGoingAway
 	case len(c.streams) >= int(c.maxOpen.Load()):
 		return ErrNoSlot
