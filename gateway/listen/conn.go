@@ -4,7 +4,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"net/netip"
 	"os"
 	"sync"
 	"sync/atomic"
@@ -20,18 +19,18 @@ type conn struct {
 	net.Conn
 
 	// Fixed at construction.
-	gate       *gate
-	acceptedAt time.Time
-	deadline   time.Time // for everything that comes before the first request
+	gate     *gate
+	deadline time.Time // for everything that comes before the first request
 
 	// Owned by the goroutine that the connection is with: cmux's, then ours.
-	remote, local netip.AddrPort // as a trusted proxy has it, from then on
-	proxied       bool
-	proxyDue      bool   // a PROXY header is to come
-	ahead         []byte // read behind the PROXY header
-	seen          []byte // read by cmux
-	err           error  // that ended the sniffing
-	passed        bool   // sniffing is over
+	info     Info // of a trusted proxy's PROXY header, once that is read
+	proxied  bool
+	proxyDue bool   // a PROXY header is to come
+	ahead    []byte // read behind the PROXY header
+	seen     []byte // read by cmux
+	err      error  // that ended the sniffing
+	passed   bool   // sniffing is over
+	http2    bool   // what the connection has turned out to be
 
 	dropped  atomic.Bool // we have closed it ourselves while it was sniffed
 	closed   sync.Once
@@ -119,7 +118,7 @@ func (c *conn) SyscallConn() (syscall.RawConn, error) {
 // RemoteAddr returns the client's address, also behind a trusted proxy.
 func (c *conn) RemoteAddr() net.Addr {
 	if c.proxied {
-		return net.TCPAddrFromAddrPort(c.remote)
+		return net.TCPAddrFromAddrPort(c.info.Remote)
 	}
 	return c.Conn.RemoteAddr()
 }
@@ -127,14 +126,9 @@ func (c *conn) RemoteAddr() net.Addr {
 // LocalAddr returns the address that the client connected to.
 func (c *conn) LocalAddr() net.Addr {
 	if c.proxied {
-		return net.TCPAddrFromAddrPort(c.local)
+		return net.TCPAddrFromAddrPort(c.info.Local)
 	}
 	return c.Conn.LocalAddr()
-}
-
-// info returns what is known of the connection.
-func (c *conn) info() Info {
-	return Info{Remote: c.remote, Local: c.local, AcceptedAt: c.acceptedAt}
 }
 
 // fate returns why sniffing came to nothing.
@@ -183,6 +177,6 @@ func (c *conn) readProxyHeader() error {
 // adopt takes the addresses of the PROXY header, when it has any.
 func (c *conn) adopt(header proxyAddrs) {
 	if header.source.IsValid() {
-		c.remote, c.local, c.proxied = header.source, header.destination, true
+		c.info.Remote, c.info.Local, c.proxied = header.source, header.destination, true
 	}
 }

@@ -98,14 +98,16 @@ func (g *gate) enter(nc net.Conn) *conn {
 	g.open.Add(1)
 	now := time.Now()
 	c := &conn{
-		Conn:       nc,
-		gate:       g,
-		remote:     addrPortOf(nc.RemoteAddr()),
-		local:      addrPortOf(nc.LocalAddr()),
-		acceptedAt: now,
-		deadline:   now.Add(g.limits.handshake),
+		Conn:     nc,
+		gate:     g,
+		deadline: now.Add(g.limits.handshake),
+		info: Info{
+			Remote:     addrPortOf(nc.RemoteAddr()),
+			Local:      addrPortOf(nc.LocalAddr()),
+			AcceptedAt: now,
+		},
 	}
-	c.proxyDue = g.trusts != nil && g.trusts(c.remote.Addr())
+	c.proxyDue = g.trusts != nil && g.trusts(c.info.Remote.Addr())
 	g.mu.Lock()
 	g.sniffing[c] = struct{}{}
 	g.mu.Unlock()
