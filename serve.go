@@ -8,6 +8,7 @@ import (
 	"net/http"
 	"os"
 	"os/signal"
+	"runtime"
 	"syscall"
 	"time"
 
@@ -49,9 +50,16 @@ environment over the file.`,
 	return cmd
 }
 
+// mutexSample is one in how many waits for a lock a profile holds, where profiles
+// are served.
+const mutexSample = 100
+
 // serve assembles a node and runs it until ctx is done or a part fails.
 func serve(ctx context.Context, cfg *config, log *slog.Logger) error {
 	tuneMemory()
+	if cfg.pprof {
+		runtime.SetMutexProfileFraction(mutexSample)
+	}
 	n, err := newNode(cfg, log)
 	if err != nil {
 		return err

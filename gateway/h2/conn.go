@@ -73,7 +73,7 @@ type Conn struct {
 
 	writers sync.WaitGroup // the writer goroutine, while there is one
 
-	mu       sync.Mutex // guards the fields below
+	mu       mutex // guards the fields below
 	streams  map[uint32]*Stream
 	finished *finished // ids of streams that came to their own end; upstream only
 	forgiven forgiven  // ids that we closed while the peer could still send

@@ -64,6 +64,7 @@ type credit struct {
 var (
 	ErrNoSlot    = errors.New("connection has no free stream")
 	ErrGoingAway = errors.New("connection takes no new streams")
+	ErrBusy      = errors.New("connection is busy")
 )
 
 // Bind makes k the stream's sink. An acceptor calls it first of all.
@@ -102,6 +103,20 @@ type Opening struct {
 func (c *Conn) Open(s *Stream, o *Opening, b *Batch) error {
 	c.mu.Lock()
 	defer c.mu.Unlock()
+	return c.openLocked(s, o, b)
+}
+
+// TryOpen is Open where nobody else is at work on the connection, and ErrBusy
+// where somebody is: another connection may do as well.
+func (c *Conn) TryOpen(s *Stream, o *Opening, b *Batch) error {
+	if !c.mu.TryLock() {
+		return ErrBusy
+	}
+	defer c.mu.Unlock()
+	return c.openLocked(s, o, b)
+}
+
+func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	switch {
 	case c.closing || c.why != ReasonNone || c.goneAway != maxStreamID || c.drain != drainNone || c.nextID > retireID:
 		return ErrGoingAway

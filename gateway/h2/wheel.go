@@ -2,7 +2,6 @@ package h2
 
 import (
 	"context"
-	"sync"
 	"time"
 )
 
@@ -27,7 +26,7 @@ type Expirer interface{ Expire() }
 // many there are. It fires at most 10 ms late and never early. The zero value is
 // ready for use; nothing fires before run.
 type Wheel struct {
-	mu    sync.Mutex // guards the fields below and all Timers in the wheel
+	mu    mutex // guards the fields below and all Timers in the wheel
 	epoch time.Time
 	slots [wheelSlots]Timer // heads of circular lists
 	done  int64             // the last tick that has been swept

@@ -2,6 +2,7 @@ package observe
 
 import (
 	"net/http"
+	"regexp"
 	"slices"
 	"strings"
 	"sync"
@@ -24,13 +25,17 @@ type Metrics struct {
 	series map[Key]*Series
 }
 
+// mutexWait adds how long goroutines have waited for locks, which for a relay is
+// the figure that says whether it will scale to more cores.
+var mutexWait = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/sync/mutex/wait/total:seconds$`)}
+
 // New makes the metrics of a gateway, with those of the Go runtime and of the
 // process.
 func New() *Metrics {
 	m := &Metrics{registry: prometheus.NewRegistry(), series: make(map[Key]*Series)}
 	m.registry.MustRegister(
 		rpcCollector{m},
-		collectors.NewGoCollector(),
+		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(mutexWait)),
 		collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}),
 	)
 	return m

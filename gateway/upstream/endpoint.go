@@ -103,15 +103,26 @@ func (e *Endpoint) adopt() {
 }
 
 // Open opens a stream on the first connection that has room. The fewer
-// connections carry the load, the more frames share a system call.
+// connections carry the load, the more frames share a system call; only where
+// another reader is at work on a connection the next one is asked first.
 func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	conns := *e.live.Load()
+	busy := false
 	for _, c := range conns {
 		if c.Full() {
 			continue
 		}
-		if c.Open(s, o, b) == nil {
+		err := c.TryOpen(s, o, b)
+		if err == nil {
 			return nil
+		}
+		busy = busy || err == h2.ErrBusy
+	}
+	if busy {
+		for _, c := range conns {
+			if !c.Full() && c.Open(s, o, b) == nil {
+				return nil
+			}
 		}
 	}
 	return e.want()
