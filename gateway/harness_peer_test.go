@@ -82,7 +82,8 @@ type peer struct {
 	server bool
 	m      manners
 
-	wmu   sync.Mutex // guards the fields below, and writing
+	wmu   sync.Mutex    // guards the fields below, and writing
+	cork  *bytes.Buffer // what is written while it is there waits in it
 	fr    *http2.Framer
 	enc   *hpack.Encoder
 	block bytes.Buffer
@@ -115,12 +116,37 @@ func greet(t testing.TB, nc net.Conn, m manners) *peer {
 }
 
 func newPeer(t testing.TB, nc net.Conn, m manners) *peer {
-	p := &peer{t: t, nc: nc, m: m, fr: http2.NewFramer(nc, nc), changed: make(chan struct{}), done: make(chan struct{})}
+	p := &peer{t: t, nc: nc, m: m, changed: make(chan struct{}), done: make(chan struct{})}
+	p.fr = http2.NewFramer(corked{p}, nc)
 	p.enc = hpack.NewEncoder(&p.block)
 	p.fr.ReadMetaHeaders = hpack.NewDecoder(4096, nil)
 	p.fr.MaxHeaderListSize = 1 << 20
 	p.fr.AllowIllegalWrites = true
 	return p
+}
+
+// corked writes to the peer's connection, or keeps what is written.
+type corked struct{ *peer }
+
+func (c corked) Write(b []byte) (int, error) {
+	if c.cork != nil {
+		return c.cork.Write(b)
+	}
+	return c.nc.Write(b)
+}
+
+// atOnce sends what f writes in one write, and does what is left to do before
+// anybody can have read it.
+func (p *peer) atOnce(f, then func()) {
+	p.wmu.Lock()
+	p.cork = new(bytes.Buffer)
+	p.wmu.Unlock()
+	f()
+	p.wmu.Lock()
+	defer p.wmu.Unlock()
+	p.nc.Write(p.cork.Bytes())
+	p.cork = nil
+	then()
 }
 
 // open sends SETTINGS and begins to read.
