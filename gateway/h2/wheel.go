@@ -31,7 +31,8 @@ type Wheel struct {
 	slots [wheelSlots]Timer // heads of circular lists
 	done  int64             // the last tick that has been swept
 	count int
-	wake  chan struct{} // buffered; told when the wheel stops being empty
+	next  int64         // the tick that run sleeps until; a timer may be due no earlier
+	wake  chan struct{} // buffered; told that run must not sleep that long
 }
 
 // Set makes t fire at the given time. A timer that is set already is moved.
@@ -57,7 +58,8 @@ func (w *Wheel) Set(t *Timer, at time.Time, e Expirer) {
 	t.prev, t.next = head.prev, head
 	head.prev.next, head.prev = t, t
 	w.count++
-	if w.count == 1 {
+	if t.at < w.next {
+		w.next = t.at
 		select {
 		case w.wake <- struct{}{}:
 		default:
@@ -85,32 +87,52 @@ func (w *Wheel) init() {
 	if w.wake == nil {
 		w.wake = make(chan struct{}, 1)
 		w.epoch = time.Now()
+		w.next = never
 	}
 }
 
-// run turns the wheel until ctx is done. It sleeps while nothing is set.
+// never is a tick that does not come.
+const never = 1<<63 - 1
+
+// run turns the wheel until ctx is done. It sleeps until something may be due:
+// between RPCs whose deadlines are seconds away nothing wakes the process.
 func (w *Wheel) run(ctx context.Context) {
 	w.mu.Lock()
 	w.init()
 	w.mu.Unlock()
-	tick := time.NewTicker(wheelTick)
-	defer tick.Stop()
+	sleep := time.NewTimer(0)
+	defer sleep.Stop()
 	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-tick.C:
+		now := time.Now()
+		w.turn(now)
+		var due <-chan time.Time
+		if at := w.earliest(); at != never {
+			sleep.Reset(w.epoch.Add(time.Duration(at) * wheelTick).Sub(now))
+			due = sleep.C
 		}
-		if w.turn(time.Now()) > 0 {
-			continue
-		}
-		tick.Stop()
 		select {
 		case <-ctx.Done():
 			return
 		case <-w.wake:
+		case <-due:
 		}
-		tick.Reset(wheelTick)
+	}
+}
+
+// earliest is the first tick in which something may be due, and what Set compares
+// with from now on. A timer that goes round again makes it too early, never late.
+func (w *Wheel) earliest() int64 {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.next = never
+	if w.count == 0 {
+		return never
+	}
+	for tick := w.done + 1; ; tick++ {
+		if head := &w.slots[tick%wheelSlots]; head.next != nil && head.next != head {
+			w.next = tick
+			return tick
+		}
 	}
 }
 
