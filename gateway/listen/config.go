@@ -3,6 +3,7 @@ package listen
 import (
 	"errors"
 	"fmt"
+	"math"
 	"net"
 	"net/netip"
 	"time"
@@ -108,12 +109,11 @@ func limitsOf(cfg *Config, removed string) limits {
 	if cfg.HandshakeDeadline > 0 {
 		l.handshake = cfg.HandshakeDeadline
 	}
-	if l.connections == 0 {
+	switch {
+	case l.connections == 0:
 		l.connections = descriptorsForConnections()
-	}
-	const none = 1 << 40
-	if l.connections < 0 {
-		l.connections = none
+	case l.connections < 0:
+		l.connections = math.MaxInt64
 	}
 	switch removed {
 	case "sniff_timeout":
@@ -121,11 +121,11 @@ func limitsOf(cfg *Config, removed string) limits {
 	case "handshake_deadline":
 		l.handshake = 24 * time.Hour
 	case "max_connections":
-		l.connections = none
+		l.connections = math.MaxInt64
 	case "accept_backoff":
 		l.backoff = 0
 	case "proxy_length":
-		l.proxyLength = 1<<16 - 1
+		l.proxyLength = math.MaxUint16
 	}
 	return l
 }

@@ -12,7 +12,7 @@ import (
 	"context"
 	"crypto/tls"
 	"errors"
-	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/netip"
@@ -214,6 +214,7 @@ func (l *Listener) handshake(ctx context.Context, c *conn, t *h2.Transport) erro
 	case ctx.Err() == nil:
 		l.counters.add(tlsHandshake)
 		l.log.Debug("tls refused", "remote", c.info.Remote, "err", err)
+		part(c) // the alert that says why is on its way
 	}
 	return err
 }
@@ -239,10 +240,8 @@ func (l *Listener) handHTTP1(ctx context.Context, c *conn, t *h2.Transport) bool
 func (l *Listener) refuse(c *conn, why fate, answer string) {
 	l.counters.add(why)
 	defer c.Close()
-	c.SetDeadline(time.Now().Add(refusalTime))
-	if _, err := fmt.Fprint(c, answer); err != nil {
-		return
+	c.SetWriteDeadline(time.Now().Add(refusalTime))
+	if _, err := io.WriteString(c, answer); err == nil {
+		part(c)
 	}
-	c.CloseWrite()
-	linger(c)
 }

@@ -176,7 +176,7 @@ func TestListenerDropsSilentConnections(t *testing.T) {
 				p := openPort(t, cfg)
 				const silent = 200
 				start := time.Now()
-				ended := make(chan time.Duration)
+				ended := make(chan time.Duration, silent)
 				for range silent {
 					nc := network.dial(t)
 					go func() {

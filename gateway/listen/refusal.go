@@ -27,7 +27,12 @@ const (
 	refusalBytes = 64 << 10
 )
 
-// linger reads until the peer has closed, for a while.
-func linger(c *conn) {
+// part says that nothing more will come, and gives the peer a moment to read what
+// has. It is closed then.
+func part(c *conn) {
+	if c.CloseWrite() != nil {
+		return
+	}
+	c.SetReadDeadline(time.Now().Add(refusalTime))
 	io.CopyN(io.Discard, c, refusalBytes)
 }
