@@ -257,8 +257,11 @@ func (c *Conn) responseSection(id uint32, end bool, fields []Field, large bool) 
 	}
 	s.answered = true
 	s.declared = h.ContentLength
-	if end && !c.lengthFits(s, 0, true) && h.Status != 304 {
-		s.declared = -1 // the answer to HEAD declares what a GET would carry
+	if s.bodyless || h.Status == 304 {
+		s.declared = 0 // what is declared is what GET would bring
+	}
+	if end && !c.lengthFits(s, 0, true) {
+		return c.violate(s, http2.ErrCodeProtocol, "no DATA against content-length")
 	}
 	k := s.sink
 	if end {

@@ -133,7 +133,8 @@ func (c *Conn) handleData(h frameHeader, p []byte) error {
 		c.mu.Unlock()
 		return c.violate(s, http2.ErrCodeFlowControl, "DATA beyond the stream's window")
 	}
-	if end && c.lengthFits(s, len(payload), true) {
+	fits := s.answered && c.lengthFits(s, len(payload), end)
+	if end && fits {
 		s.state |= statePeerEnd
 		if s.state&stateEnded != 0 {
 			c.remove(s)
@@ -141,10 +142,10 @@ func (c *Conn) handleData(h frameHeader, p []byte) error {
 	}
 	k := s.sink
 	c.mu.Unlock()
-	if !s.answered {
+	switch {
+	case !s.answered:
 		return c.violate(s, http2.ErrCodeProtocol, "DATA before HEADERS")
-	}
-	if !c.lengthFits(s, len(payload), end) {
+	case !fits:
 		return c.violate(s, http2.ErrCodeProtocol, "DATA differs from content-length")
 	}
 	s.received += int64(len(payload))
@@ -313,12 +314,9 @@ func (c *Conn) handleRSTStream(h frameHeader, p []byte) error {
 	replied := s.state&stateReplied != 0
 	c.remove(s)
 	c.mu.Unlock()
-	if err := c.guard.reset(c, s, replied); err != nil {
-		return err
-	}
 	refused := c.side == Upstream && code == http2.ErrCodeRefusedStream && !s.answered
 	s.tell(Ending{How: PeerReset, Code: code, Unprocessed: refused}, &c.batch)
-	return nil
+	return c.guard.reset(c, s, replied)
 }
 
 // handleWindowUpdate lets us send more. RFC 9113 section 6.9.

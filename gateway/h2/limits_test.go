@@ -223,12 +223,12 @@ func openEither(p *peer) *Stream {
 	return p.request(1, false)
 }
 
-func greetedEither(t testing.TB, side Side, l Limits) *peer {
+func greetedEither(t testing.TB, side Side, l Limits, settings ...http2.Setting) *peer {
 	t.Helper()
 	if side == Upstream {
-		return greetedClient(t, l)
+		return greetedClient(t, l, settings...)
 	}
-	return greetedServer(t, l)
+	return greetedServer(t, l, settings...)
 }
 
 // TestLimitsForgive holds what honest peers do against the floods above: the

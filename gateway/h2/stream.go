@@ -18,6 +18,7 @@ type Stream struct {
 	received int64 // DATA so far
 	interim  int   // 1xx responses so far
 	answered bool  // the final response, or the request, has arrived
+	bodyless bool  // the response has no content, being one to HEAD
 	opened   time.Time
 
 	// Guarded by c.mu.
@@ -98,6 +99,17 @@ type Opening struct {
 	Source   Creditor
 }
 
+func (o *Opening) method() string {
+	for i := range o.Fields {
+		if f := &o.Fields[i]; f.kind == kindMethod {
+			return f.Value
+		} else if !f.kind.pseudo() {
+			break
+		}
+	}
+	return ""
+}
+
 // Open opens s on a connection to a backend. Slot, stream number and compression
 // state are settled together, under the output mutex.
 func (c *Conn) Open(s *Stream, o *Opening, b *Batch) error {
@@ -126,6 +138,7 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	*s = Stream{
 		c: c, id: c.nextID, sink: o.Sink, source: o.Source, declared: -1,
 		state: stateOpen, send: c.initial, recv: c.window, window: c.window,
+		bodyless: o.method() == "HEAD",
 	}
 	c.nextID += 2
 	c.insert(s)
