@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io"
 	"net"
-	"sync"
 	"sync/atomic"
 	"time"
 
@@ -71,8 +70,6 @@ type Conn struct {
 	open    atomic.Int32  // streams
 	maxOpen atomic.Uint32 // how many there may be
 
-	writers sync.WaitGroup // the writer goroutine, while there is one
-
 	mu       mutex // guards the fields below
 	streams  map[uint32]*Stream
 	finished *finished // ids of streams that came to their own end; upstream only
@@ -84,18 +81,22 @@ type Conn struct {
 	nextID   uint32
 	ready    *Stream // ring of streams with DATA and window
 	inBatch  *Batch
-	crowd    int      // the most streams that the map has held
-	out      []byte   // frames in the order that they will have on the wire
-	box      *[]byte  // of the pool, where out goes back to
-	credits  []credit // whose DATA is in out
-	control  int      // provoked replies in out and on their way
-	writing  bool     // somebody owns the socket's output
-	closing  bool     // nothing more will be written; the reader is on its way out
-	why      Reason   // of the end; the first one stands
-	blocked  bool     // the socket did not take everything; the writer goroutine is at it
-	pace     pace     // at which the peer takes what waits
-	tookAt   int64    // bytes that the socket had taken when pace was last looked at
-	waiting  int      // bytes of DATA in stream queues
+	crowd    int           // the most streams that the map has held
+	out      []byte        // frames in the order that they will have on the wire
+	box      *[]byte       // of the pool, where out goes back to
+	credits  []credit      // whose DATA is in out
+	control  int           // provoked replies in out and on their way
+	writing  bool          // somebody owns the socket's output
+	seized   bool          // by the reader, at the end
+	handed   chan struct{} // closed when the reader has what it seized
+	passed   int64         // bytes of output that were given to who owns the socket
+	unsent   int64         // of them, those that the socket has certainly not taken: set once it failed
+	closing  bool          // nothing more will be written; the reader is on its way out
+	why      Reason        // of the end; the first one stands
+	blocked  bool          // the socket did not take everything; the writer goroutine is at it
+	pace     pace          // at which the peer takes what waits
+	tookAt   int64         // bytes that the socket had taken when pace was last looked at
+	waiting  int           // bytes of DATA in stream queues
 	drain    drainState
 	leaving  Reason    // why we drain
 	asked    time.Time // since when
@@ -186,7 +187,7 @@ func (c *Conn) Run(ctx context.Context) error {
 	err := c.readLoop()
 	why := c.farewell(err)
 	c.tr.Close()
-	c.writers.Wait()
+	c.seize()
 	c.in.release()
 	c.loseStreams()
 	c.eng.unregister(c, why)
@@ -251,7 +252,8 @@ func (c *Conn) farewell(err error) Reason {
 	c.mu.Unlock()
 	c.tr.SetWriteDeadline(time.Now().Add(c.eng.limits.Linger))
 	c.batch.Flush()
-	c.writers.Wait()
+	c.seize()
+	c.loseStreams()
 	c.linger()
 	c.mu.Lock()
 	defer c.mu.Unlock()
@@ -296,10 +298,27 @@ func (c *Conn) dropQueues() {
 	}
 }
 
-// loseStreams tells every sink that its connection is gone.
+// seize makes the reader the owner of the socket's output, for good: when it
+// returns nobody writes any more, and what the socket has taken is known.
+func (c *Conn) seize() {
+	c.mu.Lock()
+	if c.seized || !c.writing {
+		c.seized, c.writing = true, true
+		c.mu.Unlock()
+		return
+	}
+	c.seized = true
+	c.handed = make(chan struct{})
+	c.mu.Unlock()
+	<-c.handed
+}
+
+// loseStreams tells every sink that its connection is gone. Streams whose HEADERS
+// the socket has not begun to take were never looked at. Nobody writes any more.
 func (c *Conn) loseStreams() {
 	c.mu.Lock()
 	c.closing = true
+	sent := c.passed - c.unsent
 	var lost []*Stream
 	for _, s := range c.streams {
 		lost = append(lost, s)
@@ -314,7 +333,7 @@ func (c *Conn) loseStreams() {
 	}
 	var b Batch
 	for _, s := range lost {
-		s.tell(Ending{How: ConnectionLost}, &b)
+		s.tell(Ending{How: ConnectionLost, Unprocessed: c.side == Upstream && s.at >= sent}, &b)
 	}
 	b.Flush()
 }

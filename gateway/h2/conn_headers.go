@@ -212,7 +212,7 @@ func (c *Conn) peerEnded(s *Stream) Sink {
 	defer c.mu.Unlock()
 	s.state |= statePeerEnd
 	if s.state&stateEnded != 0 {
-		c.remove(s)
+		c.drop(s)
 	}
 	return s.sink
 }

@@ -137,7 +137,7 @@ func (c *Conn) handleData(h frameHeader, p []byte) error {
 	if end && fits {
 		s.state |= statePeerEnd
 		if s.state&stateEnded != 0 {
-			c.remove(s)
+			c.drop(s)
 		}
 	}
 	k := s.sink
@@ -312,7 +312,7 @@ func (c *Conn) handleRSTStream(h frameHeader, p []byte) error {
 		return c.guard.strayReset(c)
 	}
 	replied := s.state&stateReplied != 0
-	c.remove(s)
+	c.drop(s)
 	c.mu.Unlock()
 	refused := c.side == Upstream && code == http2.ErrCodeRefusedStream && !s.answered
 	s.tell(Ending{How: PeerReset, Code: code, Unprocessed: refused}, &c.batch)

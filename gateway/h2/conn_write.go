@@ -50,6 +50,15 @@ func (c *Conn) insert(s *Stream) {
 	c.eng.stats[c.side].streams.Add(1)
 }
 
+// drop is remove on the reader, whose flush will see whether a connection that
+// drains has had its last stream. The caller holds mu.
+func (c *Conn) drop(s *Stream) {
+	c.remove(s)
+	if len(c.streams) == 0 && (c.drain != drainNone || c.goneAway != maxStreamID) {
+		c.batch.touch(c)
+	}
+}
+
 // remove forgets s and what waits in it. The caller holds mu.
 func (c *Conn) remove(s *Stream) {
 	if s.state&stateOpen == 0 {
@@ -251,7 +260,7 @@ func (c *Conn) flush(b *Batch) {
 	for {
 		p, ok := c.takeOutput()
 		if !ok {
-			c.writing = false
+			c.handBack()
 			c.mu.Unlock()
 			return
 		}
@@ -264,6 +273,16 @@ func (c *Conn) flush(b *Batch) {
 		c.taken(p, b)
 		c.mu.Lock()
 	}
+}
+
+// handBack gives the socket's output up, to the reader if that waits for it. The
+// caller holds mu and owns the socket.
+func (c *Conn) handBack() {
+	if c.seized {
+		close(c.handed) // and writing stays true
+		return
+	}
+	c.writing = false
 }
 
 // parcel is output on its way to the socket, with what is owed for it.
@@ -287,6 +306,7 @@ func (c *Conn) takeOutput() (p parcel, ok bool) {
 		return p, false
 	}
 	p = parcel{c.out, c.box, c.credits, c.control}
+	c.passed += int64(len(c.out))
 	c.out, c.box, c.credits = nil, nil, nil
 	return p, true
 }
@@ -322,15 +342,31 @@ func (c *Conn) keepCredits(list []credit) {
 // socket until everything is out.
 func (c *Conn) handOver(p parcel, n int, err error) {
 	if err != nil {
-		c.abort(ReasonIO)
-		return // writing stays true: nobody tries again
+		c.writeFailed(p, n)
+		return
 	}
 	c.mu.Lock()
 	c.blocked = true
 	c.pace.begin(time.Now())
 	c.tookAt = c.tr.out.taken.Load()
 	c.mu.Unlock()
-	c.writers.Go(func() { c.writeLoop(p, n) })
+	go c.writeLoop(p, n)
+}
+
+// writeFailed ends the connection when the socket has taken n bytes of p and will
+// take no more. What a backend said before it closed its end is still to be read.
+func (c *Conn) writeFailed(p parcel, n int) {
+	c.mu.Lock()
+	c.unsent = int64(len(p.bytes) - n)
+	if c.why == ReasonNone {
+		c.why = ReasonIO
+	}
+	c.closing = true
+	c.handBack()
+	c.mu.Unlock()
+	if c.side == Downstream || c.tr.SetReadDeadline(time.Now().Add(c.eng.limits.Linger)) != nil {
+		c.tr.Close()
+	}
 }
 
 // writeLoop writes until nothing is pending, blocking where the socket does.
@@ -343,7 +379,7 @@ func (c *Conn) writeLoop(p parcel, n int) {
 			err = c.tr.waitWrite()
 		}
 		if err != nil {
-			c.abort(ReasonIO)
+			c.writeFailed(p, n)
 			return
 		}
 		if blocked {
@@ -354,8 +390,9 @@ func (c *Conn) writeLoop(p parcel, n int) {
 		c.mu.Lock()
 		var more bool
 		if p, more = c.takeOutput(); !more {
-			c.writing, c.blocked = false, false
+			c.blocked = false
 			c.pace = pace{}
+			c.handBack()
 		}
 		c.mu.Unlock()
 		if !more {

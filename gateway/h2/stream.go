@@ -20,6 +20,7 @@ type Stream struct {
 	answered bool  // the final response, or the request, has arrived
 	bodyless bool  // the response has no content, being one to HEAD
 	opened   time.Time
+	at       int64 // where its HEADERS begin in the connection's output; upstream only
 
 	// Guarded by c.mu.
 	sink   Sink
@@ -143,6 +144,7 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	c.nextID += 2
 	c.insert(s)
 	c.probeIfIdle()
+	s.at = c.passed + int64(len(c.out))
 	c.encodeOpening(s, o)
 	if o.End {
 		c.ended(s)
