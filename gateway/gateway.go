@@ -185,7 +185,7 @@ func (g *Gateway) serveHTTP2(_ context.Context, t *h2.Transport, info listen.Inf
 	c := g.engine.NewServer(t, g.newSession(info.Remote, t.TLS()), info.AcceptedAt)
 	if g.draining.Load() {
 		var b h2.Batch
-		c.Drain(&b)
+		c.Drain(&b) // said as soon as the conversation has begun
 	}
 	g.conns.Add(1)
 	go g.converse(c)

@@ -103,6 +103,7 @@ type Conn struct {
 	goneAway uint32    // the peer's GOAWAY: highest id that it answers; maxStreamID before
 	probe    *probe    // upstream only
 	dataSent int       // DATA frames ever sent, for WINDOW_UPDATE's formula
+	begun    bool      // our SETTINGS are on their way
 	acked    bool
 	idle     time.Time // since when there are no streams; zero while there are
 }
@@ -217,6 +218,10 @@ func (c *Conn) greet() {
 		c.out = appendWindowUpdate(c.out, 0, uint32(l.ConnWindow-defaultWindow))
 	}
 	c.batch.touch(c)
+	c.begun = true
+	if c.leaving != ReasonNone {
+		c.leave(c.leaving, c.asked, &c.batch)
+	}
 	c.mu.Unlock()
 	c.batch.Flush()
 }

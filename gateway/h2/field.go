@@ -3,6 +3,8 @@ package h2
 import (
 	"hash/maphash"
 	"strings"
+
+	"sluice/gateway/wire"
 )
 
 // Field is one header field. Its strings are immutable and may be kept.
@@ -123,7 +125,7 @@ func classify(name, value string) kind {
 	if forwardingAlias(name) {
 		return kindForwarding
 	}
-	if strings.HasSuffix(name, "-bin") && !base64Like(value) {
+	if strings.HasSuffix(name, "-bin") && !wire.ValidBin(value) {
 		return kindBadBinary
 	}
 	return kindPlain
@@ -209,19 +211,6 @@ func validAuthority(s string) bool {
 		case c <= ' ' || c >= 0x7f:
 			return false
 		case c == '@' || c == '/' || c == '?' || c == '#' || c == '\\' || c == ',':
-			return false
-		}
-	}
-	return true
-}
-
-// base64Like reports whether a -bin value can be base64, padded or not, or a list.
-func base64Like(s string) bool {
-	for i := 0; i < len(s); i++ {
-		switch c := s[i]; {
-		case 'a' <= c && c <= 'z', 'A' <= c && c <= 'Z', '0' <= c && c <= '9':
-		case c == '+', c == '/', c == '=', c == ',', c == ' ', c == '-', c == '_':
-		default:
 			return false
 		}
 	}

@@ -46,6 +46,9 @@ func (c *Conn) leave(why Reason, now time.Time, b *Batch) {
 		return
 	}
 	c.leaving, c.asked = why, now
+	if !c.begun {
+		return // greet comes first, and then here again
+	}
 	if c.side == Upstream {
 		c.drain = 1 // we answer no streams of a backend's
 		c.out = appendGoAway(c.buffer(), 0, http2.ErrCodeNo, "")
@@ -121,7 +124,7 @@ func (c *Conn) handleGoAway(h frameHeader, p []byte) error {
 	for id, s := range c.streams {
 		if id > last {
 			above = append(above, s)
-			s.state |= statePeerEnd // nothing will come, so there is nothing to forgive
+			c.forgiven.add(id)
 			c.remove(s)
 		}
 	}
