@@ -323,7 +323,7 @@ func TestOutcomeIsNeverABareReset(t *testing.T) {
 		}, "14", "sluice: the connection to the backend was lost"},
 		{"rubbish", func(p *peer, _ uint32) { p.write(func() { p.nc.Write([]byte(strings.Repeat("HTTP/1.1 400 ", 10))) }) }, "14", "sluice: the connection to the backend was lost"},
 		{"GOAWAY below the stream", func(p *peer, _ uint32) { p.goAway(0, http2.ErrCodeInternal, "") }, "14", "sluice: the connection to the backend was lost"},
-		{"NO_ERROR", func(p *peer, id uint32) { p.reset(id, http2.ErrCodeNo) }, "2", "sluice: the backend ended the stream without grpc-status"},
+		{"NO_ERROR", func(p *peer, id uint32) { p.reset(id, http2.ErrCodeNo) }, "13", "sluice: the backend reset the stream with NO_ERROR"},
 		{"CANCEL", func(p *peer, id uint32) { p.reset(id, http2.ErrCodeCancel) }, "1", "sluice: the backend reset the stream with CANCEL"},
 		{"ENHANCE_YOUR_CALM", func(p *peer, id uint32) { p.reset(id, http2.ErrCodeEnhanceYourCalm) }, "8", "sluice: the backend reset the stream with ENHANCE_YOUR_CALM"},
 		{"INADEQUATE_SECURITY", func(p *peer, id uint32) { p.reset(id, http2.ErrCodeInadequateSecurity) }, "7", "sluice: the backend reset the stream with INADEQUATE_SECURITY"},
