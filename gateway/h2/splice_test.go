@@ -1,0 +1,68 @@
+package h2
+
+import (
+	"sync"
+	"testing"
+	"time"
+)
+
+// splice is the smallest relay there is: what comes on a stream of one
+// connection goes out on a stream of another. It is acceptor of the one.
+type splice struct {
+	t  testing.TB
+	to *Conn
+
+	mu    sync.Mutex // guards the fields below
+	pairs []*splicedPair
+}
+
+// splicedPair is one RPC, and the sink of both its streams.
+type splicedPair struct {
+	down *Stream
+	up   Stream
+	done func() // called when the response has been passed on
+}
+
+func (x *splice) AcceptStream(s *Stream, h *Head, end bool, b *Batch) {
+	p := &splicedPair{down: s}
+	s.Bind(p)
+	x.mu.Lock()
+	x.pairs = append(x.pairs, p)
+	x.mu.Unlock()
+	if err := x.to.Open(&p.up, &Opening{Fields: h.Fields, End: end, Sink: p, Source: s}, b); err != nil {
+		x.t.Errorf("opening stream %d at the backend: %v", s.ID(), err)
+		return
+	}
+	s.SetSource(&p.up)
+}
+
+func (p *splicedPair) other(s *Stream) *Stream {
+	if s == p.down {
+		return &p.up
+	}
+	return p.down
+}
+
+func (p *splicedPair) Header(s *Stream, h *Head, end bool, b *Batch) {
+	p.other(s).SendHeader(h.Fields, end, b)
+}
+
+func (p *splicedPair) Data(s *Stream, data []byte, end bool, b *Batch) {
+	p.other(s).SendData(data, end, b)
+}
+
+func (p *splicedPair) Ended(s *Stream, e Ending, b *Batch) { p.other(s).Reset(e.Code, b) }
+
+// newSplicedPeers returns the client of a relay and its backend, past the
+// greetings.
+func newSplicedPeers(t testing.TB, l Limits) (client, backend *peer) {
+	t.Helper()
+	eng := NewEngine(l)
+	backend = newClientPeerOn(t, eng, newRecorder())
+	backend.greet()
+	ours, theirs := newMemoryConns(pipeRoom)
+	client = newPeer(t, eng, theirs, newRecorder())
+	client.run(eng.NewServer(NewTransport(ours, nil), &splice{t: t, to: backend.conn}, time.Now()))
+	client.greet()
+	return client, backend
+}
