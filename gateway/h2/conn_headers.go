@@ -134,7 +134,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	if end {
 		s.state |= statePeerEnd
 	}
-	c.guard.streams++
+	c.guard.opened()
 	c.mu.Lock()
 	switch {
 	case id > c.drain.last():
@@ -155,7 +155,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 // limit on resets; too many streams at once are counted as replies only.
 func (c *Conn) refuse(id uint32, code http2.ErrCode, why Reason, violation bool) error {
 	c.eng.stats[c.side].rejected[why].Add(1)
-	c.guard.streams++
+	c.guard.opened()
 	if violation {
 		if err := c.guard.violation(c); err != nil {
 			return err

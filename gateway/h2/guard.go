@@ -9,7 +9,7 @@ type guard struct {
 
 	pings, settingsSeen, resets, strays allowance
 	tiny, small, unknowns               allowance
-	premature                           int // resets that counted
+	premature, recent                   int // resets that counted, and streams; of late
 	emptyRun                            int
 	priorities                          int
 	windowUpdates                       int
@@ -22,6 +22,20 @@ const refill = 33
 // prematureAge is the age below which a reset by the client counts: nobody else
 // loses interest that soon, that often.
 const prematureAge = time.Second
+
+// recentStreams is over how many streams resets are compared with streams: a long
+// life without fault is no credit for a flood.
+const recentStreams = 1000
+
+// opened counts a stream that the peer opens.
+func (g *guard) opened() {
+	g.streams++
+	g.recent++
+	if g.recent > recentStreams {
+		g.recent /= 2
+		g.premature /= 2
+	}
+}
 
 // reset counts a client's RST_STREAM on a young stream (CVE-2023-44487). A
 // backend's resets, and those of streams that had their response, never count.
@@ -38,7 +52,7 @@ func (g *guard) violation(c *Conn) error { return g.count(c) }
 func (g *guard) count(c *Conn) error {
 	g.premature++
 	limit := c.eng.limits.Resets
-	if g.resets.spend(c.now, 1, limit, refill) || 2*g.premature <= g.streams {
+	if g.resets.spend(c.now, 1, limit, refill) || 2*g.premature <= g.recent {
 		return nil
 	}
 	return excess(ReasonResets, "more than %d premature resets", limit)
