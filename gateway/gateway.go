@@ -183,10 +183,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 // idle connection costs 2 KiB of it and not 8.
 func (g *Gateway) serveHTTP2(_ context.Context, t *h2.Transport, info listen.Info) {
 	c := g.engine.NewServer(t, g.newSession(info.Remote, t.TLS()), info.AcceptedAt)
-	if g.draining.Load() {
-		var b h2.Batch
-		c.Drain(&b) // said as soon as the conversation has begun
-	}
 	g.conns.Add(1)
 	go g.converse(c)
 }
