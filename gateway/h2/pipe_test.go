@@ -64,7 +64,8 @@ type memoryPipe struct {
 	mu      sync.Mutex // guards the fields below
 	changed sync.Cond  // on mu
 	buf     []byte
-	room    int  // bytes that buf may hold; less than 0 = any number
+	room    int  // bytes that buf may hold
+	writes  int  // calls of write so far
 	shutIn  bool // nothing more will be written
 	broken  bool // nobody will read
 	reading memoryDeadline
@@ -134,6 +135,7 @@ func (p *memoryPipe) took(n int) {
 func (p *memoryPipe) write(b []byte) (n int, err error) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.writes++
 	for {
 		switch {
 		case p.shutIn:
@@ -145,11 +147,7 @@ func (p *memoryPipe) write(b []byte) (n int, err error) {
 		case n == len(b):
 			return n, nil
 		}
-		m := len(b) - n
-		if p.room >= 0 {
-			m = min(m, p.room-len(p.buf))
-		}
-		if m > 0 {
+		if m := min(len(b)-n, p.room-len(p.buf)); m > 0 {
 			p.buf = append(p.buf, b[n:n+m]...)
 			n += m
 			p.changed.Broadcast()
@@ -170,6 +168,12 @@ func (p *memoryPipe) take(n int) (b []byte, ended bool) {
 	b = append(b, p.buf[:n]...)
 	p.took(n)
 	return b, p.shutIn && len(p.buf) == 0
+}
+
+func (p *memoryPipe) written() int {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.writes
 }
 
 func (p *memoryPipe) setRoom(n int) {

@@ -191,7 +191,7 @@ func (s *Stream) SendData(p []byte, end bool, b *Batch) {
 		return
 	}
 	n := int32(len(p))
-	if s.q.size == 0 && n <= minMaxFrameSize && (n == 0 || n <= s.send && n <= c.send && len(c.out) < outputHigh) {
+	if s.q.size == 0 && n <= minMaxFrameSize && (n == 0 || c.ready == nil && n <= s.send && n <= c.send && len(c.out) < outputHigh) {
 		c.out = appendData(c.buffer(), s.id, p, end)
 		c.sent(s, n, end)
 		if end {
