@@ -46,10 +46,10 @@ func BenchmarkTransportPingPong(b *testing.B) {
 	}{
 		{"plain", false, func(t *Transport) error { return plainEcho(t.nc) }},
 		{"fill", false, transportEcho(transportReaders[0])},
-		{"receive", false, transportEcho(transportReaders[1])},
+		{"watched", false, transportEcho(transportReaders[2])},
 		{"plain-tls", true, func(t *Transport) error { return plainEcho(t) }},
 		{"fill-tls", true, transportEcho(transportReaders[0])},
-		{"receive-tls", true, transportEcho(transportReaders[1])},
+		{"watched-tls", true, transportEcho(transportReaders[2])},
 	} {
 		b.Run(bench.name, func(b *testing.B) {
 			client, server := transportEnds(b, bench.tls, false, false)

@@ -20,6 +20,7 @@ import (
 	"net"
 	"runtime"
 	"strings"
+	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -181,7 +182,8 @@ type transportReader struct {
 	read func(t *Transport, b *readBuffer, handle func() error) error
 }
 
-// transportReaders are the two ways: fill, called again and again, and receive.
+// transportReaders are the ways: fill, called again and again, and receive, by
+// itself and with a watch.
 var transportReaders = []transportReader{
 	{"fill", func(t *Transport, b *readBuffer, handle func() error) error {
 		for {
@@ -193,7 +195,21 @@ var transportReaders = []transportReader{
 			}
 		}
 	}},
-	{"receive", (*Transport).receive},
+	{"receive", func(t *Transport, b *readBuffer, handle func() error) error {
+		return t.receive(b, handle, nil)
+	}},
+	{"watched", func(t *Transport, b *readBuffer, handle func() error) error {
+		var watch transportWatch
+		ctx, cancel := context.WithCancel(context.Background())
+		var wg sync.WaitGroup
+		wg.Go(func() { watch.run(ctx) })
+		defer wg.Wait()
+		defer cancel()
+		for !watch.runs() {
+			runtime.Gosched()
+		}
+		return t.receive(b, handle, &watch)
+	}},
 }
 
 var errTransportDone = errors.New("done")

@@ -91,7 +91,7 @@ func (t *Transport) fillPolled(b *readBuffer) error {
 }
 
 // receivePolled is receive on a descriptor.
-func (t *Transport) receivePolled(b *readBuffer, handle func() error) error {
+func (t *Transport) receivePolled(b *readBuffer, handle func() error, w *transportWatch) error {
 	for t.tls == nil && len(t.in.unread) > 0 {
 		t.in.took(b.add(t.in.unread))
 		if err := handle(); err != nil {
@@ -99,15 +99,16 @@ func (t *Transport) receivePolled(b *readBuffer, handle func() error) error {
 		}
 	}
 	in := &t.in
-	// A short read of a socket of another kind does not mean that it is empty.
-	in.into, in.handle, in.unsure = b, handle, t.poll.tcp
+	in.into, in.handle, in.watch = b, handle, w
 	var err error
 	for err == nil {
+		// A short read of a socket of another kind does not mean that it is empty.
+		in.unsure = t.poll.tcp && w.runs()
 		if err = t.raw.Read(t.poll.receive); err == nil {
 			err = in.err
 		}
 	}
-	in.into, in.handle, in.unsure, in.n, in.err = nil, nil, false, 0, nil
+	in.into, in.handle, in.watch, in.unsure, in.err = nil, nil, nil, false, nil
 	return err
 }
 
@@ -117,9 +118,7 @@ func (t *Transport) receivePolled(b *readBuffer, handle func() error) error {
 func (t *Transport) receiveAttempt(fd uintptr) bool {
 	in := &t.in
 	in.fd = int(fd)
-	if turn := in.turn.Load(); turn%2 == 1 {
-		in.turn.Store(turn + 1)
-	}
+	in.watched.awake()
 	p := in.into.space()
 	if len(p) == 0 {
 		in.err = errTransportFull
@@ -135,16 +134,16 @@ func (t *Transport) receiveAttempt(fd uintptr) bool {
 	switch {
 	case n == len(p):
 		return true
-	case err == errTransportWait && !in.dry: // the socket said so
-	case err == nil && !in.unsure:
-		return true
 	case err != nil && err != errTransportWait:
 		if n == 0 {
 			in.err = err
 		}
 		return true // with n > 0 it will come again
-	default:
-		in.turn.Store(in.turn.Load() + 1)
+	case err == errTransportWait && !in.dry: // the socket said so
+	case !in.unsure:
+		return true
+	case !in.watch.note(t):
+		return true
 	}
 	in.into.park()
 	return false
@@ -158,25 +157,6 @@ func (t *Transport) readArrived(p []byte) (int, error) {
 	n, err := readDescriptor(t.in.fd, p)
 	t.in.dry = err == nil && n < len(p)
 	return n, err
-}
-
-// look finds the end of a stream that came together with the last bytes, for a
-// reader in receive. It costs a system call when the reader has been waiting
-// since the last call and the one before, once for each such wait; so a call
-// every second or so is cheap, and late enough. One goroutine calls it, which
-// need not be the reader.
-func (t *Transport) look() {
-	in := &t.in
-	turn := in.turn.Load()
-	if turn%2 == 0 || turn == in.settled {
-		return
-	}
-	if turn != in.met {
-		in.met = turn
-		return
-	}
-	in.settled = turn
-	t.raw.Control(lookAt)
 }
 
 // lookAt wakes the reader of a socket whose stream has ended. Nothing more can

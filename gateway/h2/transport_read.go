@@ -130,13 +130,10 @@ type transportInput struct {
 	n      int
 	err    error
 	handle func() error
-	unsure bool // receive is at work: waits begin without a second look at the socket
+	unsure bool // receive is at work, and may wait without a second look at the socket
 
-	// turn is odd while the reader waits without having looked. Written by the
-	// reader, read by look.
-	turn atomic.Uint32
-	// Owned by who calls look: turns that it has met, and settled.
-	met, settled uint32
+	watch   *transportWatch
+	watched watchedTransport
 }
 
 // fill appends what has arrived to b, and waits until at least one byte has.
@@ -165,18 +162,17 @@ func (t *Transport) fill(b *readBuffer) error {
 
 // receive fills b for as long as the connection lasts, and calls handle each time
 // that something has arrived; what handle leaves in b it finds there again. The
-// first error of either ends it. Only the connection's one reader calls it, and
-// somebody has to call look.
+// first error of either ends it. Only the connection's one reader calls it.
 //
-// It saves a system call for each time that the reader goes to sleep. After a
-// read that did not fill its buffer the socket is empty, and fill would ask it
-// all the same, because what comes between that read and the next call of the
-// poller is never reported. Within one call of the poller everything is
-// reported, but for the end of the stream when it has come together with the
-// bytes before it. That is left to look.
-func (t *Transport) receive(b *readBuffer, handle func() error) error {
+// With a watch that runs, it saves a system call for each time that the reader
+// goes to sleep. After a read that did not fill its buffer the socket is empty,
+// and fill would ask it all the same, because what comes between that read and
+// the next call of the poller is never reported. Within one call of the poller
+// everything is reported, but for the end of the stream when it has come together
+// with the bytes before it. That is left to the watch, which finds it within 10 ms.
+func (t *Transport) receive(b *readBuffer, handle func() error, w *transportWatch) error {
 	if t.raw != nil {
-		return t.receivePolled(b, handle)
+		return t.receivePolled(b, handle, w)
 	}
 	for {
 		if err := t.fill(b); err != nil {

@@ -9,7 +9,6 @@ import (
 	"net"
 	"net/http"
 	"os"
-	"runtime"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -389,31 +388,35 @@ func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader,
 		<-arrived
 		finish()
 	}
-	for late := time.After(5 * time.Second); ; {
-		server.look()
-		select {
-		case err := <-ended:
-			// look, where it was it that found the end, has taken the reset's reason.
-			if !errors.Is(err, want) && !(errors.Is(err, io.EOF) && by.name == "receive") {
-				t.Errorf("the end is %v; want %v", err, want)
-			}
-			if string(b.bytes()) != words && want == io.EOF {
-				t.Errorf("%q was left; want %q", b.bytes(), words)
-			}
-			return
-		case <-late:
-			t.Fatal("the end was not seen")
-		default:
-			runtime.Gosched()
+	select {
+	case err := <-ended:
+		// The watch, where it was it that found the end, has taken the reset's reason.
+		if !errors.Is(err, want) && !(errors.Is(err, io.EOF) && by.name == "watched") {
+			t.Errorf("the end is %v; want %v", err, want)
 		}
+		if string(b.bytes()) != words && want == io.EOF {
+			t.Errorf("%q was left; want %q", b.bytes(), words)
+		}
+	case <-time.After(5 * time.Second):
+		t.Fatal("the end was not seen")
 	}
 }
 
-// A reader that waits is not disturbed by those who look after it.
-func TestTransportLookFindsNothingWhereNothingIs(t *testing.T) {
-	for _, kind := range transportKinds {
+// A reader that waits is not disturbed by those who look after it, and waits
+// well without them when they have gone.
+func TestTransportWatchFindsNothingWhereNothingIs(t *testing.T) {
+	for _, kind := range transportKinds[:2] {
 		t.Run(kind.name, func(t *testing.T) {
-			client, server := transportEnds(t, kind.tls, kind.pipe, false)
+			client, server := transportEnds(t, kind.tls, false, false)
+			var watch transportWatch
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			over := make(chan bool)
+			go func() {
+				watch.run(ctx)
+				close(over)
+			}()
+			transportAwait(t, "running", watch.runs)
 			var b readBuffer
 			arrived, ended := make(chan string), make(chan error, 1)
 			go func() {
@@ -421,26 +424,56 @@ func TestTransportLookFindsNothingWhereNothingIs(t *testing.T) {
 					arrived <- string(b.bytes())
 					b.consume(len(b.bytes()))
 					return nil
-				})
+				}, &watch)
 			}()
-			for _, want := range []string{"one", "two", "three"} {
-				sent := make(chan error, 1)
-				go func() { sent <- transportWriteAll(client, []byte(want)) }()
-				if got := <-arrived; got != want {
-					t.Fatalf("%q arrived; want %q", got, want)
-				}
-				if err := <-sent; err != nil {
+			say := func(words string) {
+				t.Helper()
+				if err := transportWriteAll(client, []byte(words)); err != nil {
 					t.Fatal(err)
 				}
-				for range 1000 {
-					server.look()
+				if got := <-arrived; got != words {
+					t.Fatalf("%q arrived; want %q", got, words)
 				}
 			}
-			server.Close()
-			if err := <-ended; err == nil {
-				t.Error("ended without an error")
+			for _, words := range []string{"one", "two", "three"} {
+				say(words)
+				transportAwait(t, "looking", func() bool { return !server.in.watched.noted.Load() })
+			}
+			say("four")
+			cancel()
+			<-over
+			say("five")
+			client.Close()
+			if err := <-ended; !errors.Is(err, io.EOF) {
+				t.Errorf("the end is %v; want %v", err, io.EOF)
 			}
 		})
+	}
+}
+
+// One who relied on the watch when that ended is not forgotten.
+func TestTransportWatchLooksOnceMoreWhenItEnds(t *testing.T) {
+	client, server := transportEnds(t, false, false, false)
+	var watch transportWatch
+	watch.begin() // nobody passes
+	transportWriteAll(client, []byte("last words"))
+	client.Close()
+	arrived, ended := make(chan bool, 1), make(chan error, 1)
+	go func() {
+		var b readBuffer
+		defer b.release()
+		ended <- server.receive(&b, func() error { arrived <- true; return nil }, &watch)
+	}()
+	<-arrived
+	transportAwait(t, "relying on it", server.in.watched.noted.Load)
+	watch.end()
+	select {
+	case err := <-ended:
+		if !errors.Is(err, io.EOF) {
+			t.Errorf("the end is %v; want %v", err, io.EOF)
+		}
+	case <-time.After(5 * time.Second):
+		t.Error("the end was not seen")
 	}
 }
 
