@@ -35,7 +35,8 @@ type Sink interface {
 	// somebody calls s.Credit, or a stream whose source is s has sent it.
 	Data(s *Stream, p []byte, end bool, b *Batch)
 	// Ended is the end of a stream that did not end by itself. It may come from any
-	// goroutine, and comes at most once.
+	// goroutine, and comes at most once, but that DrainEnded may come before: a sink
+	// that does not end the stream then hears of its end as well.
 	Ended(s *Stream, e Ending, b *Batch)
 }
 
@@ -251,7 +252,7 @@ func (c *Conn) farewell(err error) Reason {
 		defer c.mu.Unlock()
 		return c.why
 	}
-	c.out = appendGoAway(c.buffer(), c.highest, ce.code, ce.detail)
+	c.out = appendGoAway(c.buffer(), min(c.highest, c.drain.last()), ce.code, ce.detail)
 	c.dropQueues()
 	c.batch.touch(c)
 	c.mu.Unlock()
@@ -299,7 +300,7 @@ func (c *Conn) linger() {
 func (c *Conn) dropQueues() {
 	for _, s := range c.streams {
 		c.unready(s)
-		c.eng.queued.Add(-int64(s.q.drop()))
+		c.wait(-s.q.drop())
 	}
 }
 

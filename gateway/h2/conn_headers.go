@@ -138,6 +138,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	c.mu.Lock()
 	switch {
 	case id > c.drain.last():
+		c.forgiven.add(id)
 		c.mu.Unlock()
 		return nil // above our GOAWAY: the client knows that nobody looks at it
 	case len(c.streams) >= int(c.maxOpen.Load()):

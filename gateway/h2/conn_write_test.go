@@ -284,3 +284,27 @@ func TestConnSendsAnythingInOrder(t *testing.T) {
 		}
 	})
 }
+
+// What waits for a peer that broke the rules is dropped before it gets its GOAWAY.
+func TestConnDropsWhatWaitsForAPeerThatBreaksTheRules(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedServer(t, Limits{}, http2.Setting{ID: http2.SettingInitialWindowSize, Val: 10})
+		s, other := p.request(1, true), p.request(3, true)
+		sendData(s, strings.Repeat("x", 1000), false)
+		sendHeader(s, true, "grpc-status: 0")
+		sendData(other, strings.Repeat("x", 10), false)
+		p.wantFrame("as much as there is window", debugData{1, "xxxxxxxxxx", false}, debugData{3, "xxxxxxxxxx", false})
+		p.rec.skip()
+		p.writeWindowUpdate(0, 0)
+		p.wantFrame("a fault", debugGoAway{3, http2.ErrCodeProtocol})
+		if n := p.eng.Queued(); n != 0 {
+			t.Errorf("%d bytes wait for a connection that is at its end", n)
+		}
+		sendData(s, "late", false)
+		sendData(other, "late", false)
+		p.nc.CloseWrite()
+		p.wantClosed("a fault", ReasonProtocol)
+		p.rec.wantUnordered(t, "streams end with their connection",
+			"ended 1 connection lost NO_ERROR", "ended 3 connection lost NO_ERROR")
+	})
+}

@@ -88,14 +88,21 @@ func (c *Conn) finishDrain() {
 
 // EndStreams tells every open stream's sink that the grace is over.
 func (c *Conn) EndStreams(b *Batch) {
+	type bound struct {
+		s *Stream
+		k Sink
+	}
 	c.mu.Lock()
-	var open []*Stream
+	var open []bound
 	for _, s := range c.streams {
-		open = append(open, s)
+		if s.sink != nil && s.state&stateTold == 0 {
+			open = append(open, bound{s, s.sink})
+		}
 	}
 	c.mu.Unlock()
-	for _, s := range open {
-		s.tell(Ending{How: DrainEnded, Code: http2.ErrCodeCancel}, b)
+	for _, o := range open {
+		// The stream goes on for now: its end is still to be told.
+		o.k.Ended(o.s, Ending{How: DrainEnded, Code: http2.ErrCodeCancel}, b)
 	}
 }
 

@@ -604,6 +604,17 @@ func (r *recorder) skip() {
 	r.mu.Unlock()
 }
 
+// wantUnordered is want for events that come in any order.
+func (r *recorder) wantUnordered(t testing.TB, reason string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	r.mu.Lock()
+	slices.Sort(r.events)
+	r.mu.Unlock()
+	slices.Sort(want)
+	r.want(t, reason, want...)
+}
+
 // want expects exactly these events since the last call.
 func (r *recorder) want(t testing.TB, reason string, want ...string) {
 	t.Helper()
