@@ -140,9 +140,10 @@ func (g *Gateway) Apply(set *store.Set) error {
 	if err != nil {
 		return err
 	}
-	g.pool.Commit(plan)
+	letGo := g.pool.Commit(plan)
 	t, keys := compile(set, g.table.Load(), plan.Backends, g.metrics, &g.nowhere)
 	g.table.Store(t)
+	letGo()
 	g.metrics.Retain(keys)
 	return nil
 }

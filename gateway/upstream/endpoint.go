@@ -29,6 +29,10 @@ const (
 	// backend do not come back together.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
+	// steady is how long a connection lives of an endpoint that is well. One that
+	// loses them earlier, again and again, is dialled no faster than one that
+	// does not answer.
+	steady = time.Second
 )
 
 // Why an endpoint could not take a stream. In each case the stream never left.
@@ -39,6 +43,8 @@ var (
 	ErrRetired    = errors.New("endpoint was removed")
 	ErrCrowded    = fmt.Errorf("more than %d streams wait for a connection", maxWaiting)
 )
+
+var errFlapping = errors.New("connections end as soon as they are made")
 
 // Waiter is a parked stream. Resume is called once, from any goroutine, when the
 // endpoint has a connection (err is nil) or could not get one.
@@ -60,10 +66,13 @@ type Endpoint struct {
 	dialling int        // goroutines at it
 	down     error      // the last dial's, until one succeeds
 	perConn  int        // streams that the last connection could take
+	upSince  time.Time  // of the last connection
+	flaps    int        // times in a row that it did not live to be steady
+	left     time.Time  // when the table forgot the endpoint; zero while it has it
 	retired  bool
 	waiters  []Waiter
 
-	ctx    context.Context // of the dials; ends when the endpoint retires
+	ctx    context.Context // of the dials; nil before the first table, ends when the endpoint retires
 	cancel context.CancelFunc
 
 	dials, failures atomic.Int64
@@ -71,7 +80,6 @@ type Endpoint struct {
 
 func newEndpoint(p *Pool, id identity) *Endpoint {
 	e := &Endpoint{pool: p, id: id, perConn: streamsGuess}
-	e.ctx, e.cancel = context.WithCancel(p.ctx)
 	e.live.Store(new([]*h2.Conn))
 	return e
 }
@@ -100,6 +108,37 @@ func (e *Endpoint) adopt() {
 	defer e.mu.Unlock()
 	e.settings = e.proposed
 	e.SetWeight(e.settings.weight)
+	if e.ctx == nil {
+		e.ctx, e.cancel = context.WithCancel(e.pool.ctx)
+	}
+	if e.left.IsZero() {
+		return
+	}
+	e.left = time.Time{}
+	if e.dialling == 0 { // nobody would find out that it is back
+		e.down = nil
+		e.SetUsable(true)
+	}
+}
+
+// leave notes that no table mentions the endpoint any more.
+func (e *Endpoint) leave() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.left.IsZero() {
+		e.left = time.Now()
+	}
+}
+
+// unwanted reports whether the endpoint has left for so long that no RPC can be on
+// its way to it.
+func (e *Endpoint) unwanted(now time.Time) bool {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if len(e.waiters) > 0 && !e.left.IsZero() {
+		e.left = now
+	}
+	return !e.left.IsZero() && now.Sub(e.left) >= linger
 }
 
 // Open opens a stream on the first connection that has room. The fewer
@@ -117,6 +156,9 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 			return nil
 		}
 		busy = busy || err == h2.ErrBusy
+		if err == h2.ErrGoingAway {
+			e.forget(c)
+		}
 	}
 	if busy {
 		for _, c := range conns {
@@ -128,6 +170,13 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	return e.want()
 }
 
+// forget stops offering streams to a connection that takes none any more.
+func (e *Endpoint) forget(c *h2.Conn) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.drop(c)
+}
+
 // want sees to it that enough is being dialled for those who wait and one more,
 // and says what a stream can expect.
 func (e *Endpoint) want() error {
@@ -137,16 +186,22 @@ func (e *Endpoint) want() error {
 	if limit == 0 {
 		limit = defaultMaxConns
 	}
+	// Connections that drain are not counted: each ends with its last stream, and
+	// new streams cannot wait for that.
+	open := len(*e.live.Load()) + e.dialling
 	switch {
-	case e.retired:
+	case e.retired || e.ctx.Err() != nil:
 		return ErrRetired
 	case e.dialling > 0 && e.down != nil:
 		return fmt.Errorf("%w: %w", ErrDown, e.down)
-	case e.dialling == 0 && len(e.conns) >= limit:
+	case e.dialling == 0 && open >= limit:
 		return ErrFull
 	}
-	if e.dialling*e.perConn <= len(e.waiters) && len(e.conns)+e.dialling < limit {
+	if e.dialling*e.perConn <= len(e.waiters) && open < limit {
 		e.connect()
+		if e.down != nil {
+			return fmt.Errorf("%w: %w", ErrDown, e.down)
+		}
 	}
 	return ErrConnecting
 }
@@ -158,6 +213,8 @@ func (e *Endpoint) Wait(w Waiter) error {
 	switch {
 	case e.retired:
 		return ErrRetired
+	case e.dialling > 0 && e.down != nil:
+		return fmt.Errorf("%w: %w", ErrDown, e.down)
 	case e.dialling == 0:
 		// The dial ended between Open and Wait: there is something new to try.
 		e.pool.work.Go(func() { w.Resume(nil) })
@@ -175,23 +232,35 @@ func (e *Endpoint) connect() {
 		return
 	}
 	e.dialling++
-	e.pool.work.Go(e.dialUntilUp)
+	var wait time.Duration
+	if e.flaps > 1 && len(*e.live.Load()) == 0 {
+		wait = min(backoffMin<<min(e.flaps-2, 10), backoffMax)
+		e.down = errFlapping
+	}
+	e.pool.work.Go(func() { e.dialUntilUp(wait) })
 }
 
-// dialUntilUp tries until the endpoint answers or is no longer wanted. Streams
-// that wait are told of the first failure: another endpoint may do.
-func (e *Endpoint) dialUntilUp() {
-	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		err := e.dialOnce(e.ctx)
-		if e.settle(err) {
+// dialUntilUp tries until the endpoint answers or is no longer wanted, for the
+// first time after wait. Streams that wait are told of the first failure: another
+// endpoint may do.
+func (e *Endpoint) dialUntilUp(wait time.Duration) {
+	for ; ; wait = min(max(2*wait, backoffMin), backoffMax) {
+		if wait > 0 {
+			e.pause(wait)
+		}
+		if e.settle(e.dialOnce(e.ctx)) {
 			return
 		}
-		pause := time.NewTimer(time.Duration(float64(wait) * (0.5 + rand.Float64()/2)))
-		select {
-		case <-e.ctx.Done():
-			pause.Stop()
-		case <-pause.C:
-		}
+	}
+}
+
+// pause waits for a half to the whole of d, or until no dial is wanted.
+func (e *Endpoint) pause(d time.Duration) {
+	timer := time.NewTimer(time.Duration(float64(d) * (0.5 + rand.Float64()/2)))
+	defer timer.Stop()
+	select {
+	case <-e.ctx.Done():
+	case <-timer.C:
 	}
 }
 
@@ -200,13 +269,13 @@ func (e *Endpoint) dialUntilUp() {
 // is done: only one goes on trying an endpoint that is down.
 func (e *Endpoint) settle(err error) (done bool) {
 	e.mu.Lock()
-	done = err == nil || e.ctx.Err() != nil || e.dialling > 1
+	done = err == nil || e.ctx.Err() != nil || e.dialling > 1 || !e.left.IsZero()
 	if done {
 		e.dialling--
 	}
 	if err != nil {
 		e.failures.Add(1)
-		if e.down == nil && !e.retired {
+		if e.down == nil && e.left.IsZero() && !e.retired {
 			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
 		}
 	}
@@ -299,6 +368,7 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 	m.e.mu.Lock()
 	if !m.e.retired {
 		m.e.perConn = max(1, c.MaxStreams())
+		m.e.upSince = time.Now()
 		m.e.setLive(append(append([]*h2.Conn(nil), *m.e.live.Load()...), c))
 	}
 	m.e.mu.Unlock()
@@ -307,10 +377,7 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 
 // ConnDraining takes it out again. What is open on it goes on.
 func (m *monitor) ConnDraining(c *h2.Conn) {
-	e := m.e
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	e.drop(c)
+	m.e.forget(c)
 }
 
 func (e *Endpoint) setLive(list []*h2.Conn) { e.live.Store(&list) }
@@ -329,11 +396,15 @@ func (e *Endpoint) drop(c *h2.Conn) {
 		return
 	}
 	e.setLive(rest)
-	if len(rest) == 0 && !e.retired {
-		e.SetUsable(false)
-		if e.dialling == 0 {
-			e.connect()
-		}
+	if len(rest) > 0 || e.retired {
+		return
+	}
+	if e.flaps++; time.Since(e.upSince) >= steady {
+		e.flaps = 0
+	}
+	e.SetUsable(false)
+	if e.dialling == 0 && e.left.IsZero() {
+		e.connect()
 	}
 }
 
@@ -359,7 +430,9 @@ func (e *Endpoint) lost(c *h2.Conn, err error) {
 func (e *Endpoint) retire() {
 	e.mu.Lock()
 	e.retired = true
-	e.cancel()
+	if e.cancel != nil {
+		e.cancel()
+	}
 	conns := append([]*h2.Conn(nil), e.conns...)
 	e.setLive(nil)
 	e.mu.Unlock()

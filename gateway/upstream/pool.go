@@ -31,9 +31,17 @@ type Pool struct {
 
 	work sync.WaitGroup // dialling and serving of every endpoint
 
-	mu        sync.Mutex // guards endpoints; taken before an endpoint's own
+	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
 	endpoints map[identity]*Endpoint
+	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
+	planned   bool                   // a plan waits for Commit: what it has found stays
+	reaping   bool                   // a goroutine sees to those who leave
 }
+
+// linger is how long an endpoint that no table mentions any more takes streams
+// still, of RPCs that the table before had sent there: they were looked up
+// microseconds ago, or wait for a connection that is being dialled.
+const linger = time.Second
 
 // identity is what makes an endpoint the same endpoint across changes.
 type identity struct {
@@ -47,7 +55,7 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	var d net.Dialer
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
-		eng: eng, log: log, ctx: ctx, cancel: cancel, endpoints: make(map[identity]*Endpoint),
+		eng: eng, log: log, ctx: ctx, cancel: cancel, endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
 }
@@ -57,11 +65,13 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 func (p *Pool) Run(ctx context.Context) error {
 	<-ctx.Done()
 	p.mu.Lock()
-	for _, e := range p.endpoints {
-		e.retire()
+	for _, list := range []map[identity]*Endpoint{p.endpoints, p.leaving} {
+		for _, e := range list {
+			e.retire()
+		}
 	}
-	p.mu.Unlock()
 	p.cancel()
+	p.mu.Unlock()
 	p.work.Wait()
 	return nil
 }
@@ -92,9 +102,7 @@ func (p *Pool) Prepare(set *store.Set) (*Plan, error) {
 			id := identity{sb.Key(), se.Address, security}
 			e := plan.keep[id]
 			if e == nil {
-				if e = p.endpoints[id]; e == nil {
-					e = newEndpoint(p, id)
-				}
+				e = p.find(id)
 				plan.keep[id] = e
 			}
 			e.propose(settings{
@@ -107,26 +115,82 @@ func (p *Pool) Prepare(set *store.Set) (*Plan, error) {
 		b.policy, b.nodes = sb.Spec.LoadBalancing.Policy, nodes
 		plan.Backends[b.Key] = b
 	}
+	p.planned = len(errs) == 0
 	return plan, errors.Join(errs...)
 }
 
-// Commit makes the plan's endpoints the pool's. Those that are not in it take no
-// new streams, and close when their last one has ended.
-func (p *Pool) Commit(plan *Plan) {
+// find returns the endpoint that is known by id, or a new one. The caller holds mu.
+func (p *Pool) find(id identity) *Endpoint {
+	if e := p.endpoints[id]; e != nil {
+		return e
+	}
+	if e := p.leaving[id]; e != nil {
+		return e
+	}
+	return newEndpoint(p, id)
+}
+
+// Commit makes the plan's endpoints the pool's. The function that it returns lets
+// the others go, and is to be called when no new RPC can find them: they take
+// no new streams but of RPCs that have, and close when their last one has ended.
+func (p *Pool) Commit(plan *Plan) (letGo func()) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
+	p.planned = false
 	for id, e := range p.endpoints {
 		if plan.keep[id] == nil {
-			e.retire()
+			p.leaving[id] = e
 		}
 	}
 	p.endpoints = plan.keep
-	for _, e := range plan.keep {
+	for id, e := range plan.keep {
+		delete(p.leaving, id)
 		e.adopt()
 	}
 	for _, b := range plan.Backends {
 		b.makePicker()
 	}
+	return p.letGo
+}
+
+func (p *Pool) letGo() {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for _, e := range p.leaving {
+		e.leave()
+	}
+	if len(p.leaving) > 0 && !p.reaping && p.ctx.Err() == nil {
+		p.reaping = true
+		p.work.Go(p.reap)
+	}
+}
+
+// reap retires endpoints until none is leaving.
+func (p *Pool) reap() {
+	tick := time.NewTicker(linger / 4)
+	defer tick.Stop()
+	for p.retireUnwanted() {
+		select {
+		case <-p.ctx.Done():
+			return
+		case <-tick.C:
+		}
+	}
+}
+
+// retireUnwanted retires those whom nobody can want any more, and reports whether
+// others are left.
+func (p *Pool) retireUnwanted() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	for id, e := range p.leaving {
+		if !p.planned && e.unwanted(time.Now()) {
+			e.retire()
+			delete(p.leaving, id)
+		}
+	}
+	p.reaping = len(p.leaving) > 0
+	return p.reaping
 }
 
 // Endpoints calls f for each endpoint of the pool, for metrics.
