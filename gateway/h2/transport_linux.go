@@ -2,6 +2,7 @@ package h2
 
 import (
 	"io"
+	"net"
 	"os"
 	"syscall"
 	"time"
@@ -100,6 +101,7 @@ func (t *Transport) receivePolled(b *readBuffer, handle func() error, w *transpo
 	}
 	in := &t.in
 	in.into, in.handle, in.watch = b, handle, w
+	t.receiving.Store(receivingNow)
 	var err error
 	for err == nil {
 		// A short read of a socket of another kind does not mean that it is empty.
@@ -109,6 +111,10 @@ func (t *Transport) receivePolled(b *readBuffer, handle func() error, w *transpo
 		}
 	}
 	in.into, in.handle, in.watch, in.unsure, in.err = nil, nil, nil, false, nil
+	if !t.receiving.CompareAndSwap(receivingNow, receivingNot) {
+		t.nc.Close()
+		return net.ErrClosed
+	}
 	return err
 }
 

@@ -160,6 +160,53 @@ func TestTransportCloseEndsWhatWaits(t *testing.T) {
 	}
 }
 
+// A reader may close its own connection, and two may close each other's.
+func TestTransportIsClosedByWhoHandlesWhatArrived(t *testing.T) {
+	for _, kind := range transportKinds {
+		for _, by := range transportReaders {
+			t.Run(kind.name+" "+by.name, func(t *testing.T) {
+				var far, near [2]*Transport
+				for i := range near {
+					far[i], near[i] = transportEnds(t, kind.tls, kind.pipe, false)
+				}
+				var handling, readers sync.WaitGroup
+				handling.Add(len(near))
+				ended := make(chan bool)
+				for i := range near {
+					readers.Go(func() { transportWriteAll(far[i], []byte("close")) })
+					readers.Go(func() {
+						var b readBuffer
+						defer b.release()
+						err := by.read(near[i], &b, func() error {
+							handling.Done()
+							handling.Wait()
+							near[1-i].Close()
+							near[i].Close()
+							near[i].SetReadDeadline(time.Time{})
+							return nil
+						})
+						if err == nil {
+							t.Error("ended without an error")
+						}
+						if err := near[i].nc.SetDeadline(time.Time{}); err == nil {
+							t.Error("the connection is open when its reader has ended")
+						}
+					})
+				}
+				go func() {
+					readers.Wait()
+					close(ended)
+				}()
+				select {
+				case <-ended:
+				case <-time.After(5 * time.Second):
+					t.Fatal("they wait for each other")
+				}
+			})
+		}
+	}
+}
+
 // A reader that always finds something to read ends all the same.
 func TestTransportCloseEndsAReaderThatNeverWaits(t *testing.T) {
 	for _, kind := range transportKinds[:2] {
@@ -372,6 +419,7 @@ func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader,
 	}
 	if together {
 		finish()
+		time.Sleep(time.Millisecond) // the poller has been told of both, and will not be again
 	}
 	var b readBuffer
 	defer b.release()
@@ -458,6 +506,7 @@ func TestTransportWatchLooksOnceMoreWhenItEnds(t *testing.T) {
 	watch.begin() // nobody passes
 	transportWriteAll(client, []byte("last words"))
 	client.Close()
+	time.Sleep(time.Millisecond) // the poller has been told of both, and will not be again
 	arrived, ended := make(chan bool, 1), make(chan error, 1)
 	go func() {
 		var b readBuffer
