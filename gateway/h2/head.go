@@ -130,7 +130,6 @@ func (h *Head) readRequest(fields []Field) error {
 		return err
 	}
 	switch {
-	case h.Large:
 	case h.Status != 0:
 		return errPseudo
 	case h.Method == "CONNECT":
@@ -139,27 +138,28 @@ func (h *Head) readRequest(fields []Field) error {
 		return errMissingPseudo
 	case h.Path == "*" && h.Method != "OPTIONS":
 		return errBadField
-	}
-	if h.host != "" {
-		if h.Authority == "" {
-			if !validAuthority(h.host) {
-				return errBadField
-			}
-			h.Authority = h.host
+	case h.has(kindAuthority) && h.Authority == "":
+		return errBadField // RFC 9110 section 4.2.1: no http URI has an empty host
+	case h.has(kindHost) && !h.has(kindAuthority):
+		if !validAuthority(h.host) {
+			return errBadField
 		}
-		if h.host != h.Authority {
-			return errHost
-		}
+		h.Authority = h.host
+	case h.has(kindHost) && h.host != h.Authority:
+		return errHost
 	}
 	return nil
 }
+
+// has reports whether a field of that kind has been noted.
+func (h *Head) has(k kind) bool { return h.seen&(1<<(k%16)) != 0 }
 
 // readResponse checks the section that answers a request, section 8.3.2.
 func (h *Head) readResponse(fields []Field) error {
 	if err := h.read(fields); err != nil {
 		return err
 	}
-	if h.Method != "" || h.Scheme != "" || h.Path != "" || h.Authority != "" {
+	if h.has(kindMethod) || h.has(kindScheme) || h.has(kindPath) || h.has(kindAuthority) {
 		return errPseudo
 	}
 	if h.Status < 100 || h.Status == 101 {
