@@ -1,7 +1,10 @@
 package h2
 
 import (
+	"errors"
+	"os"
 	"sync"
+	"time"
 
 	"golang.org/x/net/http2"
 )
@@ -52,6 +55,7 @@ func (c *Conn) handleHeaders(h frameHeader, p []byte) error {
 	}
 	if h.flags&flagEndHeaders == 0 {
 		c.block = headerBlock{id: h.id, flags: h.flags, buf: append([]byte(nil), p...), self: self}
+		c.limitRead(c.now.Add(c.eng.limits.Preface))
 		if len(p) == 0 {
 			return c.guard.empty(c)
 		}
@@ -81,7 +85,28 @@ func (c *Conn) handleContinuation(h frameHeader, p []byte) error {
 	}
 	b := c.block
 	c.block = headerBlock{}
+	c.limitRead(noDeadline)
 	return c.section(b.id, b.flags&flagEndStream != 0, b.buf, b.self)
+}
+
+// limitRead bounds how long a header section may take to become complete: nothing
+// else can arrive meanwhile.
+func (c *Conn) limitRead(until time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.why == ReasonNone { // else the end has a deadline of its own
+		c.tr.SetReadDeadline(until)
+	}
+}
+
+// overdue turns the deadline of a header section into what the peer is told.
+func (c *Conn) overdue(err error) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.block.id == 0 || c.why != ReasonNone || !errors.Is(err, os.ErrDeadlineExceeded) {
+		return err
+	}
+	return excess(ReasonContinuations, "header block not complete within %v", c.eng.limits.Preface)
 }
 
 // section decodes a complete header section, whatever becomes of its stream,
@@ -134,7 +159,6 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	if end {
 		s.state |= statePeerEnd
 	}
-	c.guard.opened()
 	c.mu.Lock()
 	switch {
 	case id > c.drain.last():
@@ -148,6 +172,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	s.send = c.initial
 	c.insert(s)
 	c.mu.Unlock()
+	c.guard.opened()
 	c.acceptor.AcceptStream(s, h, end, &c.batch)
 	return nil
 }
@@ -156,8 +181,10 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 // limit on resets; too many streams at once are counted as replies only.
 func (c *Conn) refuse(id uint32, code http2.ErrCode, why Reason, violation bool) error {
 	c.eng.stats[c.side].rejected[why].Add(1)
-	c.guard.opened()
-	if violation {
+	if !violation {
+		c.guard.refused()
+	} else {
+		c.guard.opened()
 		if err := c.guard.violation(c); err != nil {
 			return err
 		}

@@ -11,7 +11,7 @@ import (
 func (c *Conn) readLoop() error {
 	for {
 		if err := c.tr.fill(&c.in); err != nil {
-			return err
+			return c.overdue(err)
 		}
 		c.now = time.Now()
 		c.heard()

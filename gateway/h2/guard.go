@@ -27,6 +27,10 @@ const prematureAge = time.Second
 // life without fault is no credit for a flood.
 const recentStreams = 1000
 
+// refused counts a stream that we turn away for being one too many: it makes its
+// client no more honest.
+func (g *guard) refused() { g.streams++ }
+
 // opened counts a stream that the peer opens.
 func (g *guard) opened() {
 	g.streams++
