@@ -33,6 +33,9 @@ var mayImport = map[string][]string{
 	},
 	"gateway": {"gateway/...", "store"},
 
+	// What attacks the gateway sees of it what a node does.
+	"gateway/hostile": {"gateway", "store"},
+
 	// admin sees the gateway only through interfaces of its own.
 	"admin": {"store"},
 
