@@ -161,9 +161,15 @@ func (c *Conn) sent(s *Stream, n int32, end bool) {
 	s.send -= n
 	c.send -= n
 	c.dataSent++
-	if s.source != nil && n > 0 {
-		c.credits = append(c.credits, credit{s.source, n, s.q.size == 0})
+	if s.source == nil || n == 0 {
+		return
 	}
+	if last := len(c.credits) - 1; last >= 0 && c.credits[last].to == s.source {
+		c.credits[last].n += n
+		c.credits[last].drained = s.q.size == 0
+		return
+	}
+	c.credits = append(c.credits, credit{s.source, n, s.q.size == 0})
 }
 
 func (c *Conn) wait(n int) {

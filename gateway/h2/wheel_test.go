@@ -66,7 +66,7 @@ func TestWheelFiresInTime(t *testing.T) {
 	for _, d := range []time.Duration{
 		0, 1, wheelTick - 1, wheelTick, wheelTick + 1, 3 * wheelTick / 2, 50 * time.Millisecond,
 		wheelSlots*wheelTick - 1, wheelSlots * wheelTick, wheelSlots*wheelTick + 1,
-		3*wheelSlots*wheelTick + 7*time.Millisecond, time.Hour + 1, 100 * time.Hour,
+		3*wheelSlots*wheelTick + 7*time.Millisecond, time.Hour + 1,
 	} {
 		t.Run(d.String(), func(t *testing.T) {
 			wheelInBubble(t, func(t *testing.T, w *Wheel) {
