@@ -37,6 +37,21 @@ func (c *Conn) probeIfIdle() {
 	c.out = appendPing(c.buffer(), false, probePing)
 }
 
+// NeverProbe keeps the connection to a backend from ever sending a PING of its own.
+func (c *Conn) NeverProbe() {
+	c.mu.Lock()
+	c.probe.never = true
+	c.mu.Unlock()
+}
+
+// ProbesUnwelcome reports whether no PING may be sent, above all because the
+// backend has complained. It holds for its other connections, too.
+func (c *Conn) ProbesUnwelcome() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probe.never
+}
+
 // heard notes that a backend lives: anything that it sends proves it.
 func (c *Conn) heard() {
 	if c.side == Downstream {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"math/rand/v2"
 	"net"
 	"sync"
@@ -68,6 +69,7 @@ type Endpoint struct {
 	perConn  int        // streams that the last connection could take
 	upSince  time.Time  // of the last connection
 	flaps    int        // times in a row that it did not live to be steady
+	unprobed bool       // the backend has complained of pings
 	left     time.Time  // when the table forgot the endpoint; zero while it has it
 	retired  bool
 	waiters  []Waiter
@@ -289,8 +291,11 @@ func (e *Endpoint) settle(err error) (done bool) {
 	}
 	woken := e.waiters[:n:n]
 	e.waiters = e.waiters[n:]
+	if err == nil && !live && e.dialling == 0 && e.left.IsZero() {
+		e.connect() // it was lost before we came to look
+	}
 	e.mu.Unlock()
-	e.SetUsable(err == nil || live)
+	e.SetUsable(live)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrDown, err)
 	}
@@ -340,16 +345,25 @@ func (e *Endpoint) serve(ctx context.Context, t *h2.Transport, set settings) err
 		return ErrRetired
 	}
 	e.conns = append(e.conns, c)
+	unprobed := e.unprobed
 	e.mu.Unlock()
+	if unprobed {
+		c.NeverProbe()
+	}
+	ended := make(chan error, 1)
 	e.pool.work.Go(func() {
 		err := c.Run(run)
+		ended <- err
 		e.lost(c, err)
 	})
 	select {
 	case <-m.ready:
 		return nil
-	case <-c.Done():
-		return fmt.Errorf("http/2 with %q: connection ended before SETTINGS", e.id.address)
+	case err := <-ended:
+		if err == nil {
+			err = io.EOF
+		}
+		return fmt.Errorf("http/2 with %q: connection ended before SETTINGS: %w", e.id.address, err)
 	case <-ctx.Done():
 		t.Close()
 		return fmt.Errorf("http/2 with %q: no SETTINGS within %v", e.id.address, set.timeout)
@@ -377,7 +391,12 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 
 // ConnDraining takes it out again. What is open on it goes on.
 func (m *monitor) ConnDraining(c *h2.Conn) {
-	m.e.forget(c)
+	e := m.e
+	unwelcome := c.ProbesUnwelcome()
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.unprobed = e.unprobed || unwelcome
+	e.drop(c)
 }
 
 func (e *Endpoint) setLive(list []*h2.Conn) { e.live.Store(&list) }
