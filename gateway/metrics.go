@@ -27,6 +27,13 @@ func (g *Gateway) register() {
 			emit(float64(c.Value()), c.Name)
 		}
 	})
+	m.CounterFunc("sluice_listener_certificate_errors_total", "Certificate files that were read and could not be used; the last good ones stayed.", nil, func() float64 { return float64(g.listener.CertificateErrors()) })
+	m.GaugeFunc("sluice_listener_certificate_expiry_timestamp_seconds", "When the certificate in use expires, in Unix time; 0 without TLS.", nil, func() float64 {
+		if at := g.listener.CertificateExpiry(); !at.IsZero() {
+			return float64(at.Unix())
+		}
+		return 0
+	})
 	g.registerEngine()
 	g.registerPool()
 }
