@@ -40,18 +40,7 @@ type Transport struct {
 	writeMu   sync.Mutex // serialises Write
 	closeOnce sync.Once
 	closeErr  error
-	closed    atomic.Bool
-	receiving atomic.Uint32 // who closes the descriptor: receivingNot and so on
 }
-
-// While receive is at work its caller's code runs within a call of the poller, and
-// [net.Conn.Close] waits for such calls to end. Whoever closes then only ends the
-// calls; the reader closes when it is out of them.
-const (
-	receivingNot = iota
-	receivingNow
-	receivingNoMore // closed by somebody else
-)
 
 // NewTransport returns the transport of a clear text connection. The unread
 // bytes were taken from nc already and are delivered first.
@@ -135,34 +124,16 @@ func (t *Transport) Write(p []byte) (int, error) {
 
 // Close closes the connection, and ends whatever waits in it. Further calls
 // return what the first one did. It sends what TLS has to say at the end when
-// the socket takes it at once. It never blocks, and may be called from the handle
-// of receive; the descriptor is then gone when receive returns.
+// the socket takes it at once, and never blocks for it.
 func (t *Transport) Close() error {
 	t.closeOnce.Do(func() {
 		if t.tls != nil && t.open.Load() {
 			t.tls.CloseWrite() // a truncated end is the peer's to notice
 			t.flush()
 		}
-		t.closed.Store(true)
-		if t.receiving.CompareAndSwap(receivingNow, receivingNoMore) {
-			t.closeErr = t.nc.SetDeadline(longAgo)
-			return
-		}
 		t.closeErr = t.nc.Close()
 	})
 	return t.closeErr
-}
-
-var longAgo = time.Unix(1, 0)
-
-// setDeadline calls set, one of the connection's. A deadline that Close has set
-// stays.
-func (t *Transport) setDeadline(set func(time.Time) error, at time.Time) error {
-	err := set(at)
-	if t.closed.Load() {
-		return set(longAgo)
-	}
-	return err
 }
 
 // closeWrite tells the peer that nothing more will come: close_notify in TLS,
@@ -197,18 +168,14 @@ func (t *Transport) LocalAddr() net.Addr { return t.nc.LocalAddr() }
 func (t *Transport) RemoteAddr() net.Addr { return t.nc.RemoteAddr() }
 
 // SetDeadline sets the read and the write deadline.
-func (t *Transport) SetDeadline(at time.Time) error { return t.setDeadline(t.nc.SetDeadline, at) }
+func (t *Transport) SetDeadline(at time.Time) error { return t.nc.SetDeadline(at) }
 
 // SetReadDeadline ends fill and Read at the given time; zero means never.
-func (t *Transport) SetReadDeadline(at time.Time) error {
-	return t.setDeadline(t.nc.SetReadDeadline, at)
-}
+func (t *Transport) SetReadDeadline(at time.Time) error { return t.nc.SetReadDeadline(at) }
 
 // SetWriteDeadline ends tryWrite, waitWrite and Write at the given time; zero
 // means never.
-func (t *Transport) SetWriteDeadline(at time.Time) error {
-	return t.setDeadline(t.nc.SetWriteDeadline, at)
-}
+func (t *Transport) SetWriteDeadline(at time.Time) error { return t.nc.SetWriteDeadline(at) }
 
 // errTransportWait is how a read of ours says that nothing has arrived yet. It
 // is temporary, because crypto/tls keeps a partial record, and stays usable,

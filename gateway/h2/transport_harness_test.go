@@ -20,7 +20,6 @@ import (
 	"net"
 	"runtime"
 	"strings"
-	"sync"
 	"syscall"
 	"testing"
 	"time"
@@ -176,51 +175,28 @@ func transportSend(t *Transport, total int) error {
 	return nil
 }
 
-// transportReader is a way to read from a transport until handle fails.
-type transportReader struct {
-	name string
-	read func(t *Transport, b *readBuffer, handle func() error) error
+// transportRead is a reader as the engine has one: it fills b, and has handle
+// look at it, until one of the two fails.
+func transportRead(t *Transport, b *readBuffer, handle func() error) error {
+	for {
+		if err := t.fill(b); err != nil {
+			return err
+		}
+		if err := handle(); err != nil {
+			return err
+		}
+	}
 }
 
-// transportReaders are the ways: fill, called again and again, and receive, by
-// itself and with a watch.
-var transportReaders = []transportReader{
-	{"fill", func(t *Transport, b *readBuffer, handle func() error) error {
-		for {
-			if err := t.fill(b); err != nil {
-				return err
-			}
-			if err := handle(); err != nil {
-				return err
-			}
-		}
-	}},
-	{"receive", func(t *Transport, b *readBuffer, handle func() error) error {
-		return t.receive(b, handle, nil)
-	}},
-	{"watched", func(t *Transport, b *readBuffer, handle func() error) error {
-		var watch transportWatch
-		ctx, cancel := context.WithCancel(context.Background())
-		var wg sync.WaitGroup
-		wg.Go(func() { watch.run(ctx) })
-		defer wg.Wait()
-		defer cancel()
-		for !watch.runs() {
-			runtime.Gosched()
-		}
-		return t.receive(b, handle, &watch)
-	}},
-}
-
-var errTransportDone = errors.New("done")
-
-// transportReceive reads what transportSend sends, calling between each time. It
-// consumes whole numbers only, so that remainders lie about.
-func transportReceive(t *Transport, by transportReader, total int, between func()) error {
+// transportReceive reads what transportSend sends, calling between after each
+// fill. It consumes whole numbers only, so that remainders lie about.
+func transportReceive(t *Transport, total int, between func()) error {
 	var b readBuffer
 	defer b.release()
-	next, got := uint64(0), 0
-	err := by.read(t, &b, func() error {
+	for next, got := uint64(0), 0; got < total; between() {
+		if err := t.fill(&b); err != nil {
+			return fmt.Errorf("receiving, %d of %d bytes: %w", got, total, err)
+		}
 		for len(b.bytes()) >= 8 {
 			if n := binary.BigEndian.Uint64(b.bytes()); n != next {
 				return fmt.Errorf("number %d arrived where %d was due", n, next)
@@ -229,14 +205,6 @@ func transportReceive(t *Transport, by transportReader, total int, between func(
 			got += 8
 			next++
 		}
-		between()
-		if got == total {
-			return errTransportDone
-		}
-		return nil
-	})
-	if err != errTransportDone {
-		return fmt.Errorf("receiving, %d of %d bytes: %w", got, total, err)
 	}
 	return nil
 }

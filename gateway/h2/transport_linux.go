@@ -2,7 +2,6 @@ package h2
 
 import (
 	"io"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -20,11 +19,9 @@ const transportUnsent = 128 << 10
 // call. It reports a change of state once, and forgets the report when the next
 // call begins; so each call makes its attempt before it waits.
 type transportPoll struct {
-	tcp     bool
-	read    func(fd uintptr) bool
-	receive func(fd uintptr) bool
-	write   func(fd uintptr) bool
-	drain   func(fd uintptr) bool
+	read  func(fd uintptr) bool
+	write func(fd uintptr) bool
+	drain func(fd uintptr) bool
 
 	// Of write, owned by the writer. In TLS guarded by the output's mutex.
 	p   []byte
@@ -49,11 +46,10 @@ func (t *Transport) preparePoll() {
 	}
 	t.raw = raw
 	t.poll.read = t.readAttempt
-	t.poll.receive = t.receiveAttempt
 	t.poll.write = t.writeAttempt
 	t.poll.drain = t.drainAttempt
 	// Sockets that are not of TCP refuse it, and work without.
-	t.poll.tcp = t.setSocketOption(unix.TCP_NOTSENT_LOWAT, transportUnsent) == nil
+	t.setSocketOption(unix.TCP_NOTSENT_LOWAT, transportUnsent)
 }
 
 // setUserTimeout ends the connection when bytes that were sent remain
@@ -91,93 +87,6 @@ func (t *Transport) fillPolled(b *readBuffer) error {
 	return err
 }
 
-// receivePolled is receive on a descriptor.
-func (t *Transport) receivePolled(b *readBuffer, handle func() error, w *transportWatch) error {
-	for t.tls == nil && len(t.in.unread) > 0 {
-		t.in.took(b.add(t.in.unread))
-		if err := handle(); err != nil {
-			return err
-		}
-	}
-	in := &t.in
-	in.into, in.handle, in.watch = b, handle, w
-	t.receiving.Store(receivingNow)
-	var err error
-	for err == nil {
-		// A short read of a socket of another kind does not mean that it is empty.
-		in.unsure = t.poll.tcp && w.runs()
-		if err = t.raw.Read(t.poll.receive); err == nil {
-			err = in.err
-		}
-	}
-	in.into, in.handle, in.watch, in.unsure, in.err = nil, nil, nil, false, nil
-	if !t.receiving.CompareAndSwap(receivingNow, receivingNot) {
-		t.nc.Close()
-		return net.ErrClosed
-	}
-	return err
-}
-
-// receiveAttempt reads what there is, has it handled, and returns false when it
-// is time to wait. It returns true to be called again, too: the poller then
-// looks whether the connection was closed meanwhile, or is late.
-func (t *Transport) receiveAttempt(fd uintptr) bool {
-	in := &t.in
-	in.fd = int(fd)
-	in.watched.awake()
-	p := in.into.space()
-	if len(p) == 0 {
-		in.err = errTransportFull
-		return true
-	}
-	n, err := t.readArrived(p)
-	in.into.end += n
-	if n > 0 {
-		if in.err = in.handle(); in.err != nil {
-			return true
-		}
-	}
-	switch {
-	case n == len(p):
-		return true
-	case err != nil && err != errTransportWait:
-		if n == 0 {
-			in.err = err
-		}
-		return true // with n > 0 it will come again
-	case err == errTransportWait && !in.dry: // the socket said so
-	case !in.unsure:
-		return true
-	case !in.watch.note(t):
-		return true
-	}
-	in.into.park()
-	return false
-}
-
-// readArrived reads once, or in TLS as long as there is something to open.
-func (t *Transport) readArrived(p []byte) (int, error) {
-	if t.tls != nil {
-		return t.readOpened(p)
-	}
-	n, err := readDescriptor(t.in.fd, p)
-	t.in.dry = err == nil && n < len(p)
-	return n, err
-}
-
-// lookAt wakes the reader of a socket whose stream has ended. Nothing more can
-// come of it; to shut down our end of that direction changes the socket's
-// state, and that the poller reports.
-func lookAt(fd uintptr) {
-	var p [1]byte
-	switch n, _, err := unix.Recvfrom(int(fd), p[:], unix.MSG_PEEK|unix.MSG_DONTWAIT); {
-	case err == unix.EAGAIN || err == unix.EINTR || n > 0:
-		// Open, or about to be read.
-	default:
-		unix.Shutdown(int(fd), unix.SHUT_RD)
-	}
-}
-
 // readPolled reads from TLS on a descriptor, for those who can block.
 func (t *Transport) readPolled(p []byte) (int, error) {
 	in := &t.in
@@ -202,7 +111,11 @@ func (t *Transport) readAttempt(fd uintptr) bool {
 	if in.into != nil {
 		p = in.into.space()
 	}
-	in.n, in.err = t.readArrived(p)
+	if t.tls != nil {
+		in.n, in.err = t.readOpened(p)
+	} else {
+		in.n, in.err = readDescriptor(in.fd, p)
+	}
 	if in.into != nil {
 		in.into.end += in.n
 		if in.n == 0 {
@@ -212,24 +125,22 @@ func (t *Transport) readAttempt(fd uintptr) bool {
 	return in.err != errTransportWait || in.n > 0
 }
 
-// readOpened opens what has arrived, record by record. In fill it stops where a
-// second look at a socket that was just emptied would be next; in receive that
-// look is not taken.
+// readOpened opens what has arrived, record by record, as long as it takes no
+// second look at a socket that was just emptied. Waiting after a short read
+// would be another matter: the end of the stream may have come along with it,
+// and is only told to who reads again.
 func (t *Transport) readOpened(p []byte) (n int, err error) {
 	in := &t.in
-	if err := t.settleReplies(); err != nil {
-		return 0, err
-	}
-	for in.dry = false; n < len(p) && err == nil; {
+	for in.dry = false; n < len(p); {
 		var m int
 		m, err = t.tls.Read(p[n:])
 		n += m
-		if !in.unsure && in.dry && len(in.sealed.buf) == 0 {
+		if replyErr := t.settleReplies(); replyErr != nil {
+			return n, replyErr
+		}
+		if err != nil || in.dry && len(in.sealed.buf) == 0 {
 			break
 		}
-	}
-	if replyErr := t.settleReplies(); n == 0 && replyErr != nil {
-		return 0, replyErr
 	}
 	return n, err
 }
@@ -238,9 +149,6 @@ func (t *Transport) readOpened(p []byte) (n int, err error) {
 func (t *Transport) readSealed(p []byte) (int, error) {
 	in := &t.in
 	if in.sealed.start == in.sealed.end {
-		if in.dry && in.unsure {
-			return 0, errTransportWait
-		}
 		space := in.sealed.space()
 		n, err := readDescriptor(in.fd, space)
 		if err != nil {

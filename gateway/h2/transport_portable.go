@@ -12,11 +12,6 @@ func (t *Transport) preparePoll() {}
 
 func (t *Transport) setUserTimeout(time.Duration) error { return nil }
 
-func (t *Transport) receivePolled(*readBuffer, func() error, *transportWatch) error {
-	panic("BUG: no descriptor")
-}
-func lookAt(uintptr) {}
-
 func (t *Transport) fillPolled(*readBuffer) error          { panic("BUG: no descriptor") }
 func (t *Transport) readPolled([]byte) (int, error)        { panic("BUG: no descriptor") }
 func (t *Transport) readSealed([]byte) (int, error)        { panic("BUG: no descriptor") }

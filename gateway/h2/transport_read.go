@@ -120,20 +120,15 @@ func (b *readBuffer) release() {
 type transportInput struct {
 	unread []byte     // taken from the connection before it was ours
 	sealed readBuffer // arrived in TLS, and not opened yet
-	dry    bool       // the last read of the descriptor took all that was there
+	dry    bool       // under TLS, the last read of the descriptor took all that was there
 	bytes  int64      // received from the socket under TLS, to judge replies by
 
-	// Arguments and results of the prepared calls.
-	fd     int // valid within the call
-	into   *readBuffer
-	p      []byte
-	n      int
-	err    error
-	handle func() error
-	unsure bool // receive is at work, and may wait without a second look at the socket
-
-	watch   *transportWatch
-	watched watchedTransport
+	// Arguments and results of the prepared call.
+	fd   int // valid within the call
+	into *readBuffer
+	p    []byte
+	n    int
+	err  error
 }
 
 // fill appends what has arrived to b, and waits until at least one byte has.
@@ -158,30 +153,6 @@ func (t *Transport) fill(b *readBuffer) error {
 	}
 	b.park()
 	return err
-}
-
-// receive fills b for as long as the connection lasts, and calls handle each time
-// that something has arrived; what handle leaves in b it finds there again. The
-// first error of either ends it. Only the connection's one reader calls it.
-//
-// With a watch that runs, it saves a system call for each time that the reader
-// goes to sleep. After a read that did not fill its buffer the socket is empty,
-// and fill would ask it all the same, because what comes between that read and
-// the next call of the poller is never reported. Within one call of the poller
-// everything is reported, but for the end of the stream when it has come together
-// with the bytes before it. That is left to the watch, which finds it within 10 ms.
-func (t *Transport) receive(b *readBuffer, handle func() error, w *transportWatch) error {
-	if t.raw != nil {
-		return t.receivePolled(b, handle, w)
-	}
-	for {
-		if err := t.fill(b); err != nil {
-			return err
-		}
-		if err := handle(); err != nil {
-			return err
-		}
-	}
 }
 
 // read is Read for its one caller at a time.

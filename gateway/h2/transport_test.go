@@ -19,26 +19,24 @@ import (
 
 func TestTransportCarriesBothWays(t *testing.T) {
 	for _, kind := range transportKinds {
-		for _, by := range transportReaders {
-			for _, narrow := range []bool{false, true} {
-				name, total := kind.name+" "+by.name, 8<<20
-				if narrow {
-					name, total = name+" narrow", 1<<20
-				}
-				t.Run(name, func(t *testing.T) {
-					client, server := transportEnds(t, kind.tls, kind.pipe, narrow)
-					errs := make(chan error, 4)
-					for _, end := range []*Transport{client, server} {
-						go func() { errs <- transportSend(end, total) }()
-						go func() { errs <- transportReceive(end, by, total, func() {}) }()
-					}
-					for range 4 {
-						if err := <-errs; err != nil {
-							t.Error(err)
-						}
-					}
-				})
+		for _, narrow := range []bool{false, true} {
+			name, total := kind.name, 8<<20
+			if narrow {
+				name, total = name+" narrow", 1<<20
 			}
+			t.Run(name, func(t *testing.T) {
+				client, server := transportEnds(t, kind.tls, kind.pipe, narrow)
+				errs := make(chan error, 4)
+				for _, end := range []*Transport{client, server} {
+					go func() { errs <- transportSend(end, total) }()
+					go func() { errs <- transportReceive(end, total, func() {}) }()
+				}
+				for range 4 {
+					if err := <-errs; err != nil {
+						t.Error(err)
+					}
+				}
+			})
 		}
 	}
 }
@@ -71,7 +69,7 @@ func TestTransportWriterIsWokenWheneverRoomIsMade(t *testing.T) {
 			sent := make(chan error, 1)
 			go func() { sent <- transportSend(client, total) }()
 			turn := 0
-			err := transportReceive(server, transportReaders[0], total, func() {
+			err := transportReceive(server, total, func() {
 				if turn++; turn%7 == 0 {
 					time.Sleep(time.Duration(turn%5) * 20 * time.Microsecond)
 				}
@@ -135,109 +133,58 @@ func TestTransportTryWriteNeverBlocks(t *testing.T) {
 
 func TestTransportCloseEndsWhatWaits(t *testing.T) {
 	for _, kind := range transportKinds {
-		for _, by := range transportReaders {
-			t.Run(kind.name+" "+by.name, func(t *testing.T) {
-				client, _ := transportEnds(t, kind.tls, kind.pipe, true)
-				ended := make(chan error, 2)
-				go func() {
-					var b readBuffer
-					ended <- by.read(client, &b, func() error { return nil })
-				}()
-				go func() { ended <- transportSend(client, 64<<20) }()
-				time.Sleep(time.Millisecond) // either order is to end well
-				var closed sync.WaitGroup
-				for range 2 {
-					closed.Go(func() { client.Close() })
+		t.Run(kind.name, func(t *testing.T) {
+			client, _ := transportEnds(t, kind.tls, kind.pipe, true)
+			ended := make(chan error, 2)
+			go func() {
+				var b readBuffer
+				ended <- transportRead(client, &b, func() error { return nil })
+			}()
+			go func() { ended <- transportSend(client, 64<<20) }()
+			time.Sleep(time.Millisecond) // either order is to end well
+			var closed sync.WaitGroup
+			for range 2 {
+				closed.Go(func() { client.Close() })
+			}
+			closed.Wait()
+			for range 2 {
+				if err := <-ended; err == nil {
+					t.Error("ended without an error")
 				}
-				closed.Wait()
-				for range 2 {
-					if err := <-ended; err == nil {
-						t.Error("ended without an error")
-					}
-				}
-			})
-		}
-	}
-}
-
-// A reader may close its own connection, and two may close each other's.
-func TestTransportIsClosedByWhoHandlesWhatArrived(t *testing.T) {
-	for _, kind := range transportKinds {
-		for _, by := range transportReaders {
-			t.Run(kind.name+" "+by.name, func(t *testing.T) {
-				var far, near [2]*Transport
-				for i := range near {
-					far[i], near[i] = transportEnds(t, kind.tls, kind.pipe, false)
-				}
-				var handling, readers sync.WaitGroup
-				handling.Add(len(near))
-				ended := make(chan bool)
-				for i := range near {
-					readers.Go(func() { transportWriteAll(far[i], []byte("close")) })
-					readers.Go(func() {
-						var b readBuffer
-						defer b.release()
-						err := by.read(near[i], &b, func() error {
-							handling.Done()
-							handling.Wait()
-							near[1-i].Close()
-							near[i].Close()
-							near[i].SetReadDeadline(time.Time{})
-							return nil
-						})
-						if err == nil {
-							t.Error("ended without an error")
-						}
-						if err := near[i].nc.SetDeadline(time.Time{}); err == nil {
-							t.Error("the connection is open when its reader has ended")
-						}
-					})
-				}
-				go func() {
-					readers.Wait()
-					close(ended)
-				}()
-				select {
-				case <-ended:
-				case <-time.After(5 * time.Second):
-					t.Fatal("they wait for each other")
-				}
-			})
-		}
+			}
+		})
 	}
 }
 
 // A reader that always finds something to read ends all the same.
 func TestTransportCloseEndsAReaderThatNeverWaits(t *testing.T) {
 	for _, kind := range transportKinds[:2] {
-		for _, by := range transportReaders {
-			t.Run(kind.name+" "+by.name, func(t *testing.T) {
-				client, server := transportEnds(t, kind.tls, false, false)
-				go transportSend(client, 1<<40)
-				defer client.Close()
-				ended := make(chan error, 1)
-				var reads atomic.Int64
-				go func() {
-					var b readBuffer
-					defer b.release()
-					ended <- by.read(server, &b, func() error {
-						b.consume(len(b.bytes()))
-						reads.Add(1)
-						return nil
-					})
-				}()
-				transportAwait(t, "reading", func() bool { return reads.Load() > 100 })
-				server.Close()
-				select {
-				case err := <-ended:
-					if !errors.Is(err, net.ErrClosed) {
-						t.Errorf("ended by %v; want %v", err, net.ErrClosed)
-					}
-				case <-time.After(5 * time.Second):
-					t.Error("the reader goes on")
+		t.Run(kind.name, func(t *testing.T) {
+			client, server := transportEnds(t, kind.tls, false, false)
+			go transportSend(client, 1<<40)
+			defer client.Close()
+			ended := make(chan error, 1)
+			var reads atomic.Int64
+			go func() {
+				var b readBuffer
+				defer b.release()
+				ended <- transportRead(server, &b, func() error {
+					b.consume(len(b.bytes()))
+					reads.Add(1)
+					return nil
+				})
+			}()
+			transportAwait(t, "reading", func() bool { return reads.Load() > 100 })
+			server.Close()
+			select {
+			case err := <-ended:
+				if !errors.Is(err, net.ErrClosed) {
+					t.Errorf("ended by %v; want %v", err, net.ErrClosed)
 				}
-			})
-		}
+			case <-time.After(5 * time.Second):
+				t.Error("the reader goes on")
+			}
+		})
 	}
 }
 
@@ -255,18 +202,16 @@ func TestTransportHoldsNoReadBufferWhileItWaits(t *testing.T) {
 		{"a whole frame but for its last byte", 16<<10 + 8, readRestLarge},
 	}
 	for _, kind := range transportKinds[:2] {
-		for _, by := range transportReaders {
-			for _, test := range tests {
-				t.Run(kind.name+" "+by.name+" "+test.name, func(t *testing.T) {
-					client, server := transportEnds(t, kind.tls, false, false)
-					testHoldsNoReadBuffer(t, client, server, by, test.rest, test.want)
-				})
-			}
+		for _, test := range tests {
+			t.Run(kind.name+" "+test.name, func(t *testing.T) {
+				client, server := transportEnds(t, kind.tls, false, false)
+				testHoldsNoReadBuffer(t, client, server, test.rest, test.want)
+			})
 		}
 	}
 }
 
-func testHoldsNoReadBuffer(t *testing.T, client, server *Transport, by transportReader, rest, want int) {
+func testHoldsNoReadBuffer(t *testing.T, client, server *Transport, rest, want int) {
 	before := readBuffersHeld.Load()
 	var b readBuffer
 	defer b.release()
@@ -276,7 +221,7 @@ func testHoldsNoReadBuffer(t *testing.T, client, server *Transport, by transport
 	}
 	arrived, ended := make(chan bool, 1), make(chan error, 1)
 	go func() {
-		ended <- by.read(server, &b, func() error {
+		ended <- transportRead(server, &b, func() error {
 			if len(b.bytes()) == len(sent) {
 				b.consume(1)
 				arrived <- true
@@ -394,25 +339,23 @@ func TestTransportSeesTheEnd(t *testing.T) {
 		}, syscall.ECONNRESET},
 	}
 	for _, kind := range transportKinds[:2] {
-		for _, by := range transportReaders {
-			for _, test := range tests {
-				for _, together := range []bool{true, false} {
-					name := kind.name + " " + by.name + " " + test.name
-					if together {
-						name += " with data"
-					}
-					t.Run(name, func(t *testing.T) {
-						client, server := transportEnds(t, kind.tls, false, false)
-						finish := func() { test.finish(t, client) }
-						testSeesTheEnd(t, client, server, by, finish, together, test.want)
-					})
+		for _, test := range tests {
+			for _, together := range []bool{true, false} {
+				name := kind.name + " " + test.name
+				if together {
+					name += " with data"
 				}
+				t.Run(name, func(t *testing.T) {
+					client, server := transportEnds(t, kind.tls, false, false)
+					finish := func() { test.finish(t, client) }
+					testSeesTheEnd(t, client, server, finish, together, test.want)
+				})
 			}
 		}
 	}
 }
 
-func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader, finish func(), together bool, want error) {
+func testSeesTheEnd(t *testing.T, client, server *Transport, finish func(), together bool, want error) {
 	const words = "last words"
 	if err := transportWriteAll(client, []byte(words)); err != nil {
 		t.Fatal(err)
@@ -425,7 +368,7 @@ func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader,
 	defer b.release()
 	arrived, ended := make(chan bool, 1), make(chan error, 1)
 	go func() {
-		ended <- by.read(server, &b, func() error {
+		ended <- transportRead(server, &b, func() error {
 			if string(b.bytes()) == words {
 				arrived <- true
 			}
@@ -438,8 +381,7 @@ func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader,
 	}
 	select {
 	case err := <-ended:
-		// The watch, where it was it that found the end, has taken the reset's reason.
-		if !errors.Is(err, want) && !(errors.Is(err, io.EOF) && by.name == "watched") {
+		if !errors.Is(err, want) {
 			t.Errorf("the end is %v; want %v", err, want)
 		}
 		if string(b.bytes()) != words && want == io.EOF {
@@ -447,82 +389,6 @@ func testSeesTheEnd(t *testing.T, client, server *Transport, by transportReader,
 		}
 	case <-time.After(5 * time.Second):
 		t.Fatal("the end was not seen")
-	}
-}
-
-// A reader that waits is not disturbed by those who look after it, and waits
-// well without them when they have gone.
-func TestTransportWatchFindsNothingWhereNothingIs(t *testing.T) {
-	for _, kind := range transportKinds[:2] {
-		t.Run(kind.name, func(t *testing.T) {
-			client, server := transportEnds(t, kind.tls, false, false)
-			var watch transportWatch
-			ctx, cancel := context.WithCancel(t.Context())
-			defer cancel()
-			over := make(chan bool)
-			go func() {
-				watch.run(ctx)
-				close(over)
-			}()
-			transportAwait(t, "running", watch.runs)
-			var b readBuffer
-			arrived, ended := make(chan string), make(chan error, 1)
-			go func() {
-				ended <- server.receive(&b, func() error {
-					arrived <- string(b.bytes())
-					b.consume(len(b.bytes()))
-					return nil
-				}, &watch)
-			}()
-			say := func(words string) {
-				t.Helper()
-				if err := transportWriteAll(client, []byte(words)); err != nil {
-					t.Fatal(err)
-				}
-				if got := <-arrived; got != words {
-					t.Fatalf("%q arrived; want %q", got, words)
-				}
-			}
-			for _, words := range []string{"one", "two", "three"} {
-				say(words)
-				transportAwait(t, "looking", func() bool { return !server.in.watched.noted.Load() })
-			}
-			say("four")
-			cancel()
-			<-over
-			say("five")
-			client.Close()
-			if err := <-ended; !errors.Is(err, io.EOF) {
-				t.Errorf("the end is %v; want %v", err, io.EOF)
-			}
-		})
-	}
-}
-
-// One who relied on the watch when that ended is not forgotten.
-func TestTransportWatchLooksOnceMoreWhenItEnds(t *testing.T) {
-	client, server := transportEnds(t, false, false, false)
-	var watch transportWatch
-	watch.begin() // nobody passes
-	transportWriteAll(client, []byte("last words"))
-	client.Close()
-	time.Sleep(time.Millisecond) // the poller has been told of both, and will not be again
-	arrived, ended := make(chan bool, 1), make(chan error, 1)
-	go func() {
-		var b readBuffer
-		defer b.release()
-		ended <- server.receive(&b, func() error { arrived <- true; return nil }, &watch)
-	}()
-	<-arrived
-	transportAwait(t, "relying on it", server.in.watched.noted.Load)
-	watch.end()
-	select {
-	case err := <-ended:
-		if !errors.Is(err, io.EOF) {
-			t.Errorf("the end is %v; want %v", err, io.EOF)
-		}
-	case <-time.After(5 * time.Second):
-		t.Error("the end was not seen")
 	}
 }
 
@@ -546,7 +412,7 @@ func TestTransportCloseWriteComesLast(t *testing.T) {
 				sent <- err
 			}()
 			go func() {
-				if err := transportReceive(server, transportReaders[0], total, func() {}); err != nil {
+				if err := transportReceive(server, total, func() {}); err != nil {
 					received <- err
 					return
 				}
