@@ -66,6 +66,7 @@ type peer struct {
 
 	in     bytes.Buffer // what we have read and not parsed
 	frames *http2.Framer
+	fields []hpack.HeaderField // of the header section that was read last
 	out    *http2.Framer
 	block  bytes.Buffer
 	enc    *hpack.Encoder
@@ -199,6 +200,9 @@ func (p *peer) next() debugFrame {
 	f, err := p.frames.ReadFrame()
 	if err != nil {
 		p.t.Fatalf("x/net's Framer refuses what was sent: %v, %v", err, p.frames.ErrorDetail())
+	}
+	if h, ok := f.(*http2.MetaHeadersFrame); ok {
+		p.fields = h.Fields
 	}
 	return debugOf(f)
 }

@@ -67,7 +67,8 @@ func (m *Seam) Serve(s *Stream, h *Head, end bool, peer Peer, b *Batch) {
 		x.req.ContentLength = -1
 	}
 	if strings.EqualFold(x.req.Header.Get("Expect"), "100-continue") {
-		x.body.onRead = func() { x.WriteHeader(http.StatusContinue) }
+		x.req.Header.Del("Expect") // it is ours to fulfil
+		x.body.onRead = x.sendContinue
 	}
 	m.work.Go(func() { m.run(x) })
 }
@@ -87,13 +88,29 @@ func request(h *Head, peer Peer) *http.Request {
 		Proto: "HTTP/2.0", ProtoMajor: 2,
 		Header: header, RemoteAddr: peer.RemoteAddr, TLS: peer.TLS,
 	}
-	if names := header["Trailer"]; len(names) > 0 {
-		r.Trailer = make(http.Header)
-		for _, n := range strings.Split(strings.Join(names, ","), ",") {
-			r.Trailer[http.CanonicalHeaderKey(strings.TrimSpace(n))] = nil
+	if names := trailerNames(header); len(names) > 0 {
+		header.Del("Trailer")
+		r.Trailer = make(http.Header, len(names))
+		for _, n := range names {
+			r.Trailer[n] = nil
 		}
 	}
 	return r
+}
+
+// trailerNames returns the names that a message announces as its trailers, without
+// those that RFC 9110 section 6.5.1 forbids there.
+func trailerNames(h http.Header) (names []string) {
+	for _, line := range h["Trailer"] {
+		for _, n := range strings.Split(line, ",") {
+			switch n = http.CanonicalHeaderKey(strings.TrimSpace(n)); n {
+			case "", "Transfer-Encoding", "Content-Length", "Trailer":
+			default:
+				names = append(names, n)
+			}
+		}
+	}
+	return names
 }
 
 func (m *Seam) run(x *exchange) {
@@ -106,9 +123,7 @@ func (m *Seam) run(x *exchange) {
 		if v != http.ErrAbortHandler && m.log != nil {
 			m.log.Error("handler panicked", "method", x.req.Method, "path", x.req.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 		}
-		var b Batch
-		x.s.Reset(http2.ErrCodeInternal, &b)
-		b.Flush()
+		x.breakOff()
 	}()
 	m.handler.ServeHTTP(x, x.req)
 	x.finish()
@@ -125,12 +140,15 @@ type exchange struct {
 	out    sender
 
 	// Owned by the handler's goroutine.
-	header  http.Header
-	status  int // 0 until the final header is decided
-	sent    bool
-	trailer []string // names announced by the Trailer header
-	buf     *bufio.Writer
-	written int64
+	header   http.Header
+	status   int         // 0 until the final header is decided
+	final    http.Header // a copy of header from that moment
+	declared int64       // content-length in it, -1 when there is none
+	trailer  []string    // names that it announces
+	sent     bool        // the final header is with the stream
+	ended    bool        // and was all of the response
+	buf      *bufio.Writer
+	written  int64
 }
 
 var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10) }}
@@ -191,6 +209,25 @@ func (x *exchange) WriteHeader(status int) {
 		return
 	}
 	x.status = status
+	x.final = x.header.Clone()
+	x.declared = -1
+	if n, err := strconv.ParseUint(x.final.Get("Content-Length"), 10, 63); err == nil {
+		x.declared = int64(n)
+	} else {
+		x.final.Del("Content-Length")
+	}
+	x.trailer = trailerNames(x.final)
+	for _, n := range x.trailer {
+		x.final.Del(n)
+	}
+}
+
+// sendContinue asks the client for the body. It is called by whoever reads, beside
+// the handler; the stream sees to it that nothing comes after the final header.
+func (x *exchange) sendContinue() {
+	var b Batch
+	x.s.SendHeader([]Field{IndexedField(":status", "100")}, false, &b)
+	b.Flush()
 }
 
 func (x *exchange) Write(p []byte) (int, error) {
@@ -200,8 +237,11 @@ func (x *exchange) Write(p []byte) (int, error) {
 	if !bodyAllowed(x.status) {
 		return 0, http.ErrBodyNotAllowed
 	}
-	if n, err := strconv.ParseInt(x.header.Get("Content-Length"), 10, 64); err == nil && x.written+int64(len(p)) > n && !x.head {
+	if x.declared >= 0 && x.written+int64(len(p)) > x.declared && !x.head {
 		return 0, http.ErrContentLength
+	}
+	if x.written == 0 {
+		x.guessType(p)
 	}
 	x.written += int64(len(p))
 	if x.head {
@@ -218,7 +258,7 @@ func (x *exchange) Write(p []byte) (int, error) {
 type chunkWriter struct{ x *exchange }
 
 func (w chunkWriter) Write(p []byte) (int, error) {
-	w.x.sendHeader(false, p)
+	w.x.sendHeader(false)
 	return w.x.out.send(p)
 }
 
@@ -230,7 +270,7 @@ func (x *exchange) FlushError() error {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
-	x.sendHeader(false, nil)
+	x.sendHeader(false)
 	if x.buf != nil {
 		return x.buf.Flush()
 	}
@@ -248,58 +288,62 @@ func (x *exchange) SetReadDeadline(at time.Time) error { x.body.setDeadline(at);
 // SetWriteDeadline ends writes of the response body.
 func (x *exchange) SetWriteDeadline(at time.Time) error { x.out.setDeadline(at); return nil }
 
-// sendHeader sends the final header once. first is the beginning of the body, from
-// which a missing content type is guessed.
-func (x *exchange) sendHeader(end bool, first []byte) {
+// guessType writes a content type that the handler left out. first is the beginning
+// of the body.
+func (x *exchange) guessType(first []byte) {
+	if _, has := x.final["Content-Type"]; !has && !x.sent && len(first) > 0 {
+		x.final.Set("Content-Type", http.DetectContentType(first))
+	}
+}
+
+// sendHeader sends the final header once. It is the end of a response that has
+// neither content nor trailers.
+func (x *exchange) sendHeader(end bool) {
 	if x.sent {
 		return
 	}
 	x.sent = true
-	for _, names := range x.header["Trailer"] {
-		for _, n := range strings.Split(names, ",") {
-			x.trailer = append(x.trailer, http.CanonicalHeaderKey(strings.TrimSpace(n)))
-		}
+	if _, has := x.final["Date"]; !has {
+		x.final.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	}
-	h := x.header.Clone()
-	for _, n := range x.trailer {
-		h.Del(n)
-	}
-	if _, has := h["Content-Type"]; !has && len(first) > 0 {
-		h.Set("Content-Type", http.DetectContentType(first))
-	}
-	if _, has := h["Date"]; !has {
-		h.Set("Date", time.Now().UTC().Format(http.TimeFormat))
-	}
+	x.ended = end || (x.head || !bodyAllowed(x.status)) && len(x.trailer) == 0
 	var b Batch
-	x.s.SendHeader(responseFields(x.status, h), end, &b)
+	x.s.SendHeader(responseFields(x.status, x.final), x.ended, &b)
 	b.Flush()
 }
 
 // finish ends the response after the handler has returned.
 func (x *exchange) finish() {
 	if x.status == 0 {
-		x.status = http.StatusOK
+		x.WriteHeader(http.StatusOK)
 	}
-	if !x.sent && (x.buf == nil || x.buf.Buffered() == int(x.written)) {
+	if !x.sent && x.declared < 0 && (x.buf == nil || x.buf.Buffered() == int(x.written)) {
 		// The whole response is at hand, so its length is known.
-		if x.header.Get("Content-Length") == "" && bodyAllowed(x.status) && (!x.head || x.written > 0) {
-			x.header.Set("Content-Length", strconv.FormatInt(x.written, 10))
+		if bodyAllowed(x.status) && (!x.head || x.written > 0) {
+			x.final.Set("Content-Length", strconv.FormatInt(x.written, 10))
 		}
 	}
-	if x.buf != nil && x.buf.Flush() != nil {
+	if x.buf != nil && x.buf.Flush() != nil || x.written < x.declared && !x.head && bodyAllowed(x.status) {
+		x.breakOff()
 		return
 	}
 	trailers := x.trailers()
+	x.sendHeader(len(trailers) == 0 && x.buf == nil)
 	var b Batch
 	switch {
-	case !x.sent && len(trailers) == 0:
-		x.sendHeader(true, nil)
+	case x.ended:
 	case len(trailers) > 0:
-		x.sendHeader(false, nil)
 		x.s.SendHeader(trailers, true, &b)
 	default:
 		x.s.SendData(nil, true, &b)
 	}
+	b.Flush()
+}
+
+// breakOff ends a response that must not look complete.
+func (x *exchange) breakOff() {
+	var b Batch
+	x.s.Reset(http2.ErrCodeInternal, &b)
 	b.Flush()
 }
 

@@ -47,7 +47,7 @@ const (
 	stateEnded                            // we have sent END_STREAM
 	stateTold                             // the sink has heard of the end
 	stateReady                            // in the ring
-	stateReplied                          // we have sent a response header
+	stateReplied                          // we have sent the final response header
 )
 
 // Creditor is told when bytes that it has sent on have been taken by the far
@@ -158,7 +158,8 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 const retireID = 1 << 30
 
 // SendHeader sends a response header section, or trailers when end is true, which
-// go behind DATA that waits. The fields are copied where they must wait.
+// go behind DATA that waits. An informational one that comes after the final one is
+// dropped. The fields are copied where they must wait.
 func (s *Stream) SendHeader(f []Field, end bool, b *Batch) {
 	c := s.c
 	c.mu.Lock()
@@ -173,7 +174,11 @@ func (s *Stream) SendHeader(f []Field, end bool, b *Batch) {
 		}
 		return
 	}
-	s.state |= stateReplied
+	if interim := len(f) > 0 && f[0].kind == kindStatus && f[0].Value[0] == '1'; !interim {
+		s.state |= stateReplied
+	} else if s.state&stateReplied != 0 {
+		return
+	}
 	c.encode(s.id, f, end)
 	if end {
 		c.ended(s)
