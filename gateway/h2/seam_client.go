@@ -4,8 +4,12 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
+	"slices"
+	"strconv"
 	"strings"
+	"sync"
 
 	"golang.org/x/net/http2"
 )
@@ -18,8 +22,8 @@ type RoundTripper struct {
 	Open func(ctx context.Context, s *Stream, o *Opening, b *Batch) (release func(), err error)
 }
 
-// RoundTrip implements http.RoundTripper. The response's body must be read to the
-// end or closed.
+// RoundTrip implements http.RoundTripper. The response's body must be closed. The
+// request's body is closed in any case, if need be after RoundTrip has returned.
 func (rt *RoundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	t := &trip{req: req, answer: make(chan struct{})}
 	t.in.init(&t.stream)
@@ -40,17 +44,11 @@ func (rt *RoundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 	b.Flush()
 	t.release = release
 	if hasBody {
-		t.sending = make(chan struct{})
+		t.sent = make(chan struct{})
 		go t.send()
 	}
-	stop := context.AfterFunc(req.Context(), func() { t.abandon(context.Cause(req.Context())) })
-	t.stop = stop
-	select {
-	case <-t.answer:
-	case <-req.Context().Done():
-		t.finish()
-		return nil, context.Cause(req.Context())
-	}
+	t.stop = context.AfterFunc(req.Context(), func() { t.abandon(context.Cause(req.Context())) })
+	<-t.answer
 	if t.err != nil {
 		t.finish()
 		return nil, t.err
@@ -60,62 +58,79 @@ func (rt *RoundTripper) RoundTrip(req *http.Request) (*http.Response, error) {
 
 // trip is one round trip: sink of its stream, and the response's body.
 type trip struct {
-	stream  Stream
+	// Fixed before the stream is.
 	req     *http.Request
-	in      body
-	out     sender
 	answer  chan struct{} // closed when res or err is set
-	sending chan struct{} // closed when the request body is with the stream
+	sent    chan struct{} // closed when nobody reads the request's body; nil without one
 	stop    func() bool
 	release func()
-	done    bool
 
-	res *http.Response // set by the reader before answer is closed
+	stream Stream
+	in     body
+	out    sender
+	final  bool // the final response header has come; owned by the reader
+
+	closeBody, finished sync.Once
+
+	mu  sync.Mutex // guards the fields below until answer is closed
+	res *http.Response
 	err error
+}
+
+// settle answers the one who waits in RoundTrip. It reports whether nobody had.
+func (t *trip) settle(res *http.Response, err error) bool {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.res != nil || t.err != nil {
+		return false
+	}
+	t.res, t.err = res, err
+	close(t.answer)
+	return true
 }
 
 // Header implements Sink.
 func (t *trip) Header(_ *Stream, h *Head, end bool, b *Batch) {
 	switch {
-	case t.res != nil: // trailers
-		trailer := headerOf(h.Fields)
-		t.in.mu.Lock()
-		t.in.trailer = func() {
-			for k, v := range trailer {
-				t.res.Trailer[k] = v
-			}
-		}
-		t.in.mu.Unlock()
-		t.in.put(nil, true, b)
+	case t.final:
+		t.trailers(h, b)
 		return
 	case h.Status < 200:
 		return
 	}
-	t.res = &http.Response{
+	t.final = true
+	res := &http.Response{
 		Status: fmt.Sprintf("%d %s", h.Status, http.StatusText(h.Status)), StatusCode: h.Status,
 		Proto: "HTTP/2.0", ProtoMajor: 2, Header: headerOf(h.Fields), Trailer: make(http.Header),
 		ContentLength: h.ContentLength, Request: t.req, Body: t,
 	}
+	for _, n := range trailerNames(res.Header) {
+		res.Trailer[n] = nil
+	}
+	res.Header.Del("Trailer")
 	if end {
+		if h.ContentLength < 0 && t.req.Method != http.MethodHead {
+			res.ContentLength = 0
+		}
 		t.in.put(nil, true, b)
 	}
-	close(t.answer)
+	t.settle(res, nil)
+}
+
+// trailers leaves them for the read that meets the end.
+func (t *trip) trailers(h *Head, b *Batch) {
+	trailer := headerOf(h.Fields)
+	t.in.mu.Lock()
+	t.in.trailer = func() { maps.Copy(t.res.Trailer, trailer) }
+	t.in.mu.Unlock()
+	t.in.put(nil, true, b)
 }
 
 // Data implements Sink.
 func (t *trip) Data(_ *Stream, p []byte, end bool, b *Batch) { t.in.put(p, end, b) }
 
 // Ended implements Sink.
-func (t *trip) Ended(_ *Stream, e Ending, _ *Batch) {
-	err := &StreamError{e}
-	t.out.fail(err)
-	if t.res == nil {
-		t.err = err
-		close(t.answer)
-		return
-	}
-	t.in.fail(err)
-}
+func (t *trip) Ended(_ *Stream, e Ending, _ *Batch) { t.fail(&StreamError{e}) }
 
 // StreamError is the end of a stream before its time, as an error.
 type StreamError struct{ Ending }
@@ -134,36 +149,45 @@ func (t *trip) Close() error {
 	return nil
 }
 
+// fail ends whatever waits for the stream.
+func (t *trip) fail(err error) {
+	t.settle(nil, err)
+	t.in.fail(err)
+	t.out.fail(err)
+}
+
+// abandon gives the stream up.
 func (t *trip) abandon(cause error) {
 	var b Batch
 	t.stream.Reset(http2.ErrCodeCancel, &b)
 	b.Flush()
-	t.in.fail(cause)
-	t.out.fail(cause)
+	t.fail(cause)
 }
 
-// finish leaves nothing of the trip behind.
+// finish leaves nothing of the trip behind but, perhaps, a request body that is slow
+// to close: those of HTTP/1 wait for their reads, and those for their client.
 func (t *trip) finish() {
-	if t.done {
-		return
-	}
-	t.done = true
-	t.stop()
-	t.abandon(errBodyClosed)
-	if t.req.Body != nil {
-		t.req.Body.Close()
-	}
-	if t.sending != nil {
-		<-t.sending
-	}
-	t.release()
+	t.finished.Do(func() {
+		t.stop()
+		t.abandon(errBodyClosed)
+		if t.sent != nil {
+			select {
+			case <-t.sent:
+			default:
+				go t.dropBody()
+			}
+		}
+		t.release()
+	})
 }
+
+func (t *trip) dropBody() { t.closeBody.Do(func() { t.req.Body.Close() }) }
 
 // send copies the request's body and trailers to the stream.
 func (t *trip) send() {
-	defer close(t.sending)
+	defer close(t.sent)
+	defer t.dropBody()
 	buf := make([]byte, minMaxFrameSize)
-	var b Batch
 	for {
 		n, err := t.req.Body.Read(buf)
 		if _, werr := t.out.send(buf[:n]); werr != nil {
@@ -173,8 +197,7 @@ func (t *trip) send() {
 			break
 		}
 		if err != nil {
-			t.stream.Reset(http2.ErrCodeCancel, &b)
-			b.Flush()
+			t.abandon(fmt.Errorf("reading the request's body: %w", err))
 			return
 		}
 	}
@@ -184,6 +207,7 @@ func (t *trip) send() {
 			trailers = appendHeader(trailers, k, v)
 		}
 	}
+	var b Batch
 	if len(trailers) > 0 {
 		t.stream.SendHeader(trailers, true, &b)
 	} else {
@@ -213,15 +237,33 @@ func requestFields(r *http.Request) []Field {
 		IndexedField(":authority", host),
 		IndexedField(":path", r.URL.RequestURI()))
 	for k, vs := range r.Header {
-		if name := strings.ToLower(k); name == "host" || name == "grpc-timeout" {
-			continue
+		switch http.CanonicalHeaderKey(k) {
+		case "Host", "Grpc-Timeout", "Content-Length", "Trailer":
+			continue // written from elsewhere
 		}
 		for _, v := range vs {
 			fields = appendHeader(fields, k, v)
 		}
 	}
-	if r.ContentLength > 0 && r.Header.Get("Content-Length") == "" {
-		fields = appendHeader(fields, "content-length", fmt.Sprint(r.ContentLength))
+	if n := contentLength(r); n >= 0 {
+		fields = appendHeader(fields, "content-length", strconv.FormatInt(n, 10))
+	}
+	if len(r.Trailer) > 0 {
+		fields = appendHeader(fields, "trailer", strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", "))
 	}
 	return fields
+}
+
+// contentLength is what a request declares of its body, -1 when it does not. Methods
+// that have one declare that it is empty.
+func contentLength(r *http.Request) int64 {
+	switch {
+	case r.ContentLength > 0:
+		return r.ContentLength
+	case r.Body != nil && r.Body != http.NoBody:
+		return -1
+	case r.Method == http.MethodPost || r.Method == http.MethodPut || r.Method == http.MethodPatch:
+		return 0
+	}
+	return -1
 }
