@@ -3,7 +3,6 @@ package gateway
 import (
 	"crypto/tls"
 	"fmt"
-	"io"
 	"net/http"
 	"strings"
 	"time"
@@ -31,7 +30,11 @@ func (g *Gateway) newHTTP1() *http.Server {
 
 // refuse answers in the caller's own protocol that only native gRPC is served.
 func refuse(w http.ResponseWriter, r *http.Request) {
-	io.CopyN(io.Discard, r.Body, 64<<10)
+	if r.ProtoMajor == 1 && r.ContentLength != 0 {
+		// net/http would wait for the body before it lets the answer go.
+		w.Header().Set("Connection", "close")
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+	}
 	const why = "sluice: this port serves gRPC over HTTP/2"
 	ct := r.Header.Get("Content-Type")
 	switch {

@@ -18,6 +18,7 @@ type session struct {
 	g      *Gateway
 	hops   int        // proxies of ours in front, whose forwarding fields are kept
 	origin []h2.Field // what every RPC of the connection gets added
+	proto  h2.Field   // likewise, unless a proxy in front has said
 	peer   h2.Peer
 }
 
@@ -107,10 +108,7 @@ func (se *session) forward(dst []h2.Field, h *h2.Head) []h2.Field {
 	for i := range h.Fields {
 		f := &h.Fields[i]
 		switch {
-		case f.Hop(), f.Forwarding() && se.hops == 0:
-			continue
-		case f.Name == "x-forwarded-for":
-			dst = append(dst, h2.LiteralField(f.Name, lastHops(f.Value, se.hops)))
+		case f.Hop(), f.Forwarding() && !se.believes(f):
 			continue
 		case f.Name == ":authority":
 			authority = true
@@ -124,16 +122,39 @@ func (se *session) forward(dst []h2.Field, h *h2.Head) []h2.Field {
 		dst = append(dst, *f)
 	}
 	dst = append(dst, fieldTE)
+	if se.hops > 0 {
+		if list := lastHops(h, se.hops); list != "" {
+			dst = append(dst, h2.LiteralField("x-forwarded-for", list))
+		}
+	}
 	dst = append(dst, se.origin...)
+	if se.hops == 0 || !has(h, "x-forwarded-proto") {
+		dst = append(dst, se.proto)
+	}
 	if h.Authority != "" && !(se.hops > 0 && has(h, "x-forwarded-host")) {
 		dst = append(dst, h2.LiteralField("x-forwarded-host", h.Authority))
 	}
 	return dst
 }
 
-// lastHops keeps the last n entries of a list: what stands before them was written
-// by whoever called the first proxy that we trust.
-func lastHops(list string, n int) string {
+// believes tells whether a field of a proxy's in front goes on as it is.
+// x-forwarded-for does not: only its end is the proxies'. Underscores are none of
+// theirs; some servers read them as dashes.
+func (se *session) believes(f *h2.Field) bool {
+	return se.hops > 0 && f.Name != "x-forwarded-for" && !strings.Contains(f.Name, "_")
+}
+
+// lastHops returns the last n entries of x-forwarded-for, in however many fields it
+// came: what stands before them was written by whoever called the first proxy that
+// we trust.
+func lastHops(h *h2.Head, n int) string {
+	var fields []string
+	for i := range h.Fields {
+		if f := &h.Fields[i]; f.Name == "x-forwarded-for" {
+			fields = append(fields, f.Value)
+		}
+	}
+	list := strings.Join(fields, ", ")
 	for i := len(list) - 1; i >= 0; i-- {
 		if list[i] == ',' {
 			if n--; n == 0 {
@@ -167,12 +188,9 @@ func (g *Gateway) newSession(remote netip.AddrPort, state *tls.ConnectionState) 
 	if addr.IsValid() {
 		se.origin = append(se.origin, h2.LiteralField("x-forwarded-for", addr.String()))
 	}
-	switch {
-	case se.hops > 0: // the first proxy knows the scheme
-	case state != nil:
-		se.origin = append(se.origin, fieldProtoTLS)
-	default:
-		se.origin = append(se.origin, fieldProtoHTTP)
+	se.proto = fieldProtoHTTP
+	if state != nil {
+		se.proto = fieldProtoTLS
 	}
 	return se
 }
