@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"crypto/tls"
 	"fmt"
 	"net/http"
 	"strings"
@@ -9,24 +8,6 @@ import (
 
 	"sluice/gateway/wire"
 )
-
-// newHTTP1 serves what is not HTTP/2 by the same handler. HTTP/2 in net/http stays
-// off: the engine is the only one that speaks it.
-func (g *Gateway) newHTTP1() *http.Server {
-	protocols := new(http.Protocols)
-	protocols.SetHTTP1(true)
-	return &http.Server{
-		Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-			g.handled.Add(1)
-			g.handler.ServeHTTP(w, r)
-		}),
-		Protocols:         protocols,
-		ReadHeaderTimeout: 5 * time.Second,
-		IdleTimeout:       g.engine.Limits().Idle,
-		MaxHeaderBytes:    g.engine.Limits().HeaderBytes,
-		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
-	}
-}
 
 // refuse answers in the caller's own protocol that only native gRPC is served.
 func refuse(w http.ResponseWriter, r *http.Request) {

@@ -111,7 +111,7 @@ func startGateway(t testing.TB, cfg Config, resources ...string) *node {
 	}
 	n := &node{log: new(logged), ended: make(chan struct{})}
 	var err error
-	if n.Gateway, err = New(cfg, slog.New(slog.NewTextHandler(n.log, nil))); err != nil {
+	if n.Gateway, err = New(cfg, slog.New(slog.NewTextHandler(n.log, &slog.HandlerOptions{Level: slog.LevelDebug}))); err != nil {
 		t.Fatal(err)
 	}
 	n.apply(t, resources...)

@@ -1,0 +1,68 @@
+package gateway
+
+import (
+	"context"
+	"crypto/tls"
+	"fmt"
+	"log/slog"
+	"net"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"sluice/gateway/listen"
+)
+
+// infoKey is where the context of an HTTP/1 request has what the listener knows of
+// its connection.
+type infoKey struct{}
+
+// newHTTP1 serves what is not HTTP/2 by the same handler. HTTP/2 in net/http stays
+// off: the engine is the only one that speaks it. What net/http has to say is about
+// what clients do, which is nobody's concern by default.
+func (g *Gateway) newHTTP1() *http.Server {
+	protocols := new(http.Protocols)
+	protocols.SetHTTP1(true)
+	return &http.Server{
+		Handler: http.HandlerFunc(g.serveHTTP1),
+		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
+			info, _ := listen.InfoOf(nc)
+			return context.WithValue(ctx, infoKey{}, info)
+		},
+		Protocols:         protocols,
+		ReadHeaderTimeout: 5 * time.Second,
+		IdleTimeout:       g.engine.Limits().Idle,
+		MaxHeaderBytes:    g.engine.Limits().HeaderBytes,
+		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
+		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// serveHTTP1 has the handler answer a request that looks like one of HTTP/2. The
+// client's address is the connection's, and there already; net/http looks for TLS
+// only where it was itself that opened it.
+func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
+	// The preface of HTTP/2 (RFC 9113, section 3.4), on TLS that has not agreed on it.
+	if r.Method == "PRI" {
+		w.Header().Set("Connection", "close")
+		http.Error(w, "sluice: HTTP/2 over TLS needs h2 to be agreed on by ALPN", http.StatusBadRequest)
+		return
+	}
+	info, _ := r.Context().Value(infoKey{}).(listen.Info)
+	r.TLS = info.TLS
+	g.handled.Add(1)
+	defer g.endPanic(r)
+	g.handler.ServeHTTP(w, r)
+}
+
+// endPanic logs a panic of the handler, and has net/http end the connection.
+func (g *Gateway) endPanic(r *http.Request) {
+	v := recover()
+	if v == nil {
+		return
+	}
+	if v != http.ErrAbortHandler {
+		g.log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
+	}
+	panic(http.ErrAbortHandler)
+}
