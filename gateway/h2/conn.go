@@ -87,6 +87,7 @@ type Conn struct {
 	box      *[]byte       // of the pool, where out goes back to
 	credits  []credit      // whose DATA is in out
 	control  int           // provoked replies in out and on their way
+	ends     int           // of streams that we ended in out and on their way
 	writing  bool          // somebody owns the socket's output
 	seized   bool          // by the reader, at the end
 	handed   chan struct{} // closed when the reader has what it seized

@@ -165,7 +165,10 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 		c.forgiven.add(id)
 		c.mu.Unlock()
 		return nil // above our GOAWAY: the client knows that nobody looks at it
-	case len(c.streams) >= int(c.maxOpen.Load()):
+	case len(c.streams) >= int(c.maxOpen.Load()) || c.ends >= 2*int(c.maxOpen.Load()):
+		// A client that reads has at most as many open, by its own count, as it may:
+		// so many ends may be on their way, and as many again were read while the
+		// socket was at the rest of them.
 		c.mu.Unlock()
 		return c.refuse(id, http2.ErrCodeRefusedStream, ReasonConcurrency, false)
 	}
@@ -301,8 +304,13 @@ func (c *Conn) responseSection(id uint32, end bool, fields []Field, large bool) 
 
 func (c *Conn) interim(s *Stream, h *Head, end bool) error {
 	s.interim++
-	if limit := c.eng.limits.Informational; s.interim > limit {
-		return excess(ReasonInformational, "more than %d informational responses on one stream", limit)
+	for i := range h.Fields {
+		s.interimSize += int(h.Fields[i].size())
+	}
+	// What is passed on has no window: all of it together may be as large as one
+	// section.
+	if limit := c.eng.limits.Informational; s.interim > limit || s.interimSize > max(limit, c.eng.limits.HeaderBytes) {
+		return excess(ReasonInformational, "more than %d informational responses on one stream, or %d bytes of them", limit, c.eng.limits.HeaderBytes)
 	}
 	if end {
 		return c.violate(s, http2.ErrCodeProtocol, "informational response with END_STREAM")

@@ -100,6 +100,7 @@ func (c *Conn) reset(s *Stream, code http2.ErrCode, b *Batch) {
 // ended notes that END_STREAM has been appended. The caller holds mu.
 func (c *Conn) ended(s *Stream) {
 	s.state |= stateEnded
+	c.ends++
 	switch {
 	case s.state&statePeerEnd != 0:
 		c.remove(s)
@@ -278,6 +279,7 @@ func (c *Conn) flush(b *Batch) {
 		}
 		c.taken(p, b)
 		c.mu.Lock()
+		c.ends -= p.ends
 	}
 }
 
@@ -297,6 +299,7 @@ type parcel struct {
 	box     *[]byte
 	credits []credit
 	control int
+	ends    int
 }
 
 // takeOutput makes the output the caller's, who has the socket. The caller holds
@@ -311,7 +314,7 @@ func (c *Conn) takeOutput() (p parcel, ok bool) {
 		c.finishDrain()
 		return p, false
 	}
-	p = parcel{c.out, c.box, c.credits, c.control}
+	p = parcel{c.out, c.box, c.credits, c.control, c.ends}
 	c.passed += int64(len(c.out))
 	c.out, c.box, c.credits = nil, nil, nil
 	return p, true
@@ -394,6 +397,7 @@ func (c *Conn) writeLoop(p parcel, n int) {
 		c.taken(p, &b)
 		b.Flush()
 		c.mu.Lock()
+		c.ends -= p.ends
 		var more bool
 		if p, more = c.takeOutput(); !more {
 			c.blocked = false

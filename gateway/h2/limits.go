@@ -53,6 +53,10 @@ type Limits struct {
 	// QueueBudget is how many bytes of DATA may wait for slow peers in the whole
 	// process before the largest stalled stream is ended. 512 MiB.
 	QueueBudget int64
+	// StuckOutput is how much may wait, beyond what the sockets hold, for a backend
+	// that takes nothing, before it is sent no more requests: their headers have no
+	// window, and they may be given up and replaced at any pace. A thousand of 4 KiB.
+	StuckOutput int
 
 	// Preface bounds the time from accept to the peer's SETTINGS. 5 s.
 	Preface time.Duration
@@ -101,6 +105,7 @@ func (l Limits) withDefaults() Limits {
 	def(&l.WindowBudget, 256<<20)
 	def(&l.ConnWindow, 4<<20)
 	def(&l.QueueBudget, 512<<20)
+	def(&l.StuckOutput, 4<<20)
 	def(&l.Preface, 5*time.Second)
 	def(&l.SettingsAck, 10*time.Second)
 	def(&l.StreamStall, 5*time.Minute)
@@ -141,6 +146,7 @@ var removable = map[string]func(*Limits){
 	"informational":          func(l *Limits) { l.Informational = unlimited },
 	"window_budget":          func(l *Limits) { l.WindowBudget = 1 << 50 },
 	"queue_budget":           func(l *Limits) { l.QueueBudget = 1 << 50 },
+	"stuck_output":           func(l *Limits) { l.StuckOutput = unlimited },
 	"preface":                func(l *Limits) { l.Preface = 24 * time.Hour },
 	"settings_ack":           func(l *Limits) { l.SettingsAck = 24 * time.Hour },
 	"stream_stall":           func(l *Limits) { l.StreamStall = 24 * time.Hour },

@@ -24,7 +24,7 @@ func TestLimitsDefault(t *testing.T) {
 		EmptyFrames: 10, TinyData: 1000, SmallData: 100_000,
 		Priorities: 100, WindowUpdates: 2, Unknown: 10_000, Informational: 100,
 		Window: 64 << 10, MaxWindow: 1 << 20, WindowBudget: 256 << 20, ConnWindow: 4 << 20,
-		QueueBudget: 512 << 20,
+		QueueBudget: 512 << 20, StuckOutput: 4 << 20,
 		Preface:     5 * time.Second, SettingsAck: 10 * time.Second, StreamStall: 5 * time.Minute,
 		MinRate: 100, RateWindow: time.Minute, Idle: time.Hour, Linger: time.Second,
 		MaxUpstreamStreams: 1000,

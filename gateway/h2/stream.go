@@ -14,13 +14,14 @@ type Stream struct {
 	id uint32
 
 	// Owned by the connection's reader.
-	declared int64 // content-length, -1 when there is none
-	received int64 // DATA so far
-	interim  int   // 1xx responses so far
-	answered bool  // the final response, or the request, has arrived
-	bodyless bool  // the response has no content, being one to HEAD
-	opened   time.Time
-	at       int64 // where its HEADERS begin in the connection's output; upstream only
+	declared    int64 // content-length, -1 when there is none
+	received    int64 // DATA so far
+	interim     int   // 1xx responses so far
+	interimSize int   // of their sections, bytes
+	answered    bool  // the final response, or the request, has arrived
+	bodyless    bool  // the response has no content, being one to HEAD
+	opened      time.Time
+	at          int64 // where its HEADERS begin in the connection's output; upstream only
 
 	// Guarded by c.mu.
 	sink   Sink
@@ -67,6 +68,7 @@ var (
 	ErrNoSlot    = errors.New("connection has no free stream")
 	ErrGoingAway = errors.New("connection takes no new streams")
 	ErrBusy      = errors.New("connection is busy")
+	ErrStuck     = errors.New("backend does not read")
 )
 
 // Bind makes k the stream's sink. An acceptor calls it first of all.
@@ -135,6 +137,8 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 		return ErrGoingAway
 	case len(c.streams) >= int(c.maxOpen.Load()):
 		return ErrNoSlot
+	case c.blocked && len(c.out) > c.eng.limits.StuckOutput:
+		return ErrStuck
 	}
 	*s = Stream{
 		c: c, id: c.nextID, sink: o.Sink, source: o.Source, declared: -1,

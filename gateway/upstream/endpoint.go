@@ -148,7 +148,7 @@ func (e *Endpoint) unwanted(now time.Time) bool {
 // another reader is at work on a connection the next one is asked first.
 func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	conns := *e.live.Load()
-	busy := false
+	busy, stuck := false, false
 	for _, c := range conns {
 		if c.Full() {
 			continue
@@ -158,6 +158,7 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 			return nil
 		}
 		busy = busy || err == h2.ErrBusy
+		stuck = stuck || err == h2.ErrStuck
 		if err == h2.ErrGoingAway {
 			e.forget(c)
 		}
@@ -168,6 +169,9 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 				return nil
 			}
 		}
+	}
+	if stuck {
+		return ErrFull // a further connection would lead to the same process
 	}
 	return e.want()
 }
