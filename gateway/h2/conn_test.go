@@ -1,7 +1,6 @@
 package h2
 
 import (
-	"context"
 	"errors"
 	"io"
 	"net"
@@ -493,30 +492,6 @@ func TestConnDescribesItself(t *testing.T) {
 		}
 		if s.Conn() != p.conn || p.conn.Transport().RemoteAddr() != (memoryAddr{}) {
 			t.Error("a stream does not know its connection, or that its transport")
-		}
-	})
-}
-
-func TestEngineCounts(t *testing.T) {
-	inBubble(t, func(t *testing.T) {
-		eng := NewEngine(Limits{})
-		ctx, cancel := context.WithCancel(t.Context())
-		cancel()
-		if err := eng.Run(ctx); err != nil {
-			t.Errorf("Run() = %v, want nil when its context is done", err)
-		}
-		p := newServerPeerOn(t, eng, newRecorder())
-		p.greet()
-		p.request(1, false)
-		before := eng.Counts(Downstream)
-		if before.Open != 1 || before.Opened != 1 || before.Streams != 1 || len(eng.Conns(Downstream)) != 1 || len(eng.Conns(Upstream)) != 0 {
-			t.Errorf("counts %+v; want one connection with one stream", before)
-		}
-		p.writePing("x")
-		p.wantFrame("a reply", debugPingAck{"x"})
-		after := eng.Counts(Downstream)
-		if in, out := after.BytesIn-before.BytesIn, after.BytesOut-before.BytesOut; in != 17 || out != 17 {
-			t.Errorf("a PING took %d bytes in and %d out, want 17 and 17", in, out)
 		}
 	})
 }

@@ -606,6 +606,30 @@ func TestLimitsOfTime(t *testing.T) {
 			after: 5 * time.Second, why: ReasonPreface,
 		},
 		{
+			name: "a client that does not end a header section",
+			begin: func(t *testing.T) *peer {
+				p := greetedServer(t, Limits{})
+				p.writeFrame(typeHeaders, flagEndStream, 1, p.encode(requestLines()...))
+				return p
+			},
+			step: func(p *peer) {
+				if time.Since(p.conn.since) == 2*time.Second {
+					p.writeFrame(typeContinuation, 0, 1, p.encode("x: y"))
+				}
+			},
+			after: 5 * time.Second, late: time.Second, why: ReasonContinuations,
+		},
+		{
+			name: "a backend that does not end a header section",
+			begin: func(t *testing.T) *peer {
+				p := greetedClient(t, Limits{})
+				p.opened(true)
+				p.writeFrame(typeHeaders, 0, 1, p.encode(":status: 200"))
+				return p
+			},
+			after: 5 * time.Second, late: time.Second, why: ReasonContinuations,
+		},
+		{
 			name: "a client that does not acknowledge our SETTINGS",
 			begin: func(t *testing.T) *peer {
 				p := newServerPeer(t, Limits{})
