@@ -5,9 +5,13 @@ import (
 	"fmt"
 	"net"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
+	"google.golang.org/grpc"
+	"google.golang.org/grpc/keepalive"
 )
 
 // TestRelayMovesStreamsThatWereRefused has two endpoints: the one that gets the
@@ -278,4 +282,37 @@ func TestRelayFindsTheBackendAgain(t *testing.T) {
 	if n := strings.Count(g.log.String(), "endpoint not reached"); n < 1 || n > 3 {
 		t.Errorf("the log tells %d times that the endpoint is not reached, want once each time it goes:\n%s", n, g.log)
 	}
+}
+
+// TestRelayOutlivesConnectionAges: a backend that ends its connections all the time,
+// in the way that gRPC's servers do, costs nobody an RPC.
+func TestRelayOutlivesConnectionAges(t *testing.T) {
+	var backends []*backend
+	var addrs []string
+	for i := range 2 {
+		b := startBackend(t, fmt.Sprint(i), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 100 * time.Millisecond, MaxConnectionAgeGrace: patience}))
+		backends, addrs = append(backends, b), append(addrs, b.addr)
+	}
+	g := startGateway(t, Config{}, backendAt("a", addrs...), routeTo("a", "a"))
+	cc := dial(t, g.address())
+	st := stream(t, shortly(t), cc, "/shop.Cart/Echo")
+	start := time.Now()
+	var made atomic.Int64
+	each(8, 8, func(int) {
+		for time.Since(start) < 2*time.Second {
+			made.Add(1)
+			if _, err := call(shortly(t), cc, "/shop.Cart/Echo", pattern(1, 2000)); err != nil {
+				t.Errorf("an RPC failed: %v", err)
+				return
+			}
+		}
+	})
+	say(t, st, []byte("still there"))
+	hear(t, st)
+	st.CloseSend()
+	opened := g.metric(t, "sluice_conn_opened_total", "side", "upstream")
+	if opened < 10 {
+		t.Errorf("%v connections were opened: the test did not test", opened)
+	}
+	t.Logf("%d RPCs over %v connections, %v moved", made.Load(), opened, g.metric(t, "sluice_rpc_moved_total"))
 }

@@ -103,6 +103,7 @@ type Conn struct {
 	leaving  Reason    // why we drain
 	asked    time.Time // since when
 	goneAway uint32    // the peer's GOAWAY: highest id that it answers; maxStreamID before
+	gently   bool      // its GOAWAY named no error
 	probe    *probe    // upstream only
 	dataSent int       // DATA frames ever sent, for WINDOW_UPDATE's formula
 	begun    bool      // our SETTINGS are on their way

@@ -106,6 +106,14 @@ func (c *Conn) EndStreams(b *Batch) {
 	}
 }
 
+// Parting tells of a connection to a backend that takes no more streams: whether
+// one of us asked for that without an error, and whether it had ever had any.
+func (c *Conn) Parting() (gentle, used bool) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.gently || c.leaving != ReasonNone, c.nextID > 1
+}
+
 // handleGoAway obeys the peer's. Streams above its last id were never looked at
 // and may be sent elsewhere. RFC 9113 section 6.8.
 func (c *Conn) handleGoAway(h frameHeader, p []byte) error {
@@ -126,6 +134,7 @@ func (c *Conn) handleGoAway(h frameHeader, p []byte) error {
 	if code == http2.ErrCodeEnhanceYourCalm && strings.Contains(string(p[8:]), "too_many_pings") {
 		c.probe.never = true
 	}
+	c.gently = code == http2.ErrCodeNo && (c.gently || c.goneAway == maxStreamID)
 	c.goneAway = min(c.goneAway, last, maxStreamID-1)
 	var above []*Stream
 	for id, s := range c.streams {

@@ -178,9 +178,10 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 
 // forget stops offering streams to a connection that takes none any more.
 func (e *Endpoint) forget(c *h2.Conn) {
+	gentle, used := c.Parting()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.drop(c)
+	e.drop(c, gentle, used)
 }
 
 // want sees to it that enough is being dialled for those who wait and one more,
@@ -397,17 +398,19 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 func (m *monitor) ConnDraining(c *h2.Conn) {
 	e := m.e
 	unwelcome := c.ProbesUnwelcome()
+	gentle, used := c.Parting()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.unprobed = e.unprobed || unwelcome
-	e.drop(c)
+	e.drop(c, gentle, used)
 }
 
 func (e *Endpoint) setLive(list []*h2.Conn) { e.live.Store(&list) }
 
-// drop takes c from the live ones. An endpoint that had served and has no other
-// is dialled again at once, and stands back until it answers. The caller holds mu.
-func (e *Endpoint) drop(c *h2.Conn) {
+// drop takes c from the live ones. An endpoint that has no other is dialled again
+// at once, and stands back until it answers; one that let go of us while there was
+// nothing to do, only when it is wanted. The caller holds mu.
+func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 	var rest []*h2.Conn
 	was := *e.live.Load()
 	for _, other := range was {
@@ -422,8 +425,11 @@ func (e *Endpoint) drop(c *h2.Conn) {
 	if len(rest) > 0 || e.retired {
 		return
 	}
-	if e.flaps++; time.Since(e.upSince) >= steady {
+	if e.flaps++; gentle && used || time.Since(e.upSince) >= steady {
 		e.flaps = 0
+	}
+	if gentle && c.OpenStreams() == 0 && e.dialling == 0 && e.flaps == 0 {
+		return
 	}
 	e.SetUsable(false)
 	if e.dialling == 0 && e.left.IsZero() {
@@ -437,9 +443,10 @@ func (e *Endpoint) lost(c *h2.Conn, err error) {
 	if err != nil && !errors.As(err, &op) {
 		e.pool.log.Info("connection to backend ended", "backend", e.id.backend, "addr", e.id.address, "error", err)
 	}
+	gentle, used := c.Parting()
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.drop(c)
+	e.drop(c, gentle, used)
 	for i, other := range e.conns {
 		if other == c {
 			e.conns = append(e.conns[:i:i], e.conns[i+1:]...)

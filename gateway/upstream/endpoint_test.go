@@ -540,6 +540,29 @@ func TestEndpointThatComesBackIsTried(t *testing.T) {
 	})
 }
 
+// TestEndpointLetsIdleConnectionsGo: a backend that ends what is idle is not dialled
+// again before there is something to do, and is as good as any other until then.
+func TestEndpointLetsIdleConnectionsGo(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		h := w.host("a:1", manners{})
+		e := w.put(to("x", "a:1"))[0]
+		for i := range 10 {
+			c := open(e, 1)[0]
+			c.wantOpen(t)
+			p := w.peer(h, i)
+			p.reply(c.ID())
+			synctest.Wait()
+			p.goAway(c.ID(), http2.ErrCodeNo, "max_idle")
+			p.nc.Close()
+			time.Sleep(time.Second / 4)
+			if n := len(w.dials("a:1")); n != i+1 || !e.Usable() {
+				t.Fatalf("%d dials after %d uses, usable %v", n, i+1, e.Usable())
+			}
+		}
+	})
+}
+
 // TestEndpointClosesWhatIsIdle, and is there when it is wanted again.
 func TestEndpointClosesWhatIsIdle(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
