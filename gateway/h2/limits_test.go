@@ -25,7 +25,7 @@ func TestLimitsDefault(t *testing.T) {
 		Priorities: 100, WindowUpdates: 2, Unknown: 10_000, Informational: 100,
 		Window: 64 << 10, MaxWindow: 1 << 20, WindowBudget: 256 << 20, ConnWindow: 4 << 20,
 		QueueBudget: 512 << 20, StuckOutput: 4 << 20,
-		Preface:     5 * time.Second, SettingsAck: 10 * time.Second, StreamStall: 5 * time.Minute,
+		Preface: 5 * time.Second, SettingsAck: 10 * time.Second, StreamStall: 5 * time.Minute,
 		MinRate: 100, RateWindow: time.Minute, Idle: time.Hour, Linger: time.Second,
 		MaxUpstreamStreams: 1000,
 	}
@@ -908,5 +908,83 @@ func TestLimitsAreInTheErrors(t *testing.T) {
 		if got := p.err.Error(); got != want {
 			t.Errorf("Run() = %q, want %q", got, want)
 		}
+	})
+}
+
+// Requests have no window: a backend that does not read is sent no more of them
+// than a bounded part of memory holds, though each may be given up at once.
+func TestLimitsStopRequestsToABackendThatIsStuck(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{StuckOutput: 100_000})
+		p.nc.in.setRoom(0)
+		large := append(requestLines(), "x-large: "+strings.Repeat("v", 4000))
+		opened := 0
+		for ; opened < 200; opened++ {
+			s, err := p.tryOpen(true, large...)
+			if err == ErrStuck {
+				break
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			reset(s, http2.ErrCodeCancel)
+		}
+		// One more parcel is with the writer.
+		if opened < 20 || opened > 40 {
+			t.Errorf("%d requests of 4 KiB went out, want about 100,000 bytes of them", opened)
+		}
+		p.nc.in.setRoom(pipeRoom)
+		p.skipFrames()
+		p.opened(true)
+	})
+}
+
+// Answers without content have no window either: a client that does not read them
+// gets no more streams than it may have open, twice over.
+func TestLimitsStopAClientThatDoesNotReadAnswers(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedServer(t, Limits{})
+		p.rec.onOpen = func(s *Stream, h *Head, b *Batch) { s.SendHeader(engineFields(":status: 200"), true, b) }
+		p.nc.in.setRoom(0)
+		for i := range 300 {
+			p.writeRequest(uint32(2*i+1), true)
+		}
+		p.ended()
+		p.rec.mu.Lock()
+		accepted := len(p.rec.events)
+		p.rec.events = nil
+		p.rec.mu.Unlock()
+		if accepted != 200 {
+			t.Errorf("%d requests were taken, want 200", accepted)
+		}
+		p.nc.in.setRoom(pipeRoom)
+		answered, refused := 0, 0
+		for _, f := range p.skipFrames() {
+			switch f.(type) {
+			case debugHeaders:
+				answered++
+			case debugReset:
+				refused++
+			}
+		}
+		if answered != 200 || refused != 100 {
+			t.Errorf("%d answers and %d refusals, want 200 and 100", answered, refused)
+		}
+		p.request(1001, true)
+		p.wantFrame("a client that has read", debugHeaders{1001, ":status: 200", true})
+	})
+}
+
+// Informational responses together are no larger than one header section may be.
+func TestLimitsOfInformationalResponsesInBytes(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{})
+		p.opened(true)
+		for range 4 {
+			p.writeHeaders(1, false, sized(4096, []string{":status: 103"})...)
+		}
+		p.wantIdle("16 KiB")
+		p.writeHeaders(1, false, ":status: 103")
+		p.wantGoAway("more than 16 KiB", 0, http2.ErrCodeEnhanceYourCalm, ReasonInformational)
 	})
 }

@@ -26,7 +26,13 @@ type seamServer struct {
 // newSeamServer ends with the test, and finds fault with what is left then.
 func newSeamServer(t testing.TB, handler http.HandlerFunc) *seamServer {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	return newSeamServerOn(t, handler, new(net.ListenConfig), func(nc net.Conn) *Transport { return NewTransport(nc, nil) })
+}
+
+// newSeamServerOn is newSeamServer for sockets and transports of a kind.
+func newSeamServerOn(t testing.TB, handler http.HandlerFunc, lc *net.ListenConfig, transport func(net.Conn) *Transport) *seamServer {
+	t.Helper()
+	l, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -42,7 +48,14 @@ func newSeamServer(t testing.TB, handler http.HandlerFunc) *seamServer {
 				return
 			}
 			acceptor := seamAcceptor{seam, Peer{RemoteAddr: nc.RemoteAddr().String()}}
-			ran.Go(func() { eng.NewServer(NewTransport(nc, nil), acceptor, time.Now()).Run(ctx) })
+			ran.Go(func() {
+				tr := transport(nc)
+				if err := tr.Handshake(ctx); err != nil {
+					tr.Close()
+					return
+				}
+				eng.NewServer(tr, acceptor, time.Now()).Run(ctx)
+			})
 		}
 	})
 	t.Cleanup(func() {
@@ -373,4 +386,167 @@ func TestSeamWaitsForASlowOracle(t *testing.T) {
 	if n, err := io.Copy(io.Discard, res.Body); n != 32<<20 || err != nil {
 		t.Errorf("read %d bytes, %v", n, err)
 	}
+}
+
+// TestSeamServesTheOracleOverSockets has bodies go both ways at once, over sockets
+// that hold little and in TLS: what the socket does not take at once goes by another
+// way than what it does.
+func TestSeamServesTheOracleOverSockets(t *testing.T) {
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		buf := make([]byte, 20_000)
+		for {
+			n, err := r.Body.Read(buf)
+			w.Write(buf[:n])
+			if err != nil {
+				return
+			}
+			w.(http.Flusher).Flush()
+		}
+	}
+	for _, tt := range []struct {
+		name        string
+		tls, narrow bool
+	}{{"tls", true, false}, {"clear, narrow", false, true}, {"tls, narrow", true, true}} {
+		t.Run(tt.name, func(t *testing.T) {
+			serverConfig, clientConfig := transportConfigs(t)
+			protocols := new(http.Protocols)
+			protocols.SetHTTP2(tt.tls)
+			protocols.SetUnencryptedHTTP2(!tt.tls)
+			var lc net.ListenConfig
+			var dialer net.Dialer
+			if tt.narrow {
+				lc.Control, dialer.Control = transportNarrow, transportNarrow
+			}
+			srv := newSeamServerOn(t, echo, &lc, func(nc net.Conn) *Transport {
+				if tt.tls {
+					return NewServerTLS(nc, nil, serverConfig)
+				}
+				return NewTransport(nc, nil)
+			})
+			if tt.tls {
+				srv.url = strings.Replace(srv.url, "http:", "https:", 1)
+			}
+			client := &http.Client{Transport: &http.Transport{Protocols: protocols, TLSClientConfig: clientConfig, DialContext: dialer.DialContext}}
+			defer client.CloseIdleConnections()
+			first, err := client.Get(srv.url) // its connection is for all that follow
+			if err != nil {
+				t.Fatal(err)
+			}
+			first.Body.Close()
+			var wg sync.WaitGroup
+			for i := range 8 {
+				wg.Go(func() {
+					body := noise(200_000+i, uint64(i))
+					res, err := client.Post(srv.url, "", unsized{bytes.NewReader(body)})
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					defer res.Body.Close()
+					if res.ProtoMajor != 2 {
+						t.Errorf("protocol %s", res.Proto)
+					}
+					if got, err := io.ReadAll(res.Body); err != nil || !bytes.Equal(got, body) {
+						t.Errorf("%d of %d bytes, %v", len(got), len(body), err)
+					}
+				})
+			}
+			wg.Wait()
+			if n := srv.eng.Counts(Downstream).Opened; n != 1 {
+				t.Errorf("%d connections were opened, want 1", n)
+			}
+		})
+	}
+}
+
+// TestSpliceSurvivesChaos has clients come, give up and go while their streams pass
+// through one backend's connection. In the end nothing is left, and what came through
+// was right.
+func TestSpliceSurvivesChaos(t *testing.T) {
+	eng := NewEngine(Limits{})
+	t.Cleanup(func() { wantNothingLeft(t, eng) })
+	backend := newSeamServer(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("X-Nonce", r.Header.Get("X-Nonce"))
+		w.Header().Set("Trailer", "X-Sum")
+		n, _ := io.Copy(w, r.Body)
+		w.Header().Set("X-Sum", fmt.Sprint(n))
+	})
+	up := dial(t, eng, strings.TrimPrefix(backend.url, "http://"))
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	var ran sync.WaitGroup
+	ran.Go(func() {
+		for {
+			nc, err := l.Accept()
+			if err != nil {
+				return
+			}
+			c := eng.NewServer(NewTransport(nc, nil), &splice{t: t, to: up.conn}, time.Now())
+			ran.Go(func() { c.Run(ctx) })
+		}
+	})
+	defer ran.Wait()
+	defer cancel()
+	defer l.Close()
+	var whole atomic.Int64
+	var clients sync.WaitGroup
+	for i := range uint64(6) {
+		clients.Go(func() {
+			rng := rand.New(rand.NewPCG(i, 1))
+			for range 5 {
+				client := oracle(t)
+				var trips sync.WaitGroup
+				for range 10 {
+					size, patience, nonce := rng.IntN(60_000), rng.IntN(20), fmt.Sprint(rng.Uint64())
+					trips.Go(func() {
+						if chaosTrip(t, client, "http://"+l.Addr().String(), size, patience, nonce) {
+							whole.Add(1)
+						}
+					})
+				}
+				trips.Wait()
+				client.CloseIdleConnections()
+			}
+		})
+	}
+	clients.Wait()
+	if whole.Load() == 0 {
+		t.Error("nothing came through")
+	}
+}
+
+// chaosTrip reports whether it was carried to its end; one with little patience gives
+// up somewhere on the way.
+func chaosTrip(t *testing.T, client *http.Client, url string, size, patience int, nonce string) bool {
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	if patience < 10 {
+		timer := time.AfterFunc(time.Duration(patience)*time.Millisecond/2, cancel)
+		defer timer.Stop()
+	}
+	body := noise(size, uint64(size))
+	req, _ := http.NewRequestWithContext(ctx, "POST", url, unsized{bytes.NewReader(body)})
+	req.Header.Set("X-Nonce", nonce)
+	res, err := client.Do(req)
+	if err != nil {
+		if ctx.Err() == nil {
+			t.Error(err)
+		}
+		return false
+	}
+	defer res.Body.Close()
+	if res.Header.Get("X-Nonce") != nonce {
+		t.Errorf("another stream's response: nonce %q, want %q", res.Header.Get("X-Nonce"), nonce)
+	}
+	got, err := io.ReadAll(res.Body)
+	switch {
+	case err != nil && ctx.Err() == nil:
+		t.Error(err)
+	case err == nil && (!bytes.Equal(got, body) || res.Trailer.Get("X-Sum") != fmt.Sprint(size)):
+		t.Errorf("%d bytes of %d, trailers %v", len(got), size, res.Trailer)
+	}
+	return err == nil
 }
