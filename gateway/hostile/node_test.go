@@ -264,6 +264,7 @@ func beNode(encoded string) error {
 	if err != nil {
 		return err
 	}
+	debug.SetGCPercent(400) // as the program does
 	ctx, cancel := context.WithCancel(context.Background())
 	defer cancel()
 	go serveControl(ctx, l, g)

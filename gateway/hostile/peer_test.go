@@ -56,6 +56,8 @@ type peer struct {
 	detail  string // of GOAWAY
 	over    bool   // nothing more can be read
 	next    uint32 // stream id, of a client
+	used    int    // DATA sent by send, and window given to it; of one stream
+	granted int
 
 	// Owned by the reader.
 	dec   *hpack.Decoder
@@ -365,6 +367,10 @@ func (p *peer) note(f http2.Frame) (reply script, event func(*peer, uint32)) {
 		a := p.at(f.StreamID)
 		a.wasReset, a.code = !a.ended, f.ErrCode
 		event = p.manner.gone
+	case *http2.WindowUpdateFrame:
+		if f.StreamID != 0 {
+			p.granted += int(f.Increment)
+		}
 	case *http2.DataFrame:
 		return p.noteData(f)
 	case *http2.HeadersFrame:
