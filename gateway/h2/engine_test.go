@@ -74,7 +74,7 @@ func TestEngineShedsNobodyWithoutQueue(t *testing.T) {
 		p.greet()
 		p.request(1, false)
 		eng.queued.Add(100)
-		time.Sleep(3 * sweepEvery)
+		pass(3 * sweepEvery)
 		p.wantIdle("there is no queue")
 		eng.queued.Add(-100)
 	})
@@ -176,7 +176,7 @@ func TestPingIsNeverSentWhereItIsUnwelcome(t *testing.T) {
 		}
 		p.conn.NeverProbe()
 		for range 3 {
-			time.Sleep(time.Hour / 2)
+			pass(time.Hour / 2)
 			s := p.open(true, requestLines()...)
 			if sentPing(p) {
 				t.Error("a PING was sent")

@@ -54,6 +54,9 @@ func inBubble(t *testing.T, test func(t *testing.T)) {
 	synctest.Test(t, test)
 }
 
+// pass lets time pass in a bubble, where it costs none.
+func pass(d time.Duration) { time.Sleep(d) }
+
 // peer is the other end of a connection under test: it writes frames, legal or
 // not, and says which ones it wants to read. x/net's Framer and hpack are the
 // judges of what we send. It lives in a bubble.

@@ -241,7 +241,7 @@ func TestLimitsForgive(t *testing.T) {
 		{"30 pings a second for a minute", func(p *peer) {
 			for range 30 * 60 {
 				p.writePing("bdp")
-				time.Sleep(time.Second / 30)
+				pass(time.Second / 30)
 			}
 		}},
 		{"a ping for each DATA frame", func(p *peer) {
@@ -256,7 +256,7 @@ func TestLimitsForgive(t *testing.T) {
 			for i := range 30 * 60 {
 				p.writeRequest(uint32(2*i+1), true)
 				p.writeReset(uint32(2*i+1), http2.ErrCodeCancel)
-				time.Sleep(time.Second / 30)
+				pass(time.Second / 30)
 			}
 		}},
 		{"a burst of cancelled RPCs among many that are not", func(p *peer) {
@@ -273,7 +273,7 @@ func TestLimitsForgive(t *testing.T) {
 				for j := range 100 {
 					p.writeRequest(uint32(200*i+2*j+1), true)
 				}
-				time.Sleep(time.Second)
+				pass(time.Second)
 				for j := range 100 {
 					p.writeReset(uint32(200*i+2*j+1), http2.ErrCodeCancel)
 				}
@@ -308,7 +308,7 @@ func TestLimitsForgive(t *testing.T) {
 				for range 500 {
 					p.writeData(1, "\x00\x00\x00\x00\x01x", false)
 				}
-				time.Sleep(10 * time.Millisecond)
+				pass(10 * time.Millisecond)
 			}
 		}},
 		{"a window update for each DATA frame, for the stream and for the connection", func(p *peer) {
@@ -357,7 +357,7 @@ func TestLimitsEndAPeerThatDoesNotReadReplies(t *testing.T) {
 					t.Fatalf("1000 replies may wait%s", p.ending())
 				}
 				p.writePing("flood")
-				time.Sleep(p.eng.limits.Linger + time.Second)
+				pass(p.eng.limits.Linger + time.Second)
 				p.wantEnded("1001 replies are too many", ReasonQueuedControl)
 			})
 		})
@@ -687,7 +687,7 @@ func TestLimitsOfTime(t *testing.T) {
 			name: "a client whose last stream ended half an hour ago",
 			begin: func(t *testing.T) *peer {
 				p := greetedServer(t, Limits{})
-				time.Sleep(30 * time.Minute)
+				pass(30 * time.Minute)
 				sendHeader(p.request(1, true), true, ":status: 200")
 				return p
 			},
@@ -719,17 +719,17 @@ func TestLimitsOfTime(t *testing.T) {
 				p := tt.begin(t)
 				start := time.Now()
 				for time.Since(start) < tt.after-time.Second {
-					time.Sleep(time.Second)
+					pass(time.Second)
 					if tt.step != nil {
 						tt.step(p)
 					}
 				}
-				time.Sleep(tt.after - time.Since(start) - time.Millisecond)
+				pass(tt.after - time.Since(start) - time.Millisecond)
 				if p.ended() {
 					t.Fatalf("ended before %v had passed%s", tt.after, p.ending())
 				}
 				for time.Since(start) < tt.after+tt.late+time.Millisecond {
-					time.Sleep(min(time.Second, tt.after+tt.late+time.Millisecond-time.Since(start)))
+					pass(min(time.Second, tt.after+tt.late+time.Millisecond-time.Since(start)))
 					if tt.step != nil {
 						tt.step(p)
 					}
@@ -764,7 +764,7 @@ func TestLimitsKeepAPeerThatReadsSlowly(t *testing.T) {
 			p.ended()
 			p.nc.in.take(-1)
 			p.nc.in.setRoom(0)
-			time.Sleep(time.Second)
+			pass(time.Second)
 		}
 		if p.ended() {
 			t.Errorf("200 bytes a second are enough%s", p.ending())
@@ -784,14 +784,14 @@ func TestLimitsEndStalledStreams(t *testing.T) {
 				other := p.request(3, true)
 				p.skipFrames()
 				for range 5*60 - 1 {
-					time.Sleep(time.Second)
+					pass(time.Second)
 					if drip {
 						p.writeWindowUpdate(1, 1)
 						p.wantFrame("as much as there is window", debugData{1, "x", false})
 					}
 				}
 				p.wantIdle("not before five minutes have passed")
-				time.Sleep(3 * sweepEvery)
+				pass(3 * sweepEvery)
 				p.wantFrame("five minutes have passed", debugReset{1, http2.ErrCodeCancel})
 				p.rec.want(t, "five minutes have passed", "ended 1 stalled CANCEL")
 				p.wantRejected(ReasonStalled, 1)
@@ -809,7 +809,7 @@ func TestLimitsEndStreamsThatTheConnectionStalls(t *testing.T) {
 		for i := range 3 {
 			sendData(p.request(uint32(2*i+1), true), strings.Repeat("x", 40_000), false)
 		}
-		time.Sleep(5*time.Minute + 3*sweepEvery)
+		pass(5*time.Minute + 3*sweepEvery)
 		p.skipFrames()
 		p.wantRejected(ReasonStalled, 2)
 		if n := p.conn.OpenStreams(); n != 1 {
@@ -825,7 +825,7 @@ func TestLimitsKeepAStreamThatMoves(t *testing.T) {
 		p.writeWindowUpdate(0, 1<<20)
 		sendData(s, strings.Repeat("x", 200_000), false)
 		for range 1000 {
-			time.Sleep(time.Second)
+			pass(time.Second)
 			p.writeWindowUpdate(1, 120)
 			p.wantFrame("as much as there is window", debugData{1, strings.Repeat("x", 120), false})
 		}
@@ -860,10 +860,10 @@ func TestLimitsEndTheLargestQueueWhenMemoryRunsOut(t *testing.T) {
 		for i, n := range sizes {
 			sendData(p.request(uint32(2*i+1), true), strings.Repeat("x", n), false)
 		}
-		time.Sleep(2 * sweepEvery)
+		pass(2 * sweepEvery)
 		p.wantIdle("the budget holds")
 		sendData(p.request(7, true), "x", false)
-		time.Sleep(2 * sweepEvery)
+		pass(2 * sweepEvery)
 		p.wantFrame("the largest has to go", debugReset{5, http2.ErrCodeEnhanceYourCalm})
 		p.wantIdle("the others stay")
 		p.rec.want(t, "its sink knows why", "ended 5 overloaded ENHANCE_YOUR_CALM")

@@ -73,7 +73,7 @@ func TestPingProbesASilentBackendBeforeUse(t *testing.T) {
 			{20 * time.Minute, true, "silent for long"},
 			{time.Second, false, "not silent"},
 		} {
-			time.Sleep(tt.silent)
+			pass(tt.silent)
 			if p.skipFrames() != nil {
 				t.Fatalf("%s: something is sent while nobody needs the connection", tt.why)
 			}
@@ -94,7 +94,7 @@ func TestPingDoesNotProbeBesideOpenStreams(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := greetedClient(t, Limits{})
 		p.opened(false)
-		time.Sleep(10 * time.Minute)
+		pass(10 * time.Minute)
 		p.open(true, requestLines()...)
 		if sentPing(p) {
 			t.Error("a PING was sent beside an open stream")
@@ -107,13 +107,13 @@ func TestPingTimesOut(t *testing.T) {
 		t.Run(fmt.Sprintf("answer %q", answer), func(t *testing.T) {
 			inBubble(t, func(t *testing.T) {
 				p := greetedClient(t, Limits{})
-				time.Sleep(time.Minute)
+				pass(time.Minute)
 				p.open(true, requestLines()...)
 				if !sentPing(p) {
 					t.Fatal("no PING was sent")
 				}
 				p.rec.skip()
-				time.Sleep(probeTimeout - time.Second)
+				pass(probeTimeout - time.Second)
 				switch answer {
 				case "ping":
 					p.writePingAck("alive")
@@ -122,7 +122,7 @@ func TestPingTimesOut(t *testing.T) {
 				}
 				p.wantIdle("ten seconds have not passed")
 				p.rec.skip()
-				time.Sleep(time.Second + 2*sweepEvery)
+				pass(time.Second + 2*sweepEvery)
 				if answer != "" {
 					p.wantIdle("the backend lives")
 					return
@@ -153,7 +153,7 @@ func TestPingDoesNotProbeClients(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := greetedServer(t, Limits{})
 		for range 3 {
-			time.Sleep(10 * time.Minute)
+			pass(10 * time.Minute)
 			sendHeader(p.request(uint32(time.Now().Minute()/10*2+1), true), true, ":status: 200")
 			for _, f := range p.skipFrames() {
 				if _, ok := f.(debugPing); ok {

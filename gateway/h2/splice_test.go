@@ -20,7 +20,6 @@ type splice struct {
 type splicedPair struct {
 	down *Stream
 	up   Stream
-	done func() // called when the response has been passed on
 }
 
 func (x *splice) AcceptStream(s *Stream, h *Head, end bool, b *Batch) {
