@@ -3,6 +3,7 @@ package h2
 import (
 	"fmt"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 
@@ -339,4 +340,58 @@ func TestFlowKeepsToTheWindows(t *testing.T) {
 			inBubble(t, func(t *testing.T) { flowBooks(t, seed) })
 		})
 	}
+}
+
+// creditNotes is a source that writes down what it gets.
+type creditNotes struct {
+	mu    sync.Mutex // guards notes
+	notes []string
+}
+
+func (c *creditNotes) Credit(n int32, drained bool, _ *Batch) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.notes = append(c.notes, fmt.Sprintf("%d drained %v", n, drained))
+}
+
+func (c *creditNotes) want(t *testing.T, reason string, want ...string) {
+	t.Helper()
+	synctest.Wait()
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if fmt.Sprint(c.notes) != fmt.Sprint(want) {
+		t.Errorf("%s: credit of %v, want %v", reason, c.notes, want)
+	}
+	c.notes = nil
+}
+
+// Credit for what one write takes comes once to each source, and says whether more
+// of it waits.
+func TestFlowSumsUpCredit(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedServer(t, Limits{})
+		var one, two creditNotes
+		s, s2 := p.request(1, true), p.request(3, true)
+		s.SetSource(&one)
+		s2.SetSource(&two)
+		var b Batch
+		s.SendData([]byte("12345"), false, &b)
+		s.SendData(make([]byte, 70_000), false, &b)
+		p.wantIdle("nothing leaves before the flush")
+		one.want(t, "nor is credited")
+		b.Flush()
+		one.want(t, "the windows are used up", "65535 drained false")
+		p.writeWindowUpdate(0, 1<<20)
+		p.writeWindowUpdate(1, 10)
+		one.want(t, "a little more", "10 drained false")
+		p.writeWindowUpdate(1, 1<<20)
+		one.want(t, "the rest", "4460 drained true")
+		s.SendData([]byte("x"), false, &b)
+		s.SendData([]byte("y"), false, &b)
+		s2.SendData([]byte("z"), false, &b)
+		s.SendData([]byte("z"), false, &b)
+		b.Flush()
+		one.want(t, "two frames, and one behind another stream's", "2 drained true", "1 drained true")
+		two.want(t, "another stream", "1 drained true")
+	})
 }
