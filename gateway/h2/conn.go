@@ -276,6 +276,8 @@ func reasonOf(err error, ce *connError) Reason {
 		return ce.reason
 	case errors.Is(err, io.EOF):
 		return ReasonClosed
+	case errors.Is(err, errTransportReplies):
+		return ReasonTLSReplies
 	case errors.As(err, &ne) && ne.Timeout():
 		return ReasonPreface // the only read deadline there is
 	}

@@ -194,6 +194,7 @@ const (
 	ReasonStalled
 	ReasonOverload
 	ReasonDraining
+	ReasonTLSReplies
 	numReasons
 )
 
@@ -202,7 +203,7 @@ var reasonNames = [numReasons]string{
 	"preface", "settings_ack", "queued_control", "settings", "pings", "resets", "empty_frames", "tiny_data",
 	"small_data", "priorities", "window_updates", "unknown_frames", "continuations", "header_bomb",
 	"informational", "min_rate", "ping_timeout", "retired", "header_size", "concurrency", "malformed",
-	"stalled", "overload", "draining",
+	"stalled", "overload", "draining", "tls_replies",
 }
 
 func (r Reason) String() string { return reasonNames[r] }
