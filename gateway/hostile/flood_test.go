@@ -149,7 +149,7 @@ func (f flood) fromBackend(r *rig, backend *village) {
 }
 
 // cut is what a flood costs that is ended by a count.
-var cut = cost{cpu: 50e6, memory: 16 << 20}
+var cut = cost{cpu: 50e6, memory: 32 << 20}
 
 func TestA01PingFlood(t *testing.T) {
 	piece := script{}.times(3500, script{}.ping())
