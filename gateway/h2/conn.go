@@ -196,7 +196,7 @@ func (c *Conn) Run(ctx context.Context) error {
 	c.loseStreams()
 	c.eng.unregister(c, why)
 	close(c.done)
-	if errors.Is(err, io.EOF) || why == ReasonDrained || why == ReasonClosed || why == ReasonIdle {
+	if errors.Is(err, io.EOF) || why == ReasonDrained || why == ReasonRetired || why == ReasonClosed || why == ReasonIdle {
 		return nil
 	}
 	return err

@@ -164,6 +164,7 @@ func (c *Conn) requestSection(id uint32, end bool, fields []Field, large, self b
 	case id > c.drain.last():
 		c.forgiven.add(id)
 		c.mu.Unlock()
+		c.eng.stats[c.side].rejected[ReasonDraining].Add(1)
 		return nil // above our GOAWAY: the client knows that nobody looks at it
 	case len(c.streams) >= int(c.maxOpen.Load()) || c.ends >= 2*int(c.maxOpen.Load()):
 		// A client that reads has at most as many open, by its own count, as it may:

@@ -38,6 +38,7 @@ func TestGoAwayDrainsAClientInTwoSteps(t *testing.T) {
 		p.writeReset(5, http2.ErrCodeCancel)
 		p.wantIdle("streams above the last id are not looked at, RFC 9113 section 6.8")
 		p.rec.want(t, "nor accepted")
+		p.wantRejected(ReasonDraining, 1)
 
 		sendHeader(first, true, ":status: 200")
 		p.wantFrame("an answer", debugHeaders{1, ":status: 200", true})

@@ -133,7 +133,10 @@ func (c *Conn) TryOpen(s *Stream, o *Opening, b *Batch) error {
 
 func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	switch {
-	case c.closing || c.why != ReasonNone || c.goneAway != maxStreamID || c.drain != drainNone || c.nextID > retireID:
+	case c.closing || c.why != ReasonNone || c.goneAway != maxStreamID || c.drain != drainNone:
+		return ErrGoingAway
+	case c.nextID > retireID:
+		c.leave(ReasonRetired, time.Now(), b)
 		return ErrGoingAway
 	case len(c.streams) >= int(c.maxOpen.Load()):
 		return ErrNoSlot

@@ -491,17 +491,32 @@ func TestStreamKeepsVolatileFieldsOutOfTheTable(t *testing.T) {
 	})
 }
 
+// A connection whose stream numbers are half used up lets its streams end and goes.
 func TestStreamNumbersRunOut(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := greetedClient(t, Limits{})
 		p.conn.mu.Lock()
 		p.conn.nextID = retireID - 1
 		p.conn.mu.Unlock()
-		if s := p.open(true, requestLines()...); s.ID() != retireID-1 {
-			t.Errorf("opened stream %d, want %d", s.ID(), uint32(retireID-1))
+		last := p.opened(true)
+		if last.ID() != retireID-1 {
+			t.Errorf("opened stream %d, want %d", last.ID(), uint32(retireID-1))
 		}
-		if _, err := p.tryOpen(true, requestLines()...); err != ErrGoingAway {
-			t.Errorf("opening one more: %v, want %v", err, ErrGoingAway)
+		for range 2 {
+			if _, err := p.tryOpen(true, requestLines()...); err != ErrGoingAway {
+				t.Errorf("opening one more: %v, want %v", err, ErrGoingAway)
+			}
+		}
+		p.wantFrame("the backend may know, once", debugGoAway{0, http2.ErrCodeNo})
+		p.wantIdle("the last stream is open")
+		p.writeResponse(last.ID(), true)
+		if !p.pull() {
+			t.Fatal("the connection is not closed after its last stream")
+		}
+		p.nc.Close()
+		p.wantClosed("retired", ReasonRetired)
+		if p.err != nil {
+			t.Errorf("Run() = %v, want nil", p.err)
 		}
 	})
 }
