@@ -176,7 +176,8 @@ func (g *Gateway) newSession(remote netip.AddrPort, state *tls.ConnectionState) 
 	addr := remote.Addr().Unmap()
 	trusted := len(g.cfg.TrustedProxies) == 0
 	for _, p := range g.cfg.TrustedProxies {
-		trusted = trusted || p.Contains(addr)
+		// A prefix of IPv4 addresses may be written in IPv6 form.
+		trusted = trusted || p.Contains(addr) || p.Contains(netip.AddrFrom16(addr.As16()))
 	}
 	switch {
 	case !trusted:

@@ -1,6 +1,9 @@
 package gateway
 
 import (
+	"slices"
+	"strings"
+
 	"sluice/gateway/h2"
 	"sluice/gateway/observe"
 	"sluice/gateway/route"
@@ -98,9 +101,18 @@ func (m *modifiers) request(fields []h2.Field) []h2.Field {
 		return fields
 	}
 	for i := range m.requests {
+		fields = m.requests[i].withoutAliases(fields)
 		fields = m.requests[i].apply(fields)
 	}
 	return fields
+}
+
+// withoutAliases takes out of a request what some servers would read as a field
+// that is set or removed here: they take an underscore for a dash.
+func (c *change) withoutAliases(fields []h2.Field) []h2.Field {
+	return slices.DeleteFunc(fields, func(f h2.Field) bool {
+		return strings.IndexByte(f.Name, '_') >= 0 && c.drop[strings.ReplaceAll(f.Name, "_", "-")]
+	})
 }
 
 // response returns changed fields, and leaves the given ones as they are.
