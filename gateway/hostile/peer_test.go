@@ -198,7 +198,7 @@ func (p *peer) open(end bool, head []byte) (id uint32) {
 	p.mu.Lock()
 	id = p.next
 	p.next += 2
-	p.streams[id] = &answer{}
+	p.streams[id] = &answer{lost: p.over}
 	p.mu.Unlock()
 	p.write(script{}.headers(id, end, head))
 	return id
