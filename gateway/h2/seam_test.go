@@ -550,3 +550,76 @@ func chaosTrip(t *testing.T, client *http.Client, url string, size, patience int
 	}
 	return err == nil
 }
+
+// mortalConn is a socket that is torn off some time after it was opened.
+func mortalConn(nc net.Conn, life time.Duration) net.Conn {
+	time.AfterFunc(life, func() {
+		nc.(*net.TCPConn).SetLinger(0) // a reset, not an orderly end
+		nc.Close()
+	})
+	return nc
+}
+
+// TestSpliceSurvivesLostConnections tears sockets off on both sides of a relay in the
+// middle of traffic. Every trip ends, every connection ends, nothing is left.
+func TestSpliceSurvivesLostConnections(t *testing.T) {
+	eng := NewEngine(Limits{})
+	t.Cleanup(func() { wantNothingLeft(t, eng) })
+	backend := newSeamServer(t, func(w http.ResponseWriter, r *http.Request) { io.Copy(w, r.Body) })
+	ctx, cancel := context.WithCancel(context.Background())
+	var ran, clients sync.WaitGroup
+	for round := range 12 {
+		life := time.Duration(1+round*2) * time.Millisecond
+		nc, err := net.Dial("tcp", strings.TrimPrefix(backend.url, "http://"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		up := eng.NewClient(NewTransport(mortalConn(nc, life+5*time.Millisecond), nil), newRecorder(), 0)
+		ran.Go(func() { up.Run(ctx) })
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		ran.Go(func() {
+			for {
+				nc, err := l.Accept()
+				if err != nil {
+					return
+				}
+				c := eng.NewServer(NewTransport(nc, nil), &splice{t: t, to: up, lossy: true}, time.Now())
+				ran.Go(func() { c.Run(ctx) })
+			}
+		})
+		protocols := new(http.Protocols)
+		protocols.SetUnencryptedHTTP2(true)
+		client := &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{
+			Protocols: protocols,
+			DialContext: func(ctx context.Context, network, addr string) (net.Conn, error) {
+				nc, err := new(net.Dialer).DialContext(ctx, network, addr)
+				if err == nil && round%2 == 0 {
+					mortalConn(nc, life)
+				}
+				return nc, err
+			},
+		}}
+		var trips sync.WaitGroup
+		for i := range 8 {
+			trips.Go(func() {
+				res, err := client.Post("http://"+l.Addr().String(), "", unsized{bytes.NewReader(noise(200_000, uint64(i)))})
+				if err != nil {
+					return
+				}
+				io.Copy(io.Discard, res.Body)
+				res.Body.Close()
+			})
+		}
+		clients.Go(func() {
+			trips.Wait()
+			client.CloseIdleConnections()
+			l.Close()
+		})
+	}
+	clients.Wait()
+	cancel()
+	ran.Wait()
+}
