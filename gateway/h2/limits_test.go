@@ -988,3 +988,93 @@ func TestLimitsOfInformationalResponsesInBytes(t *testing.T) {
 		p.wantGoAway("more than 16 KiB", 0, http2.ErrCodeEnhanceYourCalm, ReasonInformational)
 	})
 }
+
+// A client may make us reset its own streams, by any fault that costs a stream
+// (CVE-2025-8671): it counts as if the client had sent the resets. No sink is left
+// without an end.
+func TestLimitsEndResetsThatAreProvoked(t *testing.T) {
+	for _, tt := range []struct {
+		name  string
+		write func(p *peer, id uint32)
+	}{
+		{"WINDOW_UPDATE by 0", func(p *peer, id uint32) {
+			p.writeRequest(id, false)
+			p.out.WriteWindowUpdate(id, 0)
+		}},
+		{"WINDOW_UPDATE over 2^31-1", func(p *peer, id uint32) {
+			p.writeRequest(id, false)
+			p.writeWindowUpdate(id, maxWindow)
+		}},
+		{"DATA after END_STREAM", func(p *peer, id uint32) {
+			p.writeRequest(id, true)
+			p.writeData(id, "x", true)
+		}},
+		{"HEADERS after END_STREAM", func(p *peer, id uint32) {
+			p.writeRequest(id, true)
+			p.writeHeaders(id, true, "x: y")
+		}},
+		{"PRIORITY of 4 bytes", func(p *peer, id uint32) {
+			p.writeRequest(id, true)
+			p.writeFrame(typePriority, 0, id, make([]byte, 4))
+		}},
+		{"PRIORITY of 4 bytes on a closed stream", func(p *peer, id uint32) {
+			if id == 1 {
+				sendHeader(p.request(1, true), true, ":status: 200")
+			}
+			p.writeFrame(typePriority, 0, 1, make([]byte, 4))
+		}},
+		{"PRIORITY of a stream on itself", func(p *peer, id uint32) {
+			p.writeRequest(id, true)
+			p.out.WritePriority(id, http2.PriorityParam{StreamDep: id})
+		}},
+		{"HEADERS of a stream on itself", func(p *peer, id uint32) {
+			p.out.WriteHeaders(http2.HeadersFrameParam{
+				StreamID: id, EndHeaders: true, BlockFragment: p.encode(requestLines()...),
+				Priority: http2.PriorityParam{StreamDep: id},
+			})
+		}},
+		{"DATA against content-length", func(p *peer, id uint32) {
+			p.writeRequest(id, false, "content-length: 1")
+			p.writeData(id, "two", true)
+		}},
+		{"malformed trailers", func(p *peer, id uint32) {
+			p.writeRequest(id, false)
+			p.writeHeaders(id, true, ":path: /")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := greetedServer(t, Limits{})
+				resets := 0
+				for i := uint32(0); !p.ended() && i < 1000; i++ {
+					tt.write(p, 2*i+1)
+					for _, f := range p.skipFrames() {
+						switch f := f.(type) {
+						case debugReset:
+							resets++
+						case debugGoAway:
+							if f.code != http2.ErrCodeEnhanceYourCalm {
+								t.Errorf("got %v", f)
+							}
+							p.nc.CloseWrite()
+						}
+					}
+				}
+				p.wantEnded("a flood", ReasonResets)
+				if resets != 200 {
+					t.Errorf("%d resets were forced on us, want 200", resets)
+				}
+				opened, ended := 0, 0
+				p.rec.mu.Lock()
+				defer p.rec.mu.Unlock()
+				for _, e := range p.rec.events {
+					opened += strings.Count(e[:5], "open ")
+					ended += strings.Count(e[:5], "ended")
+				}
+				if tt.name != "PRIORITY of 4 bytes on a closed stream" && opened != ended {
+					t.Errorf("%d streams were opened, %d ends were told", opened, ended)
+				}
+			})
+		})
+	}
+}
