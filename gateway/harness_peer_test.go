@@ -248,7 +248,7 @@ func (p *peer) await(what string, match func(event) bool) event {
 	if !ok {
 		p.mu.Lock()
 		defer p.mu.Unlock()
-		p.t.Fatalf("no %s within %v; there is %v", what, patience, p.events)
+		p.t.Fatalf("no %s within %v; the last of %d others are %v", what, patience, len(p.events), p.events[max(0, len(p.events)-20):])
 	}
 	return e
 }
@@ -270,6 +270,36 @@ func (p *peer) within(d time.Duration, match func(event) bool) (event, bool) {
 		case <-changed:
 		case <-deadline:
 			return event{}, false
+		}
+	}
+}
+
+// gather takes n events that match, and forgets those that do not. It is for many.
+func (p *peer) gather(what string, n int, match func(event) bool) (list []event) {
+	p.t.Helper()
+	deadline := time.After(patience)
+	for {
+		p.mu.Lock()
+		for i, e := range p.events {
+			if len(list) == n {
+				p.events = p.events[i:]
+				p.mu.Unlock()
+				return list
+			}
+			if match(e) {
+				list = append(list, e)
+			}
+		}
+		p.events = nil
+		changed := p.changed
+		p.mu.Unlock()
+		if len(list) == n {
+			return list
+		}
+		select {
+		case <-changed:
+		case <-deadline:
+			p.t.Fatalf("%d of %d %s within %v", len(list), n, what, patience)
 		}
 	}
 }

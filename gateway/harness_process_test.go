@@ -29,7 +29,8 @@ const roleVariable = "SLUICE_TEST_ROLE"
 type order struct {
 	Apply   string     `json:",omitempty"` // resources
 	Limits  *h2.Limits `json:",omitempty"` // only the first order
-	Measure bool       `json:",omitempty"`
+	Metrics bool       `json:",omitempty"`
+	Memory  bool       `json:",omitempty"` // after a collection
 }
 
 // report is the answer.
@@ -88,11 +89,12 @@ func playGateway(in *json.Decoder, out *json.Encoder) error {
 				r.Err = err.Error()
 			}
 		}
-		if o.Measure {
+		if o.Metrics {
 			w := httptest.NewRecorder()
 			g.Metrics().ServeHTTP(w, httptest.NewRequest("GET", "/metrics", nil))
 			r.Metrics = w.Body.String()
-			w = nil
+		}
+		if o.Memory {
 			r.Heap, r.Goroutines = inUse()
 		}
 		if err := out.Encode(r); err != nil {
@@ -196,5 +198,5 @@ func (p *process) ask(o order) (r report) {
 // metric is node.metric of a process.
 func (p *process) metric(name string, pairs ...string) float64 {
 	p.t.Helper()
-	return sample(p.t, readMetrics(p.t, p.ask(order{Measure: true}).Metrics), name, pairs...)
+	return sample(p.t, readMetrics(p.t, p.ask(order{Metrics: true}).Metrics), name, pairs...)
 }

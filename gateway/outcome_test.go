@@ -373,8 +373,7 @@ func TestOutcomeCrowded(t *testing.T) {
 	for i := range streams {
 		client.request(uint32(2*i+1), "/shop.Cart/Get")
 	}
-	for range 10 {
-		e := client.await("refusal", func(e event) bool { return e.end })
+	for _, e := range client.gather("refusals", 10, func(e event) bool { return e.end }) {
 		if e.get("grpc-status") != "14" || e.get("grpc-message") != "sluice: "+outcomes[crowded].message {
 			t.Errorf("one too many got %v", e)
 		}

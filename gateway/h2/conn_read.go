@@ -212,7 +212,9 @@ func (c *Conn) strayFrame(id uint32) error {
 	case c.side == Upstream && c.finished.has(id):
 		return &connError{http2.ErrCodeStreamClosed, ReasonProtocol, "frame on a stream that has ended"}
 	case c.side == Upstream:
-		return c.rejectClosed(id)
+		// One that we have reset, longer ago than we remember: there may be as many
+		// as streams were open, and an answer to each would be a flood of ours.
+		return c.guard.unknown(c)
 	}
 	if err := c.guard.violation(c); err != nil {
 		return err
