@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
-	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
@@ -118,13 +117,6 @@ func (b *backend) handle(_ any, st grpc.ServerStream) error {
 		b.cancelled.Add(1)
 	}
 	return err
-}
-
-// nonce returns how often an RPC of that nonce has come.
-func (b *backend) nonce(n string) int {
-	b.mu.Lock()
-	defer b.mu.Unlock()
-	return b.nonces[n]
 }
 
 // echo sends each message back.
@@ -350,8 +342,6 @@ func took(f func()) time.Duration {
 	f()
 	return time.Since(start)
 }
-
-func method(service, name string) string { return fmt.Sprintf("/%s/%s", service, name) }
 
 // listenMute takes connections and never says a word.
 func listenMute(t testing.TB) (addr string) {

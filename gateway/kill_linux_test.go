@@ -230,7 +230,7 @@ func TestGatewayUnderKills(t *testing.T) {
 	var made, failed, wrong atomic.Int64
 	var stop atomic.Bool
 	var wg sync.WaitGroup
-	var why sync.Map // messages
+	var why sync.Map                    // messages
 	fails := make(chan string, 100_000) // nonces
 	for range 4 {
 		cc := dial(t, p.addr, grpc.WithDisableRetry())

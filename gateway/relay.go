@@ -106,7 +106,7 @@ func (r *rpc) dispatch(b *h2.Batch) {
 // noneLeft names the ending of an RPC for which no endpoint is left.
 func (r *rpc) noneLeft() outcome {
 	switch {
-	case r.moved:
+	case r.moved && r.last == nil:
 		return refused
 	case r.last == nil:
 		return noEndpoint
@@ -343,7 +343,7 @@ func (r *rpc) callerGone(e h2.Ending, b *h2.Batch) {
 
 // move sends the RPC elsewhere, once: the backend has not acted on it.
 func (r *rpc) move(b *h2.Batch) {
-	r.moved, r.cur = true, nil
+	r.moved, r.cur, r.last = true, nil, nil
 	r.g.moved.Add(1)
 	r.forsake()
 	if !r.target.backend.Others(r.avoid) {

@@ -287,11 +287,10 @@ func TestRelayFindsTheBackendAgain(t *testing.T) {
 // TestRelayOutlivesConnectionAges: a backend that ends its connections all the time,
 // in the way that gRPC's servers do, costs nobody an RPC.
 func TestRelayOutlivesConnectionAges(t *testing.T) {
-	var backends []*backend
 	var addrs []string
 	for i := range 2 {
 		b := startBackend(t, fmt.Sprint(i), grpc.KeepaliveParams(keepalive.ServerParameters{MaxConnectionAge: 100 * time.Millisecond, MaxConnectionAgeGrace: patience}))
-		backends, addrs = append(backends, b), append(addrs, b.addr)
+		addrs = append(addrs, b.addr)
 	}
 	g := startGateway(t, Config{}, backendAt("a", addrs...), routeTo("a", "a"))
 	cc := dial(t, g.address())

@@ -59,9 +59,10 @@ func TestA21Slowloris(t *testing.T) {
 	var work sync.WaitGroup
 	var mu sync.Mutex
 	longest := make(map[string]time.Duration)
-	for _, s := range stages {
-		for range n {
+	for i, s := range stages {
+		for j := range n {
 			work.Go(func() {
+				<-time.After(time.Duration(j*len(stages)+i) * 700 * time.Microsecond)
 				took, err := s.attack(r.addr, client)
 				if err != nil {
 					t.Errorf("%s: %v", s.name, err)

@@ -77,7 +77,7 @@ func (f flood) again(r *rig) {
 	r.t.Helper()
 	start := time.Now()
 	n := 0
-	for ; time.Since(start) < pick(250*time.Millisecond, 10*time.Second); n++ {
+	for ; time.Since(start) < pick(150*time.Millisecond, 10*time.Second); n++ {
 		p, err := dialPeer(r.addr, f.manners())
 		if err != nil {
 			r.t.Fatal(err)
@@ -196,15 +196,15 @@ func TestA01A02LimitIsExact(t *testing.T) {
 		want := test.first
 		p.await(patience, func() bool { return p.frames[test.reply] >= want })
 		const step = 200
-		for i := 0; i < 10 && !p.over; i++ {
+		for range 10 {
 			if p.flood(script{}.times(step, test.frame), 1) {
 				break
 			}
 			want += step
 			p.await(patience, func() bool { return p.frames[test.reply] >= want || p.over })
 		}
-		tr.expect(closed("downstream", test.reason), 1)
 		tr.farewell(p, calm)
+		tr.expect(closed("downstream", test.reason), 1)
 		if got := p.count(test.reply); got > 1010 || got < 900 {
 			t.Errorf("%d replies before the end, want about 1000", got)
 		}

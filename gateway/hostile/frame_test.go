@@ -183,7 +183,7 @@ func TestA16BackendThatIsWrongFromTheStart(t *testing.T) {
 		tr := r.begin(test.name)
 		caller := r.dial(manners{})
 		start := time.Now()
-		for n := 0; n < 20 || time.Since(start) < pick(700*time.Millisecond, 10*time.Second); n++ {
+		for n := 0; n < 20 || time.Since(start) < pick(300*time.Millisecond, 10*time.Second); n++ {
 			a := caller.call(grpcHead(backends[i].authority, hold, "grpc-timeout", "300m"), message(1))
 			if code := a.status(); code != "14" && code != "4" {
 				t.Errorf("%s: the caller got %v, want status 14 or 4", test.name, &a)

@@ -223,16 +223,6 @@ func rejected(side, reason string) string {
 
 func outcome(label string) string { return fmt.Sprintf("sluice_rpc_outcome_total{outcome=%q}", label) }
 
-// sum adds up the counters of one name.
-func (c counters) sum(name string) (total float64) {
-	for k, v := range c {
-		if strings.HasPrefix(k, name+"{") {
-			total += v
-		}
-	}
-	return total
-}
-
 // since is what has been added.
 func (c counters) since(before counters) counters {
 	d := make(counters)

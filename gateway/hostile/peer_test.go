@@ -40,7 +40,6 @@ type manners struct {
 type peer struct {
 	nc     net.Conn
 	manner manners
-	name   string
 
 	writing sync.Mutex // one writer at a time
 	sent    atomic.Int64

@@ -140,8 +140,3 @@ func grpcHead(authority, path string, more ...string) []byte {
 func message(n int) []byte {
 	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(n)), make([]byte, n)...)
 }
-
-// messageOf is a gRPC message of that payload.
-func messageOf(p string) []byte {
-	return append(binary.BigEndian.AppendUint32([]byte{0}, uint32(len(p))), p...)
-}

@@ -9,6 +9,7 @@ import (
 	"net"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 
 	"sluice/gateway/balance"
@@ -30,6 +31,9 @@ const (
 	// backend do not come back together.
 	backoffMin = 100 * time.Millisecond
 	backoffMax = 10 * time.Second
+	// askAgain is how soon an endpoint that had refused is asked again when a stream
+	// has nowhere else to go.
+	askAgain = 10 * time.Millisecond
 	// steady is how long a connection lives of an endpoint that is well. One that
 	// loses them earlier, again and again, is dialled no faster than one that
 	// does not answer.
@@ -73,6 +77,7 @@ type Endpoint struct {
 	left     time.Time  // when the table forgot the endpoint; zero while it has it
 	retired  bool
 	waiters  []Waiter
+	hurry    chan struct{} // ends the pause between two dials; nil unless there is one
 
 	ctx    context.Context // of the dials; nil before the first table, ends when the endpoint retires
 	cancel context.CancelFunc
@@ -200,7 +205,10 @@ func (e *Endpoint) want() error {
 	case e.retired || e.ctx.Err() != nil:
 		return ErrRetired
 	case e.dialling > 0 && e.down != nil:
-		return fmt.Errorf("%w: %w", ErrDown, e.down)
+		if !e.ask() {
+			return fmt.Errorf("%w: %w", ErrDown, e.down)
+		}
+		return ErrConnecting
 	case e.dialling == 0 && open >= limit:
 		return ErrFull
 	}
@@ -220,7 +228,7 @@ func (e *Endpoint) Wait(w Waiter) error {
 	switch {
 	case e.retired:
 		return ErrRetired
-	case e.dialling > 0 && e.down != nil:
+	case e.dialling > 0 && e.down != nil && !e.ask():
 		return fmt.Errorf("%w: %w", ErrDown, e.down)
 	case e.dialling == 0:
 		// The dial ended between Open and Wait: there is something new to try.
@@ -231,6 +239,20 @@ func (e *Endpoint) Wait(w Waiter) error {
 	}
 	e.waiters = append(e.waiters, w)
 	return nil
+}
+
+// ask has an endpoint that is down dialled soon, if it may be back: whoever starts
+// again refuses at first, and answers a moment later. Of one that does not answer, or
+// not as it should, that is not to be hoped. The caller holds mu.
+func (e *Endpoint) ask() bool {
+	if !errors.Is(e.down, syscall.ECONNREFUSED) && !errors.Is(e.down, syscall.ECONNRESET) {
+		return false
+	}
+	if e.hurry != nil {
+		close(e.hurry)
+		e.hurry = nil
+	}
+	return true
 }
 
 // connect starts a dialling goroutine. The caller holds mu.
@@ -261,14 +283,29 @@ func (e *Endpoint) dialUntilUp(wait time.Duration) {
 	}
 }
 
-// pause waits for a half to the whole of d, or until no dial is wanted.
+// pause waits for a half to the whole of d, for no longer than askAgain once
+// somebody asks, or until no dial is wanted.
 func (e *Endpoint) pause(d time.Duration) {
+	hurry := make(chan struct{})
+	e.mu.Lock()
+	e.hurry = hurry
+	e.mu.Unlock()
 	timer := time.NewTimer(time.Duration(float64(d) * (0.5 + rand.Float64()/2)))
 	defer timer.Stop()
-	select {
-	case <-e.ctx.Done():
-	case <-timer.C:
+	for waiting := true; waiting; {
+		select {
+		case <-e.ctx.Done():
+			waiting = false
+		case <-timer.C:
+			waiting = false
+		case <-hurry:
+			hurry = nil
+			timer.Reset(min(d, askAgain))
+		}
 	}
+	e.mu.Lock()
+	e.hurry = nil
+	e.mu.Unlock()
 }
 
 // settle notes how a dial went and wakes who waited for it: as many as a

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -158,7 +159,7 @@ func TestEndpointBacksOff(t *testing.T) {
 		if waiting.resumed > 1 {
 			t.Errorf("who waits was told %d times, want once at most, at the first failure", waiting.resumed)
 		}
-		for range 100 {
+		for range 100 { // nobody waits for one that does not answer
 			call(e).wantError(t, ErrDown)
 		}
 		if e.Usable() {
@@ -193,6 +194,37 @@ func TestEndpointBacksOff(t *testing.T) {
 		if n := len(w.dials("a:1")); n != len(tries)+1 {
 			t.Errorf("%d dials to come back, want 1", n-len(tries))
 		}
+	})
+}
+
+// TestEndpointIsAskedAgainWhenItRefused: where nobody listens somebody may, a moment
+// later. A stream that has nowhere else to go waits for that.
+func TestEndpointIsAskedAgainWhenItRefused(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		h := w.host("a:1", manners{})
+		h.refuse = fmt.Errorf("connect: %w", syscall.ECONNREFUSED)
+		e := w.put(to("x", "a:1"))[0]
+		open(e, 1)[0].wantError(t, ErrDown)
+		time.Sleep(time.Minute) // the pauses are long by now
+		n := len(w.dials("a:1"))
+		for range 100 {
+			c := call(e)
+			c.wantParked(t)
+			call(e).wantParked(t)
+			time.Sleep(askAgain)
+			synctest.Wait()
+			c.wantError(t, ErrDown)
+		}
+		if more := len(w.dials("a:1")) - n; more < 100 || more > 101 {
+			t.Errorf("%d dials for streams that came in 100 moments of %v", more, askAgain)
+		}
+		w.set(func() { h.refuse = nil })
+		back := call(e)
+		back.wantParked(t)
+		time.Sleep(askAgain)
+		synctest.Wait()
+		back.wantOpen(t)
 	})
 }
 

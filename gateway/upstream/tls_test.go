@@ -197,8 +197,8 @@ func TestEndpointSpeaksTLS(t *testing.T) {
 			e := plan.Backends["default/x"].Endpoints[0]
 			c := call(e)
 			settled := func() bool {
-				opened, parked, _ := c.state()
-				return opened || !parked
+				opened, parked, err := c.state()
+				return opened || !parked && err != nil
 			}
 			for deadline := time.Now().Add(20 * time.Second); !settled(); <-time.After(time.Millisecond) {
 				if time.Now().After(deadline) {
