@@ -286,11 +286,16 @@ func (e *Endpoint) dialUntilUp(wait time.Duration) {
 // pause waits for a half to the whole of d, for no longer than askAgain once
 // somebody asks, or until no dial is wanted.
 func (e *Endpoint) pause(d time.Duration) {
+	d = time.Duration(float64(d) * (0.5 + rand.Float64()/2))
 	hurry := make(chan struct{})
 	e.mu.Lock()
-	e.hurry = hurry
+	if len(e.waiters) > 0 { // somebody has asked already
+		d = min(d, askAgain)
+	} else {
+		e.hurry = hurry
+	}
 	e.mu.Unlock()
-	timer := time.NewTimer(time.Duration(float64(d) * (0.5 + rand.Float64()/2)))
+	timer := time.NewTimer(d)
 	defer timer.Stop()
 	for waiting := true; waiting; {
 		select {
