@@ -55,8 +55,6 @@ type peer struct {
 	detail  string // of GOAWAY
 	over    bool   // nothing more can be read
 	next    uint32 // stream id, of a client
-	used    int    // DATA sent by send, and window given to it; of one stream
-	granted int
 
 	// Owned by the reader.
 	dec   *hpack.Decoder
@@ -75,6 +73,8 @@ type answer struct {
 	code       http2.ErrCode // of the reset
 	lost       bool          // the connection ended first
 	took       time.Duration
+
+	granted, used int // window given to us beyond the first, and DATA sent in it
 }
 
 // keptData is how much DATA of a stream a peer remembers, bytes.
@@ -368,7 +368,7 @@ func (p *peer) note(f http2.Frame) (reply script, event func(*peer, uint32)) {
 		event = p.manner.gone
 	case *http2.WindowUpdateFrame:
 		if f.StreamID != 0 {
-			p.granted += int(f.Increment)
+			p.at(f.StreamID).granted += int(f.Increment)
 		}
 	case *http2.DataFrame:
 		return p.noteData(f)
