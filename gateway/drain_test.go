@@ -1,7 +1,9 @@
 package gateway
 
 import (
+	"io"
 	"net"
+	"net/http"
 	"strings"
 	"testing"
 	"time"
@@ -9,6 +11,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"sluice/gateway/h2"
+	"sluice/gateway/listen"
 )
 
 const maxStreamID = 1<<31 - 1
@@ -162,6 +165,53 @@ func TestDrainOfAConnectionThatJustArrived(t *testing.T) {
 		}
 	}
 	g.end(t)
+}
+
+// TestRunLeavesNothingBehind ends a gateway in the midst of everything that it can be
+// at: streams both ways, a dial that goes on, one that is waited for, requests of
+// HTTP/1 and of HTTP/2 that a handler answers, TLS that was not agreed on.
+func TestRunLeavesNothingBehind(t *testing.T) {
+	ca := newAuthority(t)
+	_, cert, key := ca.issue(t, "shop.example.com")
+	b := startBackend(t, "a")
+	handling := make(chan struct{}, 2)
+	g := startGateway(t, Config{
+		Listen: listen.Config{Address: "127.0.0.1:0", TLSCert: cert, TLSKey: key},
+		Handler: http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+			handling <- struct{}{}
+			<-r.Context().Done()
+		}),
+	}, backendAt("a", b.addr), backendAt("mute", listenMute(t)), backendAt("dead", deadAddress(t)),
+		routeWith("mute", "matches: [{method: {service: mute.Thing}}]", "mute"),
+		routeWith("dead", "matches: [{method: {service: dead.Thing}}]", "dead"),
+		routeTo("a", "a"))
+	client := connect(t, g.address(), manners{})
+	client.request(1, "/shop.Cart/Hold")
+	client.data(1, message(nil), true)
+	client.awaitHeaders(1)
+	client.request(3, "/mute.Thing/Get")
+	client.request(5, "/dead.Thing/Get")
+	client.awaitHeaders(5)
+	client.headers(7, false, ":method", "POST", ":scheme", "http", ":path", "/", ":authority", "a")
+	<-handling
+	plain, err := net.Dial("tcp", g.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer plain.Close()
+	io.WriteString(plain, "GET / HTTP/1.1\r\nHost: a\r\n\r\n")
+	<-handling
+	hello, err := net.Dial("tcp", g.address())
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer hello.Close()
+	io.WriteString(hello, "\x16\x03\x01\x02\x00\x01") // the beginning of a ClientHello
+	g.end(t)
+	if left := goroutinesLeft("sluice/gateway.(*Gateway)", "sluice/gateway/h2.", "sluice/gateway/upstream.", "sluice/gateway/listen.", "cmux."); left != "" {
+		t.Errorf("goroutines are left after Run:\n\n%s", left)
+	}
+	client.awaitEnd()
 }
 
 // TestDrainUnderLoad: every RPC that a client of grpc makes ends well, while one

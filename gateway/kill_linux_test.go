@@ -9,6 +9,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -97,15 +98,8 @@ func (m *mortal) live(t testing.TB, addr string) {
 // in them. The gateway stands still meanwhile, so that the account of what it has
 // written is complete.
 func (m *mortal) kill(gateway *os.Process) {
-	if err := gateway.Signal(syscall.SIGSTOP); err != nil {
-		m.t.Error(err)
-		return
-	}
-	defer gateway.Signal(syscall.SIGCONT)
-	await(m.t, "the gateway to stand still", func() bool {
-		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", gateway.Pid))
-		return err == nil && strings.Contains(string(text[bytes.LastIndexByte(text, ')'):]), ") T ")
-	})
+	thaw := freeze(m.t, gateway)
+	defer thaw()
 	m.mu.Lock()
 	m.l.Close()
 	conns := m.conns
@@ -114,6 +108,19 @@ func (m *mortal) kill(gateway *os.Process) {
 	for w := range conns {
 		w.die()
 	}
+}
+
+// freeze has a process stand still until the returned function is called.
+func freeze(t testing.TB, p *os.Process) (thaw func()) {
+	t.Helper()
+	if err := p.Signal(syscall.SIGSTOP); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the process to stand still", func() bool {
+		text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", p.Pid))
+		return err == nil && strings.HasPrefix(string(text[bytes.LastIndexByte(text, ')'):]), ") T ")
+	})
+	return func() { p.Signal(syscall.SIGCONT) }
 }
 
 // witness forwards one connection and reads along.
@@ -202,6 +209,48 @@ func (w *witness) note(p []byte) {
 			}
 		}
 		w.rest = w.rest[n:]
+	}
+}
+
+// TestGatewayWaitsForAFrozenBackend no longer than its callers do, and uses it as soon
+// as it thaws.
+func TestGatewayWaitsForAFrozenBackend(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	b := startProcess(t, "backend", order{})
+	g := startGateway(t, Config{}, backendAt("a", b.addr), routeTo("a", "a"))
+	client := connect(t, g.address(), manners{})
+	id := uint32(1)
+	ask := func(timeout string) (e event, took time.Duration) {
+		start := time.Now()
+		client.request(id, "/shop.Cart/Echo", "grpc-timeout", timeout)
+		client.data(id, message([]byte("hello")), true)
+		this := id
+		id += 2
+		e = client.await("end", func(e event) bool { return e.id == this && e.end })
+		return e, e.at.Sub(start)
+	}
+	if e, _ := ask("20S"); e.get("grpc-status") != "0" {
+		t.Fatalf("before: %v", e)
+	}
+	thaw := freeze(t, b.cmd.Process)
+	defer thaw()
+	var late []time.Duration
+	for range 7 {
+		e, took := ask("100m")
+		if e.get("grpc-status") != "4" || took < 100*time.Millisecond {
+			t.Errorf("while it is frozen: %v after %v, want DEADLINE_EXCEEDED after 100 ms", e, took)
+		}
+		late = append(late, took-100*time.Millisecond)
+	}
+	slices.Sort(late)
+	if median := late[len(late)/2]; median > 50*time.Millisecond {
+		t.Errorf("the median of %d deadlines was %v late, want 50 ms at most", len(late), median)
+	}
+	thaw()
+	if e, took := ask("20S"); e.get("grpc-status") != "0" || took > 5*time.Second {
+		t.Errorf("after it has thawed: %v after %v", e, took)
 	}
 }
 

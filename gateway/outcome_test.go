@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"strconv"
 	"strings"
 	"testing"
@@ -361,6 +362,54 @@ func TestOutcomeIsNeverABareReset(t *testing.T) {
 				t.Errorf("it took %v", d)
 			}
 		})
+	}
+}
+
+// TestOutcomeOfATornResponse cuts the backend's connection after every number of
+// bytes: what is not whole is never OK, and what is OK is whole.
+func TestOutcomeOfATornResponse(t *testing.T) {
+	t.Parallel()
+	s := startScript(t, manners{})
+	g := startGateway(t, Config{}, backendAt("a", s.addr), routeTo("a", "a"))
+	client := connect(t, g.address(), manners{})
+	body := message(pattern(1, 1000))
+	size := 1
+	for cut := 0; cut <= size; cut += 1 + cut/7 {
+		id := uint32(2*cut + 1)
+		client.request(id, "/shop.Cart/Get")
+		client.data(id, message(nil), true)
+		p := s.accept(t)
+		up := p.awaitRequest().id
+		p.wmu.Lock()
+		p.cork = new(bytes.Buffer)
+		p.wmu.Unlock()
+		p.headers(up, false, answerHead...)
+		p.data(up, body[:500], false)
+		p.data(up, body[500:], false)
+		p.headers(up, true, "grpc-status", "0", "x-sum", "1")
+		p.write(func() {
+			size = p.cork.Len()
+			p.nc.Write(p.cork.Bytes()[:min(cut, size)])
+			p.cork = nil
+		})
+		if cut%2 == 0 && cut < size {
+			p.abort()
+		} else {
+			p.close()
+		}
+		end := client.await("end", func(e event) bool {
+			return e.id == id && (e.end || e.typ == http2.FrameRSTStream && e.code != http2.ErrCodeNo)
+		})
+		var got []byte
+		for _, e := range client.seen(ofType(http2.FrameData, id)) {
+			got = append(got, e.data...)
+		}
+		switch status := end.get("grpc-status"); {
+		case status == "0" && (!bytes.Equal(got, body) || cut < size):
+			t.Errorf("cut after %d of %d bytes: OK with %d bytes of %d", cut, size, len(got), len(body))
+		case status != "0" && (status != "14" || cut >= size):
+			t.Errorf("cut after %d of %d bytes: %v", cut, size, end)
+		}
 	}
 }
 

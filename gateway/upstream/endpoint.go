@@ -35,8 +35,8 @@ const (
 	// has nowhere else to go.
 	askAgain = 10 * time.Millisecond
 	// steady is how long a connection lives of an endpoint that is well. One that
-	// loses them earlier, again and again, is dialled no faster than one that
-	// does not answer.
+	// loses them earlier and unused, again and again, is dialled no faster than one
+	// that does not answer.
 	steady = time.Second
 )
 
@@ -467,7 +467,7 @@ func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 	if len(rest) > 0 || e.retired {
 		return
 	}
-	if e.flaps++; gentle && used || time.Since(e.upSince) >= steady {
+	if e.flaps++; used || time.Since(e.upSince) >= steady {
 		e.flaps = 0
 	}
 	if gentle && c.OpenStreams() == 0 && e.dialling == 0 && e.flaps == 0 {
