@@ -74,6 +74,7 @@ type Conn struct {
 	mu       mutex // guards the fields below
 	streams  map[uint32]*Stream
 	finished *finished // ids of streams that came to their own end; upstream only
+	torn     *finished // ids of streams that their peer has reset; upstream only
 	forgiven forgiven  // ids that we closed while the peer could still send
 	enc      encoder
 	send     int32  // connection window towards the peer, bytes
@@ -138,7 +139,7 @@ const userTimeout = 20 * time.Second
 func (e *Engine) NewClient(t *Transport, m Monitor, maxStreams uint32) *Conn {
 	c := e.newConn(t, Upstream, min(upstreamWindow, e.limits.Window), time.Now())
 	c.monitor = m
-	c.probe, c.finished = new(probe), new(finished)
+	c.probe, c.finished, c.torn = new(probe), new(finished), new(finished)
 	c.greeted = true
 	c.nextID = 1
 	if maxStreams == 0 {

@@ -211,6 +211,8 @@ func (c *Conn) strayFrame(id uint32) error {
 		return nil
 	case c.side == Upstream && c.finished.has(id):
 		return &connError{http2.ErrCodeStreamClosed, ReasonProtocol, "frame on a stream that has ended"}
+	case c.side == Upstream && c.torn.has(id):
+		return c.rejectClosed(id)
 	case c.side == Upstream:
 		// One that we have reset, longer ago than we remember: there may be as many
 		// as streams were open, and an answer to each would be a flood of ours.
@@ -315,6 +317,9 @@ func (c *Conn) handleRSTStream(h frameHeader, p []byte) error {
 	}
 	replied := s.state&stateReplied != 0
 	c.drop(s)
+	if c.torn != nil {
+		c.torn.add(s.id)
+	}
 	c.mu.Unlock()
 	refused := c.side == Upstream && code == http2.ErrCodeRefusedStream && !s.answered
 	s.tell(Ending{How: PeerReset, Code: code, Unprocessed: refused}, &c.batch)

@@ -187,8 +187,8 @@ func (f *forgiven) has(id uint32) bool {
 	return false
 }
 
-// finished remembers the streams that ended most recently with END_STREAM both
-// ways.
+// finished remembers the streams that ended most recently in one way: with
+// END_STREAM from both sides, or by their peer's reset.
 type finished struct {
 	ids  [8]uint32
 	next uint8
