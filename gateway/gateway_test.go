@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 
@@ -87,42 +88,24 @@ func TestGatewayAnswersWhatNoRouteMatches(t *testing.T) {
 // TestGatewaySplitsExactly counts a 90/10 split at the backends themselves.
 func TestGatewaySplitsExactly(t *testing.T) {
 	t.Parallel()
-	tests := []struct {
-		name           string
-		conns, workers int
-	}{
-		{"one connection", 1, 40},
-		{"many connections", 25, 50},
-	}
-	for _, test := range tests {
-		t.Run(test.name, func(t *testing.T) {
+	for _, conns := range []int{1, 25} {
+		t.Run(fmt.Sprint(conns, " connections"), func(t *testing.T) {
 			const total = 10_000
-			a, b := startBackend(t, "a"), startBackend(t, "b")
+			a, b := startFrugalBackend(t), startFrugalBackend(t)
 			g := startGateway(t, Config{}, backendAt("a", a.addr), backendAt("b", b.addr), routeTo("split", "a=90", "b=10"))
-			var conns []*grpc.ClientConn
-			for range test.conns {
-				conns = append(conns, dial(t, g.address()))
+			var wg sync.WaitGroup
+			for range conns {
+				f := newFrugalCaller(t, g.address()) // which makes the first one
+				wg.Go(func() { f.run(total/conns-1, 20) })
 			}
-			var fromA, fromB, failed atomic.Int64
-			ctx := shortly(t)
-			each(total, test.workers, func(i int) {
-				reply, err := call(ctx, conns[i%len(conns)], "/shop.Cart/Who", nil)
-				switch {
-				case err != nil:
-					failed.Add(1)
-				case string(reply) == "a":
-					fromA.Add(1)
-				case string(reply) == "b":
-					fromB.Add(1)
-				}
-			})
-			if failed.Load() != 0 || fromA.Load() != 9000 || fromB.Load() != 1000 {
-				t.Errorf("%d from a, %d from b, %d failed, want 9000, 1000, 0", fromA.Load(), fromB.Load(), failed.Load())
-			}
+			wg.Wait()
 			if a.served.Load() != 9000 || b.served.Load() != 1000 {
 				t.Errorf("a saw %d and b %d, want 9000 and 1000", a.served.Load(), b.served.Load())
 			}
 			for name, want := range map[string]float64{"default/a": 9000, "default/b": 1000} {
+				if got := g.metric(t, "sluice_rpc_ended_total", "route", "default/split", "backend", name, "code", "OK"); got != want {
+					t.Errorf("%v RPCs of %s ended well, want %v", got, name, want)
+				}
 				for _, metric := range []string{"sluice_rpc_started_total", "sluice_rpc_ended_total", "sluice_rpc_seconds"} {
 					if got := g.metric(t, metric, "route", "default/split", "backend", name); got != want {
 						t.Errorf("%s of %s is %v, want %v", metric, name, got, want)
@@ -132,10 +115,34 @@ func TestGatewaySplitsExactly(t *testing.T) {
 			if got := g.metric(t, "sluice_rpc_open"); got != 0 {
 				t.Errorf("sluice_rpc_open is %v after the last RPC", got)
 			}
-			if got := g.metric(t, "sluice_conn_opened_total", "side", "downstream"); got != float64(test.conns) {
-				t.Errorf("%v connections of clients, want %d", got, test.conns)
+			if got := g.metric(t, "sluice_conn_opened_total", "side", "downstream"); got != float64(conns) {
+				t.Errorf("%v connections of clients, want %d", got, conns)
 			}
 		})
+	}
+}
+
+// TestGatewaySplitsForGRPCClients is the same for real ones, who agree on who served
+// them.
+func TestGatewaySplitsForGRPCClients(t *testing.T) {
+	t.Parallel()
+	const total = 1000
+	a, b := startBackend(t, "a"), startBackend(t, "b")
+	g := startGateway(t, Config{}, backendAt("a", a.addr), backendAt("b", b.addr), routeTo("split", "a=90", "b=10"))
+	conns := []*grpc.ClientConn{dial(t, g.address()), dial(t, g.address()), dial(t, g.address())}
+	var fromA, fromB atomic.Int64
+	each(total, 20, func(i int) {
+		switch reply, err := call(shortly(t), conns[i%3], "/shop.Cart/Who", nil); {
+		case err != nil:
+			t.Error(err)
+		case string(reply) == "a":
+			fromA.Add(1)
+		case string(reply) == "b":
+			fromB.Add(1)
+		}
+	})
+	if fromA.Load() != 900 || fromB.Load() != 100 {
+		t.Errorf("%d from a and %d from b, want 900 and 100", fromA.Load(), fromB.Load())
 	}
 }
 

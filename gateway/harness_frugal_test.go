@@ -8,6 +8,7 @@ import (
 	"sync"
 	"sync/atomic"
 	"testing"
+	"time"
 
 	"golang.org/x/net/http2"
 	"golang.org/x/net/http2/hpack"
@@ -18,6 +19,7 @@ import (
 type frugalBackend struct {
 	addr   string
 	frames atomic.Int64 // of DATA in each answer, beside the first
+	served atomic.Int64 // requests
 }
 
 func startFrugalBackend(t testing.TB) *frugalBackend {
@@ -84,7 +86,9 @@ func (b *frugalBackend) serve(nc net.Conn) {
 					}
 				}
 			case typ == http2.FrameData && p[4]&1 != 0:
+				b.served.Add(1)
 				a.begin(id, int(b.frames.Load())+1)
+				a.pump()
 			}
 			p = p[size:]
 		}
@@ -158,4 +162,98 @@ func (e *frugalEncoder) section(end bool, pairs ...string) []byte {
 		e.enc.WriteField(hpack.HeaderField{Name: pairs[i], Value: pairs[i+1], Sensitive: pairs[i] == "grpc-timeout"})
 	}
 	return frame(http2.FrameHeaders, flags, 1, bytes.Clone(e.block.Bytes()))
+}
+
+func frame(typ http2.FrameType, flags http2.Flags, id uint32, payload []byte) []byte {
+	n := len(payload)
+	b := []byte{byte(n >> 16), byte(n >> 8), byte(n), byte(typ), byte(flags), byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}
+	return append(b, payload...)
+}
+
+// setID rewrites the stream of every frame in b.
+func setID(b []byte, id uint32) {
+	for len(b) >= 9 {
+		binary.BigEndian.PutUint32(b[5:], id)
+		b = b[9+(int(b[0])<<16|int(b[1])<<8|int(b[2])):]
+	}
+}
+
+// frugalCaller makes RPCs whose frames are made once and sent again and again: header
+// sections are what gRPC's clients send from the second RPC on, all of it in HPACK's
+// table but the timeout.
+type frugalCaller struct {
+	t        testing.TB
+	nc       net.Conn
+	request  []byte // HEADERS and DATA
+	out, in  []byte
+	received int // bytes in in
+	nextID   uint32
+	bytes    int // of DATA, so far
+}
+
+func newFrugalCaller(t testing.TB, addr string) *frugalCaller {
+	t.Helper()
+	p := connect(t, addr, manners{noReader: true, window: 1 << 30, settings: []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1 << 30}}})
+	p.write(func() { p.fr.WriteSettingsAck() })
+	f := &frugalCaller{t: t, nc: p.nc, out: make([]byte, 0, 64<<10), in: make([]byte, 256<<10), nextID: 1}
+	enc := newFrugalEncoder()
+	head := opening("/shop.Cart/Get", "grpc-timeout", "60S", "user-agent", "grpc-go/1.85.0", "grpc-accept-encoding", "gzip", "authorization", "Bearer abcdef")
+	data := frame(http2.FrameData, http2.FlagDataEndStream, 1, message(make([]byte, 100)))
+	f.request = append(enc.section(false, head...), data...)
+	f.run(1, 1)
+	f.request = append(enc.section(false, head...), data...)
+	return f
+}
+
+// run makes n RPCs, some at a time.
+func (f *frugalCaller) run(n, atATime int) {
+	for n > 0 {
+		batch := min(n, atATime)
+		n -= batch
+		f.out = f.out[:0]
+		for range batch {
+			setID(f.request, f.nextID)
+			f.nextID += 2
+			f.out = append(f.out, f.request...)
+		}
+		if _, err := f.nc.Write(f.out); err != nil {
+			f.t.Error(err)
+			return
+		}
+		for range batch {
+			if !f.awaitEnd() {
+				return
+			}
+		}
+	}
+}
+
+// awaitEnd reads until a frame has END_STREAM.
+func (f *frugalCaller) awaitEnd() bool {
+	for {
+		b := f.in[:f.received]
+		for len(b) >= 9 {
+			n := 9 + (int(b[0])<<16 | int(b[1])<<8 | int(b[2]))
+			if len(b) < n {
+				break
+			}
+			if b[3] == byte(http2.FrameData) {
+				f.bytes += n - 9
+			}
+			end := (b[3] == byte(http2.FrameHeaders) || b[3] == byte(http2.FrameData)) && b[4]&1 != 0
+			b = b[n:]
+			if end {
+				f.received = copy(f.in, b)
+				return true
+			}
+		}
+		f.received = copy(f.in, b)
+		f.nc.SetReadDeadline(time.Now().Add(3 * patience))
+		n, err := f.nc.Read(f.in[f.received:])
+		if err != nil {
+			f.t.Error(err)
+			return false
+		}
+		f.received += n
+	}
 }

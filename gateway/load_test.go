@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"context"
-	"encoding/binary"
 	"fmt"
 	"runtime"
 	"slices"
@@ -226,13 +225,18 @@ func TestGatewayHoldsSilentStreamsCheaply(t *testing.T) {
 // TestGatewayAllocatesLittle counts what one unary RPC and one frame of DATA cost,
 // between a caller and a backend that allocate nothing themselves.
 func TestGatewayAllocatesLittle(t *testing.T) {
-	f := newFrugal(t)
+	b, f := startFrugal(t)
 	const rpcs = 2000
-	f.run(rpcs)
-	perRPC := allocations(func() { f.run(rpcs) }) / rpcs
+	f.run(rpcs, 1)
+	perRPC := allocations(func() { f.run(rpcs, 1) }) / rpcs
 	const frames = 20_000
-	f.stream(frames)
-	perFrame := allocations(func() { f.stream(frames) }) / frames
+	b.frames.Store(frames)
+	f.run(1, 1)
+	before := f.bytes
+	perFrame := allocations(func() { f.run(1, 1) }) / frames
+	if got := f.bytes - before; got != 105*(frames+1) {
+		t.Errorf("%d bytes of DATA came, want %d", got, 105*(frames+1))
+	}
 	t.Logf("%.2f allocations per unary RPC, %.4f per DATA frame, over both hops", perRPC, perFrame)
 	if perRPC > maxAllocsPerRPC {
 		t.Errorf("a unary RPC allocates %.2f times, want %d at most", perRPC, maxAllocsPerRPC)
@@ -254,12 +258,21 @@ func allocations(f func()) float64 {
 	return float64(after.Mallocs - before.Mallocs)
 }
 
+// startFrugal runs a gateway between a caller and a backend that allocate nothing.
+func startFrugal(t testing.TB) (*frugalBackend, *frugalCaller) {
+	t.Helper()
+	b := startFrugalBackend(t)
+	// More small frames a second than a backend may send by default.
+	g := startGateway(t, Config{Limits: h2.Limits{SmallData: 1 << 30}}, backendAt("a", b.addr), routeTo("a", "a"))
+	return b, newFrugalCaller(t, g.address())
+}
+
 func BenchmarkGatewayUnary(b *testing.B) {
-	f := newFrugal(b)
-	f.run(100)
+	_, f := startFrugal(b)
+	f.run(100, 1)
 	b.ReportAllocs()
 	b.ResetTimer()
-	perRPC := allocations(func() { f.run(b.N) }) / float64(b.N)
+	perRPC := allocations(func() { f.run(b.N, 1) }) / float64(b.N)
 	b.StopTimer()
 	b.ReportMetric(perRPC, "allocs/rpc")
 	if b.N >= 1000 && perRPC > maxAllocsPerRPC {
@@ -268,101 +281,14 @@ func BenchmarkGatewayUnary(b *testing.B) {
 }
 
 func BenchmarkGatewayDataFrame(b *testing.B) {
-	f := newFrugal(b)
-	f.stream(100)
+	backend, f := startFrugal(b)
+	f.run(100, 1)
+	backend.frames.Store(int64(b.N))
 	b.ReportAllocs()
 	b.ResetTimer()
-	perFrame := allocations(func() { f.stream(b.N) }) / float64(b.N)
+	perFrame := allocations(func() { f.run(1, 1) }) / float64(b.N)
 	b.StopTimer()
 	if b.N >= 10_000 && perFrame > 0.05 {
 		b.Errorf("a DATA frame allocates %.4f times, want none", perFrame)
-	}
-}
-
-// frugal is a gateway between a caller and a backend whose frames are made once and
-// sent again and again: header sections are what gRPC's clients and servers send
-// from the second RPC on, all of it in HPACK's tables but the timeout.
-type frugal struct {
-	t        testing.TB
-	caller   *peer
-	up       *frugalBackend
-	request  []byte // HEADERS and DATA
-	buf      []byte
-	nextID   uint32
-	received int // bytes in buf
-}
-
-func newFrugal(t testing.TB) *frugal {
-	t.Helper()
-	b := startFrugalBackend(t)
-	g := startGateway(t, Config{}, backendAt("a", b.addr), routeTo("a", "a"))
-	f := &frugal{t: t, up: b, buf: make([]byte, 256<<10), nextID: 1}
-	f.caller = connect(t, g.address(), manners{noReader: true, window: 1 << 30, settings: []http2.Setting{{ID: http2.SettingInitialWindowSize, Val: 1 << 30}}})
-	f.caller.write(func() { f.caller.fr.WriteSettingsAck() })
-	enc := newFrugalEncoder()
-	head := opening("/shop.Cart/Get", "grpc-timeout", "20S", "user-agent", "grpc-go/1.85.0", "grpc-accept-encoding", "gzip", "authorization", "Bearer abcdef")
-	data := frame(http2.FrameData, http2.FlagDataEndStream, 1, message(make([]byte, 100)))
-	f.request = append(enc.section(false, head...), data...)
-	f.run(1)
-	f.request = append(enc.section(false, head...), data...)
-	return f
-}
-
-func frame(typ http2.FrameType, flags http2.Flags, id uint32, payload []byte) []byte {
-	n := len(payload)
-	b := []byte{byte(n >> 16), byte(n >> 8), byte(n), byte(typ), byte(flags), byte(id >> 24), byte(id >> 16), byte(id >> 8), byte(id)}
-	return append(b, payload...)
-}
-
-// setID rewrites the stream of every frame in b.
-func setID(b []byte, id uint32) {
-	for len(b) >= 9 {
-		binary.BigEndian.PutUint32(b[5:], id)
-		b = b[9+(int(b[0])<<16|int(b[1])<<8|int(b[2])):]
-	}
-}
-
-// run makes n RPCs, one after the other.
-func (f *frugal) run(n int) {
-	for range n {
-		setID(f.request, f.nextID)
-		if _, err := f.caller.nc.Write(f.request); err != nil {
-			f.t.Fatal(err)
-		}
-		f.awaitEnd()
-		f.nextID += 2
-	}
-}
-
-// stream has the backend send n frames of DATA on one stream.
-func (f *frugal) stream(n int) {
-	f.up.frames.Store(int64(n))
-	f.run(1)
-	f.up.frames.Store(0)
-}
-
-// awaitEnd reads until a frame has END_STREAM.
-func (f *frugal) awaitEnd() {
-	for {
-		b := f.buf[:f.received]
-		for len(b) >= 9 {
-			n := 9 + (int(b[0])<<16 | int(b[1])<<8 | int(b[2]))
-			if len(b) < n {
-				break
-			}
-			end := (b[3] == byte(http2.FrameHeaders) || b[3] == byte(http2.FrameData)) && b[4]&1 != 0
-			b = b[n:]
-			if end {
-				f.received = copy(f.buf, b)
-				return
-			}
-		}
-		f.received = copy(f.buf, b)
-		f.caller.nc.SetReadDeadline(time.Now().Add(patience))
-		n, err := f.caller.nc.Read(f.buf[f.received:])
-		if err != nil {
-			f.t.Fatal(err)
-		}
-		f.received += n
 	}
 }
