@@ -193,7 +193,10 @@ func TestApplyUnderLoad(t *testing.T) {
 	wg.Wait()
 	t.Logf("%d of %d RPCs failed across %d changes", failed.Load(), made.Load(), changes)
 	g.apply(t, sets[0]...)
-	await(t, "connections to others to end", func() bool { return g.metric(t, "sluice_conn_open", "side", "upstream") <= 1 })
+	// What is left may be several, of the set that allowed each but two streams.
+	await(t, "connections to others to end", func() bool {
+		return g.metric(t, "sluice_conn_open", "side", "upstream") <= g.metric(t, "sluice_endpoint_connections", "endpoint", backends[0].addr)
+	})
 }
 
 // TestApplyIsAllOrNothing: what cannot be put in force leaves what is.

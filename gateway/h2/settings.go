@@ -46,9 +46,7 @@ func (c *Conn) settledNow() error {
 		return err
 	}
 	c.settled = true
-	if err := c.tr.SetReadDeadline(noDeadline); err != nil {
-		return err
-	}
+	c.limitRead(noDeadline) // unless the end is near, and has a deadline of its own
 	if c.monitor != nil {
 		c.monitor.ConnReady(c)
 	}
