@@ -181,7 +181,7 @@ func TestRunLeavesNothingBehind(t *testing.T) {
 			handling <- struct{}{}
 			<-r.Context().Done()
 		}),
-	}, backendAt("a", b.addr), backendAt("mute", listenMute(t)), backendAt("dead", deadAddress(t)),
+	}, backendAt("a", b.addr), backendAt("mute", listenMute(t)), backendAt("dead", deadAddress()),
 		routeWith("mute", "matches: [{method: {service: mute.Thing}}]", "mute"),
 		routeWith("dead", "matches: [{method: {service: dead.Thing}}]", "dead"),
 		routeTo("a", "a"))

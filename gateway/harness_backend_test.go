@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"encoding/binary"
+	"fmt"
 	"hash/crc32"
 	"io"
 	"net"
@@ -325,16 +326,10 @@ func shortly(t testing.TB) context.Context {
 	return ctx
 }
 
-// deadAddress is where nobody listens.
-func deadAddress(t testing.TB) string {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().String()
-}
+// deadAddress is where nobody listens: a port that no test can be given meanwhile.
+func deadAddress() string { return fmt.Sprint("127.0.0.1:", deadPorts.Add(1)%7+1) }
+
+var deadPorts atomic.Int32
 
 // took returns how long f ran.
 func took(f func()) time.Duration {

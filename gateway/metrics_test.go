@@ -28,7 +28,7 @@ func TestMetricsAgreeWithTheClients(t *testing.T) {
 		}
 		return status.Error(codes.Code(m[0]), "as asked")
 	}})
-	g := startGateway(t, Config{}, backendAt("a", b.addr), backendAt("dead", deadAddress(t)), routeTo("split", "a=80", "dead=10", "nobody=10"))
+	g := startGateway(t, Config{}, backendAt("a", b.addr), backendAt("dead", deadAddress()), routeTo("split", "a=80", "dead=10", "nobody=10"))
 	conns := []*grpc.ClientConn{dial(t, g.address()), dial(t, g.address()), dial(t, g.address())}
 	var mu sync.Mutex
 	heard := make(map[codes.Code]int)
@@ -86,7 +86,7 @@ func TestMetricsAgreeWithTheClients(t *testing.T) {
 // to look at.
 func TestMetricsAreThereFromTheStart(t *testing.T) {
 	t.Parallel()
-	g := startGateway(t, Config{}, backendAt("a", deadAddress(t)), routeTo("a", "a"))
+	g := startGateway(t, Config{}, backendAt("a", deadAddress()), routeTo("a", "a"))
 	families := g.scrape(t)
 	outcomes := make(map[string]bool)
 	for _, m := range families["sluice_rpc_outcome_total"].GetMetric() {

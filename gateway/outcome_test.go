@@ -59,7 +59,7 @@ func TestOutcomesAreReached(t *testing.T) {
 		unresolved: {resources: func(string) []string { return []string{routeTo("a", "a")} }},
 		noEndpoint: {resources: func(string) []string { return []string{backendAt("a"), routeTo("a", "a")} }},
 		unreachable: {resources: func(string) []string {
-			return []string{backendAt("a", deadAddress(t)), routeTo("a", "a")}
+			return []string{backendAt("a", deadAddress()), routeTo("a", "a")}
 		}},
 		exhausted: {
 			resources: func(addr string) []string {

@@ -238,7 +238,7 @@ func TestRelayKeepsWindowsRightAcrossAMove(t *testing.T) {
 func TestRelayTriesAnotherEndpoint(t *testing.T) {
 	t.Parallel()
 	b := startBackend(t, "alive")
-	g := startGateway(t, Config{}, backendAt("a", deadAddress(t), deadAddress(t), b.addr), routeTo("a", "a"))
+	g := startGateway(t, Config{}, backendAt("a", deadAddress(), deadAddress(), b.addr), routeTo("a", "a"))
 	cc := dial(t, g.address())
 	for range 50 {
 		if got := mustCall(t, cc, "/shop.Cart/Who", nil); string(got) != "alive" {
@@ -255,11 +255,15 @@ func TestRelayTriesAnotherEndpoint(t *testing.T) {
 
 // TestRelayFindsTheBackendAgain after it was away.
 func TestRelayFindsTheBackendAgain(t *testing.T) {
-	t.Parallel()
-	addr := deadAddress(t)
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	addr := l.Addr().String()
+	l.Close()
 	g := startGateway(t, Config{}, backendAt("a", addr), routeTo("a", "a"))
 	cc := dial(t, g.address())
-	_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+	_, err = call(shortly(t), cc, "/shop.Cart/Who", nil)
 	if err == nil || !strings.Contains(err.Error(), "sluice: no endpoint of the backend can be reached") {
 		t.Errorf("nobody listens: %v", err)
 	}
