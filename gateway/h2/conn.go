@@ -263,7 +263,9 @@ func (c *Conn) farewell(err error) Reason {
 	c.batch.Flush()
 	c.seize()
 	c.loseStreams()
-	c.linger()
+	if c.side == Downstream || c.settled {
+		c.linger() // whoever waits for a connection is told at once that this is none
+	}
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.closing = true

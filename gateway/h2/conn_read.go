@@ -41,6 +41,11 @@ func (c *Conn) parse() error {
 		c.in.consume(n)
 		p = p[n:]
 	}
+	if !c.settled && c.side == Upstream {
+		if speaks := otherProtocol(p); speaks != "" {
+			return protocolError("the backend speaks %s, not HTTP/2", speaks)
+		}
+	}
 	for len(p) >= frameHeaderLen {
 		h := consumeFrameHeader(p)
 		if h.length > minMaxFrameSize {
@@ -57,6 +62,17 @@ func (c *Conn) parse() error {
 		p = p[n:]
 	}
 	return nil
+}
+
+// otherProtocol names what begins like p and is often found where HTTP/2 was meant to
+// be. No SETTINGS frame begins like any of it.
+func otherProtocol(p []byte) string {
+	for beginning, name := range map[string]string{"HTTP/1.": "HTTP/1", "\x15\x03": "TLS", "\x16\x03": "TLS"} {
+		if len(p) >= frameHeaderLen && string(p[:len(beginning)]) == beginning {
+			return name
+		}
+	}
+	return ""
 }
 
 // checkPreface returns the length of the client's preface once it is complete, 0

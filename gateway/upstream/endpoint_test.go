@@ -238,6 +238,8 @@ func TestEndpointGivesUpADial(t *testing.T) {
 		{"no answer to SYN", func(h *host) { h.mute = true }, "context deadline exceeded"},
 		{"no SETTINGS", func(h *host) { h.manners.silent = true }, `http/2 with "a:1": no SETTINGS within 2s`},
 		{"closed before SETTINGS", func(h *host) { h.manners = manners{silent: true, hangUp: true} }, `http/2 with "a:1": connection ended before SETTINGS: `},
+		{"HTTP/1", func(h *host) { h.manners.says = "HTTP/1.1 400 Bad Request\r\n\r\n" }, `http/2 with "a:1": connection ended before SETTINGS: connection ended with PROTOCOL_ERROR (protocol): the backend speaks HTTP/1, not HTTP/2`},
+		{"TLS", func(h *host) { h.manners.says = "\x15\x03\x01\x00\x02\x02\x46\x00\x00" }, "the backend speaks TLS, not HTTP/2"},
 		{"refused", func(h *host) { h.refuse = errors.New("connection refused") }, "connection refused"},
 	}
 	for _, test := range tests {

@@ -115,8 +115,9 @@ type host struct {
 // manners are how a backend behaves by itself.
 type manners struct {
 	settings []http2.Setting
-	silent   bool // sends no SETTINGS
-	hangUp   bool // closes right after SETTINGS
+	silent   bool   // sends no SETTINGS
+	says     string // instead of SETTINGS
+	hangUp   bool   // closes right after SETTINGS
 	noPong   bool
 }
 
@@ -222,7 +223,9 @@ func (p *peer) serve() {
 	// The pipe holds nothing: whoever writes waits for the other to read, which the
 	// gateway's end always does.
 	defer p.nc.Close()
-	if !p.manners.silent {
+	if p.manners.says != "" {
+		p.write(func() { io.WriteString(p.nc, p.manners.says) })
+	} else if !p.manners.silent {
 		p.write(func() { p.fr.WriteSettings(p.manners.settings...) })
 	}
 	if p.manners.hangUp {
