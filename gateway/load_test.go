@@ -61,11 +61,14 @@ func TestGatewayKeepsSlowReadersApart(t *testing.T) {
 		}
 		stalled = append(stalled, c)
 	}
+	var open, before, after float64
+	defer func() { t.Logf("%v streams were open, %v and then %v bytes had come", open, before, after) }()
 	await(t, "1,000 streams to stand still", func() bool {
-		open := g.metric("sluice_stream_open", "side", "upstream")
-		before := g.metric("sluice_bytes_total", "side", "upstream", "direction", "in")
+		open = g.metric("sluice_stream_open", "side", "upstream")
+		before = g.metric("sluice_bytes_total", "side", "upstream", "direction", "in")
 		<-time.After(100 * time.Millisecond)
-		return open == 1000 && before == g.metric("sluice_bytes_total", "side", "upstream", "direction", "in")
+		after = g.metric("sluice_bytes_total", "side", "upstream", "direction", "in")
+		return open == 1000 && before == after && after > 1000*16<<10 // each has sent its first window
 	})
 	queued := g.metric("sluice_stream_queued_bytes")
 	if queued > 1000*64<<10 {
@@ -79,6 +82,9 @@ func TestGatewayKeepsSlowReadersApart(t *testing.T) {
 	within("beside a bulk stream, too", 300)
 	bulk.close()
 
+	if got := g.metric("sluice_stream_open", "side", "upstream"); got < 1000 {
+		t.Errorf("%v streams are open, want the stalled ones beside the probes to the end", got)
+	}
 	if got := g.metric("sluice_conn_open", "side", "upstream"); got != 1 {
 		t.Errorf("%v connections to the backend, want all on one", got)
 	}
