@@ -69,6 +69,7 @@ conformance: build $(BIN)/built ## Run the suites that other people wrote
 .PHONY: generate
 generate: $(BIN)/built ## The Go files of the .proto files (needs npm)
 	cd demo && npx --yes @bufbuild/buf@1.75.0 generate
+	cd admin && npx --yes @bufbuild/buf@1.75.0 generate
 
 .PHONY: clean
 clean: ## Remove what these targets made

@@ -20,7 +20,8 @@ const module = "sluice"
 // for itself and, with /..., for everything below it. The root may import
 // everything. A package that is not listed may not exist.
 var mayImport = map[string][]string{
-	"store": nil,
+	"store":      {"store/disk"},
+	"store/disk": nil,
 
 	"gateway/wire":    nil,
 	"gateway/balance": nil,
@@ -37,7 +38,9 @@ var mayImport = map[string][]string{
 	"gateway/hostile": {"gateway", "store"},
 
 	// admin sees the gateway only through interfaces of its own.
-	"admin": {"store"},
+	"admin":     {"admin/v1", "store"},
+	"admin/v1":  nil,
+	"admin/cli": {"admin/v1", "store"},
 
 	// What plays the other side of the wire must not lean on ours.
 	"demo":         {"demo/..."},
