@@ -49,6 +49,8 @@ type GRPCRouteRule struct {
 	Matches     []GRPCRouteMatch `json:"matches,omitempty"`
 	Filters     []Filter         `json:"filters,omitempty"`
 	BackendRefs []BackendRef     `json:"backendRefs,omitempty"`
+	// Steering is filled in only in effective sets; no text declares it.
+	Steering Steering `json:"-"`
 }
 
 // GRPCRouteMatch matches when all its parts do.
@@ -83,21 +85,27 @@ type HeaderMatch struct {
 	Value string    `json:"value"`
 }
 
-// FilterType names what a filter does; only these two are supported.
+// FilterType names what a filter does.
 type FilterType string
 
-// The filters that change metadata on its way.
+// The filters that change metadata on its way: the only ones of a GRPCRoute.
 const (
 	RequestHeaderModifier  FilterType = "RequestHeaderModifier"
 	ResponseHeaderModifier FilterType = "ResponseHeaderModifier"
 )
 
 // Filter is one step between client and backend; the field that its Type names is
-// set, the other is nil.
+// set, the others are nil.
 type Filter struct {
 	Type                   FilterType      `json:"type"`
 	RequestHeaderModifier  *HeaderModifier `json:"requestHeaderModifier,omitempty"`
 	ResponseHeaderModifier *HeaderModifier `json:"responseHeaderModifier,omitempty"`
+
+	// Only in an HTTPRoute.
+	RequestMirror   *MirrorFilter   `json:"requestMirror,omitempty"`
+	RequestRedirect *RedirectFilter `json:"requestRedirect,omitempty"`
+	URLRewrite      *RewriteFilter  `json:"urlRewrite,omitempty"`
+	CORS            *CORSFilter     `json:"cors,omitempty"`
 }
 
 // HeaderModifier changes headers. A name occurs once in all three lists together.
@@ -130,10 +138,15 @@ type BackendRef struct {
 
 // BackendKey is the key of the Backend that ref, one of this route's, means.
 func (r *GRPCRoute) BackendKey(ref *BackendRef) string {
-	if ref.Namespace == "" {
-		return key(r.Namespace, ref.Name)
+	return refKey(r.Namespace, ref.Namespace, ref.Name)
+}
+
+// refKey is the key of what an object of namespace own refers to.
+func refKey(own, namespace, name string) string {
+	if namespace == "" {
+		namespace = own
 	}
-	return key(ref.Namespace, ref.Name)
+	return key(namespace, name)
 }
 
 // MarshalJSON writes a manifest that Parse accepts.

@@ -18,12 +18,18 @@ type Meta struct {
 	// CreationTimestamp decides between routes of equal precedence. Zero when the
 	// text does not say: such a route is younger than any that does.
 	CreationTimestamp time.Time `json:"creationTimestamp,omitzero"`
+	// ResourceVersion is the revision that the text was read from, when it is one of
+	// ours; those of other servers are left out.
+	ResourceVersion string `json:"resourceVersion,omitempty"`
 	// Origin is the line that declares the object.
 	Origin Position `json:"-"`
 }
 
 // Key identifies the object among those of its kind: "namespace/name".
 func (m *Meta) Key() string { return key(m.Namespace, m.Name) }
+
+// Metadata is m itself, for whoever has only a Resource.
+func (m *Meta) Metadata() *Meta { return m }
 
 func key(namespace, name string) string {
 	if namespace == "" {

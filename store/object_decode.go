@@ -1,11 +1,17 @@
 package store
 
+import (
+	"strings"
+
+	"go.yaml.in/yaml/v3"
+)
+
 // Kinds that the design has and this version does not read.
 var laterKinds = map[string]bool{"HTTPRoute": true, "RPCPolicy": true}
 
 // What an API server writes into an object's metadata, and we have no use for.
 var serverMetadata = []string{
-	"uid", "resourceVersion", "generation", "selfLink", "managedFields", "ownerReferences",
+	"uid", "generation", "selfLink", "managedFields", "ownerReferences",
 	"finalizers", "deletionTimestamp", "deletionGracePeriodSeconds",
 }
 
@@ -86,6 +92,7 @@ func readMeta(object *mapping) Meta {
 		Labels:            m.optional("labels").texts(checkControls),
 		Annotations:       m.optional("annotations").texts(anyText),
 		CreationTimestamp: m.optional("creationTimestamp").timestamp(),
+		ResourceVersion:   readResourceVersion(m.optional("resourceVersion")),
 		Origin:            origin,
 	}
 	m.refuse("generateName")
@@ -103,6 +110,15 @@ func readNamespace(v *value) string {
 		return ""
 	}
 	return v.word(checkNamespace)
+}
+
+// readResourceVersion returns "" for what is none of ours: another server's means
+// nothing here, and is no fault.
+func readResourceVersion(v *value) string {
+	if v.absent() || v.node.Kind != yaml.ScalarNode || !strings.Contains(v.node.Value, "@") {
+		return ""
+	}
+	return v.node.Value
 }
 
 func anyText(string) string { return "" }

@@ -5,8 +5,26 @@ import "fmt"
 // Set is all that was declared, in the order of the texts. It is not changed any
 // more once it has been handed over.
 type Set struct {
-	GRPCRoutes []*GRPCRoute
-	Backends   []*Backend
+	GRPCRoutes  []*GRPCRoute
+	HTTPRoutes  []*HTTPRoute
+	Backends    []*Backend
+	RPCPolicies []*RPCPolicy
+}
+
+// Resources is a new list of all that is in the set, kind by kind.
+func (s *Set) Resources() []Resource {
+	all := make([]Resource, 0, len(s.GRPCRoutes)+len(s.HTTPRoutes)+len(s.Backends)+len(s.RPCPolicies))
+	all = appendResources(all, s.GRPCRoutes)
+	all = appendResources(all, s.HTTPRoutes)
+	all = appendResources(all, s.Backends)
+	return appendResources(all, s.RPCPolicies)
+}
+
+func appendResources[R Resource](all []Resource, more []R) []Resource {
+	for _, r := range more {
+		all = append(all, r)
+	}
+	return all
 }
 
 // GRPCRoute is the route of that key, nil when there is none. It looks at every

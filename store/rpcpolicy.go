@@ -1,0 +1,112 @@
+package store
+
+import (
+	"encoding/json"
+	"time"
+)
+
+// The kind of an RPCPolicy.
+const (
+	RPCPolicyVersion = OwnGroup + "/v1alpha1"
+	RPCPolicyKind    = "RPCPolicy"
+)
+
+// What holds when an RPCPolicy has the field around it and does not say.
+const (
+	DefaultBudgetPercent  = 20
+	DefaultBudgetInterval = 10 * time.Second
+	DefaultRetryCount     = 10
+	DefaultRetryInterval  = time.Second
+)
+
+// RPCPolicy says how the RPCs of routes are treated, beside where they go. Split is
+// in force; timeouts and retries are checked and kept, and not in force yet.
+type RPCPolicy struct {
+	Meta `json:"metadata"`
+	Spec RPCPolicySpec `json:"spec"`
+}
+
+// RPCPolicySpec is the wish itself; a nil field says nothing.
+type RPCPolicySpec struct {
+	TargetRefs      []TargetRef      `json:"targetRefs"`
+	Timeouts        *RPCTimeouts     `json:"timeouts,omitempty"`
+	Retry           *RetryPolicy     `json:"retry,omitempty"`
+	RetryConstraint *RetryConstraint `json:"retryConstraint,omitempty"`
+	Split           *SplitPolicy     `json:"split,omitempty"`
+}
+
+// TargetRef names a route of the policy's own namespace, or one rule of it.
+type TargetRef struct {
+	Group       string `json:"group"`
+	Kind        string `json:"kind"`
+	Name        string `json:"name"`
+	SectionName string `json:"sectionName,omitempty"` // a rule's name; empty means every rule
+	// Origin is where the reference is written.
+	Origin Position `json:"-"`
+}
+
+// RPCTimeouts bound an RPC; zero means that the text does not say.
+type RPCTimeouts struct {
+	Request    Duration `json:"request,omitzero"`    // of the whole RPC; a client's own earlier deadline holds
+	StreamIdle Duration `json:"streamIdle,omitzero"` // without a message in either direction
+}
+
+// RetryPolicy says which RPCs are sent again.
+type RetryPolicy struct {
+	Attempts int    `json:"attempts"` // after the first, 1 or more
+	Codes    []Code `json:"codes"`    // never empty
+}
+
+// Code is the name of a status code of gRPC, as UNAVAILABLE.
+type Code string
+
+// RetryConstraint bounds the retries of all RPCs together.
+type RetryConstraint struct {
+	Budget       RetryBudget `json:"budget"`
+	MinRetryRate RetryRate   `json:"minRetryRate"`
+}
+
+// RetryBudget is the share of retries in the RPCs of the last Interval.
+type RetryBudget struct {
+	Percent  int      `json:"percent"`
+	Interval Duration `json:"interval"`
+}
+
+// RetryRate is what the budget never falls below.
+type RetryRate struct {
+	Count    int      `json:"count"` // in each Interval
+	Interval Duration `json:"interval"`
+}
+
+// SplitPolicy says how RPCs are shared out among the backends of a rule.
+type SplitPolicy struct {
+	Sticky          *Sticky         `json:"sticky,omitempty"` // nil means turns
+	WhenNoEndpoints WhenNoEndpoints `json:"whenNoEndpoints"`
+}
+
+// Sticky keeps RPCs with the same value of one piece of metadata at the same backend.
+type Sticky struct {
+	Header string `json:"header"` // in lower case
+}
+
+// WhenNoEndpoints says what becomes of the share of a backend without endpoints.
+type WhenNoEndpoints string
+
+// The share is answered UNAVAILABLE, as the Gateway API asks, or goes to the others.
+const (
+	Unavailable WhenNoEndpoints = "Unavailable"
+	SpillOver   WhenNoEndpoints = "SpillOver"
+)
+
+// TargetKey is the key of the route that ref, one of this policy's, means.
+func (p *RPCPolicy) TargetKey(ref *TargetRef) string { return key(p.Namespace, ref.Name) }
+
+// MarshalJSON writes a manifest that Parse accepts.
+func (p *RPCPolicy) MarshalJSON() ([]byte, error) {
+	type fields RPCPolicy
+	return json.Marshal(struct {
+		APIVersion string `json:"apiVersion"`
+		Kind       string `json:"kind"`
+		*fields
+	}{RPCPolicyVersion, RPCPolicyKind, (*fields)(p)})
+}
