@@ -25,6 +25,14 @@ type config struct {
 	// Port 0 takes a free one.
 	listen, admin string
 
+	// adminTLSCert and adminTLSKey are PEM files of the operator's door; both
+	// empty means that it makes its own where it needs one. adminHosts are further
+	// names by which it may be asked; adminPassword is a file with the password of
+	// the account admin.
+	adminTLSCert, adminTLSKey string
+	adminHosts                []string
+	adminPassword             string
+
 	// resources are the files and directories with routes and backends.
 	resources []string
 
@@ -68,7 +76,11 @@ const (
 func (c *config) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.dataDir, "data-dir", defaultDataDir(), "`directory` for what the node keeps")
 	fs.StringVar(&c.listen, "listen", defaultListen, "`address` of the one port")
-	fs.StringVar(&c.admin, "admin", defaultAdmin, "`address` of health, metrics and profiles")
+	fs.StringVar(&c.admin, "admin", defaultAdmin, "`address` of the admin API, health and metrics")
+	fs.StringVar(&c.adminTLSCert, "admin-tls-cert", "", "PEM `file` with the certificate chain of the admin port")
+	fs.StringVar(&c.adminTLSKey, "admin-tls-key", "", "PEM `file` with the key of --admin-tls-cert")
+	fs.StringSliceVar(&c.adminHosts, "admin-hosts", nil, "further `names` by which the admin port may be asked; may be repeated")
+	fs.StringVar(&c.adminPassword, "admin-password-file", "", "`file` with the password of the account admin")
 	fs.StringSliceVar(&c.resources, "resources", nil, "`file` or directory with routes and backends; may be repeated")
 	fs.BoolVar(&c.allowUnresolved, "allow-unresolved", false, "accept references to backends that do not exist")
 	fs.StringVar(&c.tlsCert, "tls-cert", "", "PEM `file` with the certificate chain; turns TLS on")
@@ -112,6 +124,9 @@ func (c *config) validate() error {
 	}
 	if (c.tlsCert == "") != (c.tlsKey == "") {
 		fault("tls-cert %q, tls-key %q: want both or none", c.tlsCert, c.tlsKey)
+	}
+	if (c.adminTLSCert == "") != (c.adminTLSKey == "") {
+		fault("admin-tls-cert %q, admin-tls-key %q: want both or none", c.adminTLSCert, c.adminTLSKey)
 	}
 	if c.tlsClientCA != "" && c.tlsCert == "" {
 		fault("tls-client-ca %q: needs tls-cert and tls-key", c.tlsClientCA)
