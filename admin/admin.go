@@ -2,16 +2,17 @@ package admin
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"time"
+
+	"golang.org/x/sync/errgroup"
 )
 
 // The limits of the door. It is small, because few should come: probes, scrapers,
-// an operator.
+// operators and their pages.
 const (
 	maxConns       = 128             // open connections; one more is closed at once
 	maxHeaderBytes = 16 << 10        // of a request's header, to which net/http adds 4 KiB
@@ -23,10 +24,12 @@ const (
 
 // Admin is the operator's door, open from New and answering while it runs.
 type Admin struct {
-	cfg      Config
-	log      *slog.Logger
-	listener net.Listener
-	server   *http.Server
+	cfg     Config
+	log     *slog.Logger
+	port    Port
+	socket  Port // nil without a data directory
+	handler http.Handler
+	api     *api // nil without a store
 }
 
 // New checks cfg and listens; nobody is answered before Run.
@@ -38,66 +41,96 @@ func New(cfg Config, parts Parts, log *slog.Logger) (*Admin, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open admin port: %w", err)
 	}
-	return newAdmin(cfg, parts, log, listener), nil
+	a, err := newAdmin(cfg, parts, log, listener)
+	if err != nil {
+		listener.Close()
+		return nil, err
+	}
+	return a, nil
 }
 
-func newAdmin(cfg Config, parts Parts, log *slog.Logger, listener net.Listener) *Admin {
-	return &Admin{
-		cfg:      cfg,
-		log:      log,
-		listener: newCappedListener(listener, maxConns),
-		server: &http.Server{
-			Handler:                      newRouter(cfg, parts, log),
-			Protocols:                    onlyHTTP1(),
-			ReadHeaderTimeout:            headerTimeout,
-			IdleTimeout:                  idleTimeout,
-			MaxHeaderBytes:               maxHeaderBytes,
-			DisableGeneralOptionsHandler: true, // "OPTIONS *" gets the answer that every OPTIONS gets
-			ErrorLog:                     slog.NewLogLogger(log.Handler(), slog.LevelDebug),
-		},
+func newAdmin(cfg Config, parts Parts, log *slog.Logger, listener net.Listener) (*Admin, error) {
+	if parts.Port == nil {
+		parts.Port = func(cfg PortConfig) (Port, error) { return newPlainPort(cfg, log), nil }
+	}
+	a := &Admin{cfg: cfg, log: log}
+	var err error
+	if false {
+		if a.api, err = newAPI(cfg, parts, listener.Addr(), log); err != nil {
+			return nil, err
+		}
+	}
+	a.handler = newRouter(cfg, parts, log)
+	ports := cfg.port(listener)
+	ports.TLSCert, ports.TLSKey = cfg.TLSCert, cfg.TLSKey
+	if a.port, err = parts.Port(ports); err != nil {
+		return nil, fmt.Errorf("open admin port: %w", err)
+	}
+	if a.api == nil || cfg.DataDir == "" {
+		return a, nil
+	}
+	if err := a.openSocket(parts); err != nil {
+		a.port.Close()
+		return nil, err
+	}
+	return a, nil
+}
+
+func (a *Admin) openSocket(parts Parts) error {
+	listener, err := listenSocket(a.cfg.DataDir)
+	if err != nil {
+		return err
+	}
+	if a.socket, err = parts.Port(a.cfg.port(listener)); err != nil {
+		listener.Close()
+		return fmt.Errorf("open socket %s: %w", listener.path, err)
+	}
+	return nil
+}
+
+// port is what the door asks of any port.
+func (c Config) port(listener net.Listener) PortConfig {
+	return PortConfig{
+		Listener: listener, Grace: c.shutdownGrace(),
+		MaxConns: maxConns, MaxHeaderBytes: maxHeaderBytes,
+		HeaderTimeout: headerTimeout, IdleTimeout: idleTimeout,
 	}
 }
 
-// onlyHTTP1 switches net/http's HTTP/2 off: what we do not need of it cannot be
-// attacked.
-func onlyHTTP1() *http.Protocols {
-	p := new(http.Protocols)
-	p.SetHTTP1(true)
-	return p
-}
-
 // Addr is where the door is.
-func (a *Admin) Addr() net.Addr { return a.listener.Addr() }
+func (a *Admin) Addr() net.Addr { return a.port.Addr() }
 
 // Close shuts a door that is not running; Run closes it itself.
-func (a *Admin) Close() error { return a.listener.Close() }
+func (a *Admin) Close() error {
+	if a.socket != nil {
+		a.socket.Close()
+	}
+	return a.port.Close()
+}
 
-// Run answers until ctx ends or the listener fails. Answers under way then have
+// Run answers until ctx ends or a listener fails. Answers under way then have
 // the grace of the configuration; what is left is cut, and ends soon after Run
 // has returned. It can run once.
 func (a *Admin) Run(ctx context.Context) error {
 	a.log.Info("admin opened", "addr", a.Addr().String(), "pprof", a.cfg.Pprof)
-	served := make(chan error, 1)
-	go func() { served <- a.server.Serve(a.listener) }()
-	select {
-	case err := <-served:
-		return fmt.Errorf("serve admin on %s: %w", a.Addr(), err)
-	case <-ctx.Done():
+	g, ctx := errgroup.WithContext(ctx)
+	g.Go(func() error { return serve(ctx, a.port, a.handler) })
+	if a.socket != nil {
+		g.Go(func() error { return serve(ctx, a.socket, fromSocket(a.handler)) })
 	}
-	a.shutdown()
-	<-served // http.ErrServerClosed, as asked
-	return nil
+	if a.api != nil {
+		g.Go(func() error { return a.api.Run(ctx) })
+	}
+	<-ctx.Done()
+	began := time.Now()
+	err := g.Wait()
+	a.log.Info("admin closed", "waited", time.Since(began))
+	return err
 }
 
-// shutdown waits for the answers under way, within the grace. It has a context of
-// its own: that of Run has ended.
-func (a *Admin) shutdown() {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(context.Background(), a.cfg.shutdownGrace())
-	defer cancel()
-	err := a.server.Shutdown(ctx)
-	if errors.Is(err, context.DeadlineExceeded) {
-		a.server.Close()
+func serve(ctx context.Context, port Port, h http.Handler) error {
+	if err := port.Run(ctx, h); err != nil {
+		return fmt.Errorf("serve admin on %s: %w", port.Addr(), err)
 	}
-	a.log.Info("admin closed", "waited", time.Since(began), "cut", err != nil)
+	return nil
 }

@@ -17,6 +17,22 @@ type Config struct {
 	// process down: it is off by default.
 	Pprof bool
 
+	// DataDir is where the node keeps what it keeps, and where the socket is. Empty
+	// means that there is no socket.
+	DataDir string
+
+	// Hosts are the names, beside addresses of this machine and localhost, by which
+	// the door may be called.
+	Hosts []string
+
+	// TLSCert and TLSKey are the PEM files of the door's certificate, both or
+	// neither.
+	TLSCert, TLSKey string
+
+	// PasswordFile has the password of the account "admin", which is made, or given
+	// that password, at the start. Empty means that there is no such account.
+	PasswordFile string
+
 	// ShutdownGrace bounds how long Run waits, once its context has ended, for the
 	// answers that are under way. Zero means 5s; negative means not at all.
 	ShutdownGrace time.Duration
@@ -31,6 +47,9 @@ type Parts struct {
 
 	// Metrics answers scrapes; nil means that there are none.
 	Metrics http.Handler
+
+	// Port opens the ports. Nil means one that speaks HTTP/1 in clear text.
+	Port func(PortConfig) (Port, error)
 
 	// Version of the program, shown in the Server field of each answer.
 	Version string

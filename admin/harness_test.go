@@ -64,7 +64,10 @@ type door struct {
 func open(t *testing.T, cfg Config, parts Parts) *door {
 	t.Helper()
 	d := &door{pipeListener: newPipeListener(), log: new(journal), ended: make(chan error, 1)}
-	a := newAdmin(cfg, parts, slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})), d)
+	a, err := newAdmin(cfg, parts, slog.New(slog.NewTextHandler(d.log, &slog.HandlerOptions{Level: slog.LevelDebug})), d)
+	if err != nil {
+		t.Fatal(err)
+	}
 	ctx, stop := context.WithCancel(t.Context())
 	d.stop = stop
 	go func() { d.ended <- a.Run(ctx); close(d.ended) }()
