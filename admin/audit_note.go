@@ -1,0 +1,34 @@
+package admin
+
+import (
+	"context"
+	"sync"
+
+	adminv1 "sluice/admin/v1"
+)
+
+// note is what a handler tells the audit line of its request.
+type note struct {
+	mu      sync.Mutex // guards the fields below: a stream may note from several goroutines
+	actor   string
+	changes []*adminv1.Change
+}
+
+// NoteChanges adds changes to the audit line of the request. It is for streams:
+// what the WriteResponse of a unary call says is noted already.
+func NoteChanges(ctx context.Context, changes []*adminv1.Change) {
+	if c := callerFrom(ctx); c != nil {
+		c.note.mu.Lock()
+		defer c.note.mu.Unlock()
+		c.note.changes = append(c.note.changes, changes...)
+	}
+}
+
+// noteActor names who a request turned out to come from, where nobody was signed in.
+func noteActor(ctx context.Context, actor string) {
+	if c := callerFrom(ctx); c != nil {
+		c.note.mu.Lock()
+		defer c.note.mu.Unlock()
+		c.note.actor = actor
+	}
+}
