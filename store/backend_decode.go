@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"path/filepath"
+	"time"
 )
 
 func readBackendSpec(m *mapping) BackendSpec {
@@ -15,7 +16,7 @@ func readBackendSpec(m *mapping) BackendSpec {
 		Protocol:       readProtocol(m),
 		LoadBalancing:  readLoadBalancing(m.optional("loadBalancing")),
 		Connection:     readConnection(m.optional("connection")),
-		ConnectTimeout: m.optional("connectTimeout").duration(DefaultConnectTimeout, maxConnectTimeout),
+		ConnectTimeout: m.optional("connectTimeout").duration(DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
 	if tls := m.optional("tls"); !tls.absent() {
 		spec.TLS = readTLS(tls.mapping())

@@ -85,42 +85,6 @@ type HeaderMatch struct {
 	Value string    `json:"value"`
 }
 
-// FilterType names what a filter does.
-type FilterType string
-
-// The filters that change metadata on its way: the only ones of a GRPCRoute.
-const (
-	RequestHeaderModifier  FilterType = "RequestHeaderModifier"
-	ResponseHeaderModifier FilterType = "ResponseHeaderModifier"
-)
-
-// Filter is one step between client and backend; the field that its Type names is
-// set, the others are nil.
-type Filter struct {
-	Type                   FilterType      `json:"type"`
-	RequestHeaderModifier  *HeaderModifier `json:"requestHeaderModifier,omitempty"`
-	ResponseHeaderModifier *HeaderModifier `json:"responseHeaderModifier,omitempty"`
-
-	// Only in an HTTPRoute.
-	RequestMirror   *MirrorFilter   `json:"requestMirror,omitempty"`
-	RequestRedirect *RedirectFilter `json:"requestRedirect,omitempty"`
-	URLRewrite      *RewriteFilter  `json:"urlRewrite,omitempty"`
-	CORS            *CORSFilter     `json:"cors,omitempty"`
-}
-
-// HeaderModifier changes headers. A name occurs once in all three lists together.
-type HeaderModifier struct {
-	Set    []Header `json:"set,omitempty"`    // replaces every value
-	Add    []Header `json:"add,omitempty"`    // leaves the values that are there
-	Remove []string `json:"remove,omitempty"` // takes away every value
-}
-
-// Header is a name, as written, and a value.
-type Header struct {
-	Name  string `json:"name"`
-	Value string `json:"value"`
-}
-
 // BackendRef sends a share of a rule's RPCs to a Backend: weight by the sum of the
 // rule's weights. A Kubernetes Service means the Backend of that name; its Port is
 // kept and has no effect, since a Backend's endpoints have their own.

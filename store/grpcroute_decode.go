@@ -1,9 +1,6 @@
 package store
 
-import (
-	"fmt"
-	"strings"
-)
+import "fmt"
 
 // How many entries a list may have: the Gateway API's own limits, so that what is
 // accepted here is accepted there. They also bound what a route can compile to.
@@ -23,34 +20,44 @@ const (
 func (in *intake) readGRPCRouteSpec(m *mapping, namespace string) GRPCRouteSpec {
 	defer m.finish()
 	spec := GRPCRouteSpec{
-		ParentRefs: each(m.optional("parentRefs").list(maxParentRefs), readParentRef),
-		Hostnames: each(m.optional("hostnames").list(maxHostnames), func(v *value) string {
-			return v.word(checkHostname)
-		}),
+		ParentRefs: readParentRefs(m),
+		Hostnames:  readHostnames(m),
 	}
-	m.ignore("useDefaultGateways") // as parentRefs: about Gateway objects
 	rules := m.optional("rules")
 	items := rules.list(maxRules)
 	spec.Rules = each(items, func(v *value) GRPCRouteRule { return in.readRule(v.mapping(), namespace) })
-	checkRuleNames(items, spec.Rules)
-	matches := 0
-	for _, rule := range spec.Rules {
-		matches += len(rule.Matches)
+	names, matches := make([]string, len(items)), 0
+	for i, rule := range spec.Rules {
+		names[i], matches = rule.Name, matches+len(rule.Matches)
+	}
+	checkRules(rules, items, names, matches)
+	return spec
+}
+
+// checkRules reports what the rules of a route are together: names that are there
+// twice, and too many matches.
+func checkRules(rules *value, items []*value, names []string, matches int) {
+	seen := make(map[string]bool, len(names))
+	for i, name := range names {
+		if name != "" && seen[name] {
+			items[i].mapping().optional("name").fault("another rule of this route is named %s", name)
+		}
+		seen[name] = true
 	}
 	if matches > maxRouteMatches {
 		rules.fault("%d matches in all rules, limit %d", matches, maxRouteMatches)
 	}
-	return spec
 }
 
-func checkRuleNames(items []*value, rules []GRPCRouteRule) {
-	seen := make(map[string]bool, len(rules))
-	for i, rule := range rules {
-		if rule.Name != "" && seen[rule.Name] {
-			items[i].mapping().optional("name").fault("another rule of this route is named %s", rule.Name)
-		}
-		seen[rule.Name] = true
-	}
+func readParentRefs(m *mapping) []ParentRef {
+	m.ignore("useDefaultGateways") // as parentRefs: about Gateway objects
+	return each(m.optional("parentRefs").list(maxParentRefs), readParentRef)
+}
+
+func readHostnames(m *mapping) []string {
+	return each(m.optional("hostnames").list(maxHostnames), func(v *value) string {
+		return v.word(checkHostname)
+	})
 }
 
 func readParentRef(v *value) ParentRef {
@@ -69,12 +76,13 @@ func readParentRef(v *value) ParentRef {
 func (in *intake) readRule(m *mapping, namespace string) GRPCRouteRule {
 	defer m.finish()
 	m.refuse("sessionPersistence")
+	filters := grpcFilters(namespace)
 	return GRPCRouteRule{
 		Name:    m.optional("name").word(checkName),
 		Matches: each(m.optional("matches").list(maxMatches), in.readMatch),
-		Filters: readFilters(m.optional("filters")),
+		Filters: filters.read(m.optional("filters").list(maxFilters)),
 		BackendRefs: each(m.optional("backendRefs").list(maxBackendRefs), func(v *value) BackendRef {
-			return readBackendRef(v.mapping(), namespace)
+			return readBackendRef(v.mapping(), filters)
 		}),
 	}
 }
@@ -125,7 +133,7 @@ func (in *intake) readPattern(v *value, kind MatchType, check func(string) strin
 	switch kind {
 	case RegularExpression:
 		return v.word(in.checkPattern)
-	case Exact:
+	case Exact, PathPrefix:
 		return v.word(check)
 	default: // reported; who knows what the value was meant to be
 		return v.word(checkControls)
@@ -148,16 +156,7 @@ func (in *intake) checkPattern(s string) string {
 }
 
 func readMatchType(v *value) MatchType {
-	s, ok := v.text()
-	switch kind := MatchType(s); {
-	case !ok && v.absent():
-		return Exact
-	case kind == Exact || kind == RegularExpression:
-		return kind
-	case ok:
-		v.fault("unknown type %s, want %s or %s", quote(s), Exact, RegularExpression)
-	}
-	return ""
+	return oneOf(v, "type", Exact, Exact, RegularExpression)
 }
 
 func (in *intake) readHeaderMatches(v *value) []HeaderMatch {
@@ -187,94 +186,31 @@ func (in *intake) readHeaderMatch(v *value) HeaderMatch {
 	return h
 }
 
-func readFilters(v *value) []Filter {
-	items := v.list(maxFilters)
-	filters := each(items, func(v *value) Filter { return readFilter(v.mapping()) })
-	seen := make(map[FilterType]bool, len(filters))
-	for i, f := range filters {
-		if f.Type != "" && seen[f.Type] {
-			items[i].mapping().optional("type").fault("filter %s is there already: write both into one", f.Type)
-		}
-		seen[f.Type] = true
-	}
-	return filters
-}
-
-// The field of each filter type; those without support are known by name.
-var filterFields = map[string]string{
-	string(RequestHeaderModifier):  "requestHeaderModifier",
-	string(ResponseHeaderModifier): "responseHeaderModifier",
-	"RequestMirror":                "requestMirror",
-	"ExtensionRef":                 "extensionRef",
-}
-
-func readFilter(m *mapping) Filter {
+func readBackendRef(m *mapping, filters filterPlace) BackendRef {
 	defer m.finish()
-	v := m.required("type")
-	kind, ok := v.text()
-	own, known := filterFields[kind]
-	f := Filter{Type: FilterType(kind)}
-	for _, field := range []string{"requestHeaderModifier", "responseHeaderModifier", "requestMirror", "extensionRef"} {
-		content := m.optional(field)
-		if field != own && known && !content.absent() {
-			content.fault("belongs to a filter of another type than %s", kind)
-		}
-	}
-	switch {
-	case !ok:
-	case !known:
-		v.fault("unknown filter type %s, want %s or %s", quote(kind), RequestHeaderModifier, ResponseHeaderModifier)
-	case f.Type == RequestHeaderModifier:
-		f.RequestHeaderModifier = readModifier(m.required(own).mapping())
-		return f
-	case f.Type == ResponseHeaderModifier:
-		f.ResponseHeaderModifier = readModifier(m.required(own).mapping())
-		return f
-	default:
-		v.fault("filter %s is not supported yet", kind)
-	}
-	return Filter{}
-}
-
-// readModifier reads the changes of headers; each name may be changed once.
-func readModifier(m *mapping) *HeaderModifier {
-	defer m.finish()
-	seen := make(map[string]bool)
-	name := func(v *value) string {
-		s := v.word(checkModifiedName)
-		lower := strings.ToLower(s)
-		if s != "" && seen[lower] {
-			v.fault("%s is modified already by this filter", quote(s))
-		}
-		seen[lower] = true
-		return s
-	}
-	header := func(v *value) Header {
-		m := v.mapping()
-		defer m.finish()
-		h := Header{Name: name(m.required("name"))}
-		h.Value = m.required("value").secret(func(s string) string { return checkModifiedValue(h.Name, s) })
-		return h
-	}
-	return &HeaderModifier{
-		Set:    each(m.optional("set").list(maxModified), header),
-		Add:    each(m.optional("add").list(maxModified), header),
-		Remove: each(m.optional("remove").list(maxModified), name),
+	to := readServiceRef(m, filters.namespace)
+	return BackendRef{
+		Group:     to.Group,
+		Kind:      to.Kind,
+		Namespace: to.Namespace,
+		Name:      to.Name,
+		Port:      to.Port,
+		Weight:    uint32(m.optional("weight").integer(defaultRefWeight, 0, maxWeight)),
+		Filters:   filters.read(m.optional("filters").list(maxFilters)),
+		Origin:    to.Origin,
 	}
 }
 
-func readBackendRef(m *mapping, namespace string) BackendRef {
-	defer m.finish()
-	group, kind := m.optional("group"), m.optional("kind")
-	ref := BackendRef{
-		Group:     group.word(checkGroup),
+// readServiceRef reads what a reference of any sort has, and leaves the rest and the
+// finish to the caller.
+func readServiceRef(m *mapping, namespace string) MirrorRef {
+	ref := MirrorRef{
+		Group:     m.optional("group").word(checkGroup),
 		Namespace: m.optional("namespace").wordOr(namespace, checkNamespace),
 		Name:      m.required("name").word(checkName),
 		Port:      m.optional("port").integer(0, 1, 65535),
-		Weight:    uint32(m.optional("weight").integer(defaultRefWeight, 0, maxWeight)),
-		Filters:   readFilters(m.optional("filters")),
 	}
-	ref.Kind = readRefKind(kind, ref.Group)
+	ref.Kind = readRefKind(m.optional("kind"), ref.Group)
 	if ref.Kind == "" || ref.Namespace == "" {
 		ref.Name = "" // reported; what it refers to nobody knows
 	}

@@ -50,7 +50,11 @@ func parsed(input []byte) string {
 	if faults != nil {
 		return faults.Error() + "\n"
 	}
-	return normalForm(set)
+	text := normalForm(set)
+	for _, i := range set.Ignored {
+		text += "# " + i.String() + "\n"
+	}
+	return text
 }
 
 // normalForm has each object of a set as a JSON document.
@@ -59,13 +63,7 @@ func normalForm(set *Set) string {
 	enc := json.NewEncoder(&b)
 	enc.SetIndent("", "  ")
 	enc.SetEscapeHTML(false)
-	for _, r := range set.GRPCRoutes {
-		b.WriteString("---\n")
-		if err := enc.Encode(r); err != nil {
-			panic(err)
-		}
-	}
-	for _, r := range set.Backends {
+	for _, r := range set.Resources() {
 		b.WriteString("---\n")
 		if err := enc.Encode(r); err != nil {
 			panic(err)

@@ -57,6 +57,23 @@ func checkModifiedName(s string) string {
 	return ""
 }
 
+// checkModifiedHTTPName is checkModifiedName for plain HTTP, where an RPC's business
+// is anybody's.
+func checkModifiedHTTPName(s string) string {
+	if problem := checkHeaderName(s); problem != "" {
+		return problem
+	}
+	switch lower := strings.ToLower(s); lower {
+	case "content-type", "host":
+		return ""
+	default:
+		if why, reserved := reservedHeaders[lower]; reserved {
+			return "cannot be modified: it " + why
+		}
+	}
+	return ""
+}
+
 // checkModifiedValue is for a value to send: gRPC's ASCII-Value, or base64 where
 // the name ends in "-bin".
 func checkModifiedValue(name, s string) string {

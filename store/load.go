@@ -1,7 +1,6 @@
 package store
 
 import (
-	"bytes"
 	"errors"
 	"io"
 	"io/fs"
@@ -110,17 +109,4 @@ func (in *intake) unreadable(path string, err error) {
 	}
 	in.blind = true
 	in.refuse(Position{File: path}, nil, "cannot be read: %v", err)
-}
-
-// reportUnresolved has a fault for each reference that leads nowhere, unless what
-// it refers to may stand in a text that could not be read.
-func (in *intake) reportUnresolved() {
-	if in.blind {
-		return
-	}
-	in.set.eachUnresolved(func(key, field string, ref *BackendRef) {
-		if !bytes.Contains(in.unread, []byte(ref.Name)) {
-			in.faults.addUnresolved(key, field, ref)
-		}
-	})
 }

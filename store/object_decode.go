@@ -6,9 +6,6 @@ import (
 	"go.yaml.in/yaml/v3"
 )
 
-// Kinds that the design has and this version does not read.
-var laterKinds = map[string]bool{"HTTPRoute": true, "RPCPolicy": true}
-
 // What an API server writes into an object's metadata, and we have no use for.
 var serverMetadata = []string{
 	"uid", "generation", "selfLink", "managedFields", "ownerReferences",
@@ -20,53 +17,84 @@ func (d *document) readObject(root *value) {
 	m := root.mapping()
 	version, hasVersion := m.required("apiVersion").text()
 	kind, ok := m.required("kind").text()
-	want := ""
-	switch {
-	case !ok:
+	if !ok {
 		return
-	case kind == GRPCRouteKind:
+	}
+	if d.passOver(m, version, kind) {
+		return
+	}
+	want := ""
+	switch kind {
+	case GRPCRouteKind:
 		want = GRPCRouteVersion
 		d.in.addGRPCRoute(m)
-	case kind == BackendKind:
+	case HTTPRouteKind:
+		want = HTTPRouteVersion
+		d.in.addHTTPRoute(m)
+	case BackendKind:
 		want = BackendVersion
 		d.in.addBackend(m)
-	case kind == "List" && root.up == nil:
+	case RPCPolicyKind:
+		want = RPCPolicyVersion
+		d.in.addRPCPolicy(m)
+	case "List":
 		want = "v1"
-		m.ignore("metadata")
-		for _, item := range m.optional("items").list(0) {
-			d.readObject(item)
-		}
-	case laterKinds[kind]:
-		m.optional("kind").fault("kind %s is not supported yet", kind)
-		return
+		d.readList(m)
 	default:
-		m.optional("kind").fault("unknown kind %s, want %s or %s", quote(kind), GRPCRouteKind, BackendKind)
+		m.optional("kind").fault("unknown kind %s, want %s", quote(kind), enumerate([]string{GRPCRouteKind, HTTPRouteKind, BackendKind, RPCPolicyKind}))
 		return
 	}
 	if hasVersion && version != want {
-		m.optional("apiVersion").fault("%s: want %q for a %s", quote(version), want, kind)
+		m.optional("apiVersion").fault("%s: want %q for kind %s", quote(version), want, kind)
 	}
 	m.finish()
 }
 
+// readList reads what kubectl prints. A List in a List is none.
+func (d *document) readList(m *mapping) {
+	if m.up != nil {
+		m.optional("kind").fault("a List within a List")
+	}
+	m.ignore("metadata")
+	for _, item := range m.optional("items").list(0) {
+		if m.up == nil {
+			d.readObject(item)
+		}
+	}
+}
+
 func (in *intake) addGRPCRoute(m *mapping) {
 	r := &GRPCRoute{Meta: readMeta(m)}
-	m.ignore("status")
 	in.declare(m, GRPCRouteKind, &r.Meta)
 	r.Spec = in.readGRPCRouteSpec(m.required("spec").mapping(), r.Namespace)
 	in.set.GRPCRoutes = append(in.set.GRPCRoutes, r)
 }
 
+func (in *intake) addHTTPRoute(m *mapping) {
+	r := &HTTPRoute{Meta: readMeta(m)}
+	in.declare(m, HTTPRouteKind, &r.Meta)
+	r.Spec = in.readHTTPRouteSpec(m.required("spec").mapping(), r.Namespace)
+	in.set.HTTPRoutes = append(in.set.HTTPRoutes, r)
+}
+
 func (in *intake) addBackend(m *mapping) {
 	b := &Backend{Meta: readMeta(m)}
-	m.ignore("status")
 	in.declare(m, BackendKind, &b.Meta)
 	b.Spec = readBackendSpec(m.required("spec").mapping())
 	in.set.Backends = append(in.set.Backends, b)
 }
 
-// declare reports an object that is there already.
+func (in *intake) addRPCPolicy(m *mapping) {
+	p := &RPCPolicy{Meta: readMeta(m)}
+	in.declare(m, RPCPolicyKind, &p.Meta)
+	p.Spec = readRPCPolicySpec(m.required("spec").mapping())
+	in.set.RPCPolicies = append(in.set.RPCPolicies, p)
+}
+
+// declare reports an object that is there already. What a server says of its state
+// is nothing that a text declares.
 func (in *intake) declare(m *mapping, kind string, meta *Meta) {
+	m.ignore("status")
 	if meta.Name == "" || meta.Namespace == "" { // reported
 		return
 	}

@@ -1,7 +1,5 @@
 package store
 
-import "fmt"
-
 // Set is all that was declared, in the order of the texts. It is not changed any
 // more once it has been handed over.
 type Set struct {
@@ -9,6 +7,8 @@ type Set struct {
 	HTTPRoutes  []*HTTPRoute
 	Backends    []*Backend
 	RPCPolicies []*RPCPolicy
+	// Ignored are objects of which nothing is kept.
+	Ignored []Ignored
 }
 
 // Resources is a new list of all that is in the set, kind by kind.
@@ -18,6 +18,14 @@ func (s *Set) Resources() []Resource {
 	all = appendResources(all, s.HTTPRoutes)
 	all = appendResources(all, s.Backends)
 	return appendResources(all, s.RPCPolicies)
+}
+
+func byKey[R Resource](list []R) map[string]R {
+	m := make(map[string]R, len(list))
+	for _, r := range list {
+		m[r.Metadata().Key()] = r
+	}
+	return m
 }
 
 func appendResources[R Resource](all []Resource, more []R) []Resource {
@@ -50,45 +58,13 @@ func (s *Set) Backend(key string) *Backend {
 }
 
 // GRPCRoutesByKey is a new map of all routes.
-func (s *Set) GRPCRoutesByKey() map[string]*GRPCRoute {
-	m := make(map[string]*GRPCRoute, len(s.GRPCRoutes))
-	for _, r := range s.GRPCRoutes {
-		m[r.Key()] = r
-	}
-	return m
-}
+func (s *Set) GRPCRoutesByKey() map[string]*GRPCRoute { return byKey(s.GRPCRoutes) }
 
 // BackendsByKey is a new map of all backends.
-func (s *Set) BackendsByKey() map[string]*Backend {
-	m := make(map[string]*Backend, len(s.Backends))
-	for _, b := range s.Backends {
-		m[b.Key()] = b
-	}
-	return m
-}
+func (s *Set) BackendsByKey() map[string]*Backend { return byKey(s.Backends) }
 
-// Unresolved has a fault for each reference to a Backend that is not in the set.
-func (s *Set) Unresolved() Faults {
-	var list faultList
-	s.eachUnresolved(func(key, field string, ref *BackendRef) { list.addUnresolved(key, field, ref) })
-	return list.faults()
-}
+// HTTPRoutesByKey is a new map of all routes.
+func (s *Set) HTTPRoutesByKey() map[string]*HTTPRoute { return byKey(s.HTTPRoutes) }
 
-func (l *faultList) addUnresolved(key, field string, ref *BackendRef) {
-	l.add(ref.Origin, field, "no Backend %s is declared", key)
-}
-
-func (s *Set) eachUnresolved(yield func(key, field string, ref *BackendRef)) {
-	backends := s.BackendsByKey()
-	for _, r := range s.GRPCRoutes {
-		for i := range r.Spec.Rules {
-			refs := r.Spec.Rules[i].BackendRefs
-			for j := range refs {
-				key := r.BackendKey(&refs[j])
-				if refs[j].Name != "" && backends[key] == nil {
-					yield(key, fmt.Sprintf("spec.rules[%d].backendRefs[%d].name", i, j), &refs[j])
-				}
-			}
-		}
-	}
-}
+// RPCPoliciesByKey is a new map of all policies.
+func (s *Set) RPCPoliciesByKey() map[string]*RPCPolicy { return byKey(s.RPCPolicies) }

@@ -169,6 +169,50 @@ func (v *value) integer(def, low, high int) int {
 	return n
 }
 
+// oneOf reads one of the words, def when there is none to check, and "" for a fault;
+// noun is what the words are.
+func oneOf[T ~string](v *value, noun string, def T, words ...T) T {
+	if v.absent() {
+		return def
+	}
+	s, ok := v.text()
+	if !ok {
+		return ""
+	}
+	if !slices.Contains(words, T(s)) {
+		v.fault("unknown %s %s, want %s", noun, quote(s), enumerate(words))
+		return ""
+	}
+	return T(s)
+}
+
+// enumerate is "A", "A or B", "A, B or C".
+func enumerate[T ~string](words []T) string {
+	var b strings.Builder
+	for i, word := range words {
+		switch {
+		case i > 0 && i == len(words)-1:
+			b.WriteString(" or ")
+		case i > 0:
+			b.WriteString(", ")
+		}
+		b.WriteString(string(word))
+	}
+	return b.String()
+}
+
+// boolean reads true or false.
+func (v *value) boolean() bool {
+	if v.absent() {
+		return false
+	}
+	if v.node.Kind != yaml.ScalarNode || v.node.ShortTag() != "!!bool" {
+		v.fault("want true or false, not %s", describe(v.node))
+		return false
+	}
+	return v.node.Value == "true"
+}
+
 // timestamp reads a date and time.
 func (v *value) timestamp() time.Time {
 	s, ok := v.text()
@@ -180,11 +224,16 @@ func (v *value) timestamp() time.Time {
 		v.fault("%s: want a time like 2006-01-02T15:04:05Z", quote(s))
 		return time.Time{}
 	}
-	return t.UTC()
+	t = t.UTC()
+	if year := t.Year(); year < 0 || year > 9999 { // the time zone did it
+		v.fault("%s: want a year from 0000 to 9999 in UTC", quote(s))
+		return time.Time{}
+	}
+	return t
 }
 
-// duration reads a time span of 1 ms to high.
-func (v *value) duration(def, high time.Duration) Duration {
+// duration reads a time span within the bounds, both included.
+func (v *value) duration(def, low, high time.Duration) Duration {
 	if v.absent() {
 		return Duration(def)
 	}
@@ -193,8 +242,8 @@ func (v *value) duration(def, high time.Duration) Duration {
 	switch {
 	case !ok || v.node.ShortTag() != "!!str":
 		v.fault("want a duration like 5s or 1m30s, not %s", describe(v.node))
-	case d < time.Millisecond || d > high:
-		v.fault("%s is out of range, want 1ms to %s", short(s), Duration(high))
+	case d < low || d > high:
+		v.fault("%s is out of range, want %s to %s", short(s), Duration(low), Duration(high))
 	default:
 		return Duration(d)
 	}

@@ -1,0 +1,176 @@
+package store
+
+import (
+	"slices"
+	"strings"
+	"time"
+
+	"go.yaml.in/yaml/v3"
+)
+
+const (
+	maxTargetRefs    = 16
+	maxAttempts      = 10
+	maxRetryCount    = 1_000_000
+	maxRetryInterval = time.Hour
+)
+
+// codes are the names of gRPC's status codes but OK, which is no reason to try again.
+var codes = []Code{
+	"CANCELLED", "UNKNOWN", "INVALID_ARGUMENT", "DEADLINE_EXCEEDED", "NOT_FOUND", "ALREADY_EXISTS",
+	"PERMISSION_DENIED", "RESOURCE_EXHAUSTED", "FAILED_PRECONDITION", "ABORTED", "OUT_OF_RANGE",
+	"UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS", "UNAUTHENTICATED",
+}
+
+func readRPCPolicySpec(m *mapping) RPCPolicySpec {
+	defer m.finish()
+	return RPCPolicySpec{
+		TargetRefs:      readTargetRefs(m.required("targetRefs")),
+		Timeouts:        readRPCTimeouts(m.optional("timeouts")),
+		Retry:           readRetryPolicy(m.optional("retry")),
+		RetryConstraint: readRetryConstraint(m.optional("retryConstraint")),
+		Split:           readSplitPolicy(m.optional("split")),
+	}
+}
+
+func readTargetRefs(v *value) []TargetRef {
+	items := v.list(maxTargetRefs)
+	if !v.absent() && v.node.Kind == yaml.SequenceNode && len(v.node.Content) == 0 {
+		v.fault("want one target or more")
+	}
+	refs := each(items, readTargetRef)
+	seen := make(map[TargetRef]bool, len(refs))
+	for i, ref := range refs {
+		ref.Origin = Position{}
+		if ref.Name != "" && seen[ref] {
+			items[i].mapping().optional("name").fault("%s is there already", ref.Name)
+		}
+		seen[ref] = true
+	}
+	return refs
+}
+
+func readTargetRef(v *value) TargetRef {
+	m := v.mapping()
+	defer m.finish()
+	group, hasGroup := m.required("group").checked(checkGroup)
+	kind, hasKind := m.required("kind").checked(checkKind)
+	section := m.optional("sectionName")
+	ref := TargetRef{
+		Group:       group,
+		Kind:        kind,
+		Name:        m.required("name").word(checkName),
+		SectionName: section.word(checkName),
+	}
+	if !hasGroup || !hasKind || !checkTarget(m.optional("kind"), group, kind) || ref.SectionName == "" && !section.absent() {
+		ref.Name = "" // reported; what it refers to nobody knows
+	}
+	if name := m.optional("name"); !name.absent() {
+		ref.Origin = name.position()
+	}
+	return ref
+}
+
+// checkTarget tells whether a policy can be for such an object, and reports it at v
+// when not.
+func checkTarget(v *value, group, kind string) bool {
+	switch {
+	case group == GatewayGroup && kind == GRPCRouteKind:
+		return true
+	case group == GatewayGroup && kind == HTTPRouteKind, group == OwnGroup && kind == BackendKind:
+		v.fault("a policy for kind %s is not supported yet", kind)
+	default:
+		v.fault("kind %s of group %s is not supported, want %s of group %s", quote(kind), quote(group), GRPCRouteKind, GatewayGroup)
+	}
+	return false
+}
+
+func readRPCTimeouts(v *value) *RPCTimeouts {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	return &RPCTimeouts{
+		Request:    m.optional("request").duration(0, time.Millisecond, maxTimeout),
+		StreamIdle: m.optional("streamIdle").duration(0, time.Millisecond, maxTimeout),
+	}
+}
+
+func readRetryPolicy(v *value) *RetryPolicy {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	m.refuse("backoff")
+	return &RetryPolicy{
+		Attempts: m.required("attempts").integer(1, 1, maxAttempts),
+		Codes:    readCodes(m.optional("codes")),
+	}
+}
+
+func readCodes(v *value) []Code {
+	items := v.list(len(codes))
+	if len(items) == 0 {
+		return []Code{"UNAVAILABLE"}
+	}
+	seen := make(map[Code]bool, len(items))
+	return each(items, func(v *value) Code {
+		code := Code(v.word(checkCode))
+		if code != "" && seen[code] {
+			v.fault("%s is there already", code)
+		}
+		seen[code] = true
+		return code
+	})
+}
+
+func checkCode(s string) string {
+	if !slices.Contains(codes, Code(s)) {
+		return "want the name of a status code of gRPC, like UNAVAILABLE"
+	}
+	return ""
+}
+
+func readRetryConstraint(v *value) *RetryConstraint {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	budget, rate := m.optional("budget").mapping(), m.optional("minRetryRate").mapping()
+	defer budget.finish()
+	defer rate.finish()
+	return &RetryConstraint{
+		Budget: RetryBudget{
+			Percent:  budget.optional("percent").integer(DefaultBudgetPercent, 0, 100),
+			Interval: budget.optional("interval").duration(DefaultBudgetInterval, time.Second, maxRetryInterval),
+		},
+		MinRetryRate: RetryRate{
+			Count:    rate.optional("count").integer(DefaultRetryCount, 1, maxRetryCount),
+			Interval: rate.optional("interval").duration(DefaultRetryInterval, time.Millisecond, maxRetryInterval),
+		},
+	}
+}
+
+func readSplitPolicy(v *value) *SplitPolicy {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	split := &SplitPolicy{
+		WhenNoEndpoints: oneOf(m.optional("whenNoEndpoints"), "behaviour", Unavailable, Unavailable, SpillOver),
+	}
+	if sticky := m.optional("sticky"); !sticky.absent() {
+		split.Sticky = readSticky(sticky.mapping())
+	}
+	return split
+}
+
+func readSticky(m *mapping) *Sticky {
+	defer m.finish()
+	m.refuse("cookie")
+	return &Sticky{Header: strings.ToLower(m.required("header").word(checkHeaderName))}
+}
