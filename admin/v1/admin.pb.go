@@ -255,8 +255,10 @@ type Object struct {
 	Ref      *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	Revision string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	Owner    *Owner                 `protobuf:"bytes,3,opt,name=owner,proto3" json:"owner,omitempty"`
-	// The manifest in JSON, with defaults filled in, in a form that Apply takes. Empty
-	// when the object is deleted.
+	// The manifest in JSON, with defaults filled in, in a form that Apply takes. Of Get,
+	// List and KIND_OBJECT it has the revision as metadata.resourceVersion, so that
+	// Apply of it answers ABORTED when somebody was faster; take that out to apply it
+	// anyway. Empty when the object is deleted, or when the answer would be too long.
 	Manifest      string                 `protobuf:"bytes,4,opt,name=manifest,proto3" json:"manifest,omitempty"`
 	State         *State                 `protobuf:"bytes,5,opt,name=state,proto3" json:"state,omitempty"`
 	Conditions    []*Condition           `protobuf:"bytes,6,rep,name=conditions,proto3" json:"conditions,omitempty"`                   // of Get and List
@@ -751,7 +753,7 @@ type Change struct {
 	Via           string                 `protobuf:"bytes,4,opt,name=via,proto3" json:"via,omitempty"`         // cli, api, page, file, peer
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // of the client
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore
+	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict
 	Ref           *Ref                   `protobuf:"bytes,8,opt,name=ref,proto3" json:"ref,omitempty"`
 	Revision      string                 `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"` // after it
 	Before        *Object                `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
@@ -1733,14 +1735,15 @@ func (x *HistoryResponse) GetChanges() []*Change {
 }
 
 type RollbackRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`           // one object …
-	Revision      string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"` // … to that revision; empty means the one before the current
-	To            *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`             // or all objects, to that time
-	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
-	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
-	unknownFields protoimpl.UnknownFields
-	sizeCache     protoimpl.SizeCache
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Ref             *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`           // one object …
+	Revision        string                 `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"` // … to that revision; empty means the one before the current
+	To              *timestamppb.Timestamp `protobuf:"bytes,3,opt,name=to,proto3" json:"to,omitempty"`             // or all objects, to that time
+	Reason          string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun          bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	AllowUnresolved bool                   `protobuf:"varint,6,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"` // also when what it had referred to is gone
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RollbackRequest) Reset() {
@@ -1804,6 +1807,13 @@ func (x *RollbackRequest) GetReason() string {
 func (x *RollbackRequest) GetDryRun() bool {
 	if x != nil {
 		return x.DryRun
+	}
+	return false
+}
+
+func (x *RollbackRequest) GetAllowUnresolved() bool {
+	if x != nil {
+		return x.AllowUnresolved
 	}
 	return false
 }
@@ -4543,13 +4553,14 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06before\x18\x03 \x01(\x04R\x06before\"D\n" +
 	"\x0fHistoryResponse\x121\n" +
-	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\"\xb2\x01\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\"\xdd\x01\n" +
 	"\x0fRollbackRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12*\n" +
 	"\x02to\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x8a\x03\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12)\n" +
+	"\x10allow_unresolved\x18\x06 \x01(\bR\x0fallowUnresolved\"\x8a\x03\n" +
 	"\fSplitRequest\x12*\n" +
 	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12.\n" +
