@@ -152,7 +152,21 @@ func (e *Endpoint) unwanted(now time.Time) bool {
 // connections carry the load, the more frames share a system call; only where
 // another reader is at work on a connection the next one is asked first.
 func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
-	conns := *e.live.Load()
+	for {
+		seen := e.live.Load()
+		if err := e.openOn(*seen, s, o, b); err != errNoRoom {
+			return err
+		}
+		if err := e.want(seen); err != errNoRoom {
+			return err
+		}
+	}
+}
+
+// errNoRoom is between Open and its parts: no connection of those seen has room.
+var errNoRoom = errors.New("no connection has room")
+
+func (e *Endpoint) openOn(conns []*h2.Conn, s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	busy, stuck := false, false
 	for _, c := range conns {
 		if c.Full() {
@@ -178,7 +192,7 @@ func (e *Endpoint) Open(s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	if stuck {
 		return ErrFull // a further connection would lead to the same process
 	}
-	return e.want()
+	return errNoRoom
 }
 
 // forget stops offering streams to a connection that takes none any more.
@@ -190,10 +204,14 @@ func (e *Endpoint) forget(c *h2.Conn) {
 }
 
 // want sees to it that enough is being dialled for those who wait and one more,
-// and says what a stream can expect.
-func (e *Endpoint) want() error {
+// and says what a stream can expect. The answer is errNoRoom when there are other
+// connections by now than were seen: a dial that ended meanwhile is not repeated.
+func (e *Endpoint) want(seen *[]*h2.Conn) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if e.live.Load() != seen {
+		return errNoRoom
+	}
 	limit := e.settings.maxConns
 	if limit == 0 {
 		limit = defaultMaxConns

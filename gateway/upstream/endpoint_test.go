@@ -51,6 +51,25 @@ func TestEndpointIsDialledWhenItIsWanted(t *testing.T) {
 	})
 }
 
+// A stream that looked for a connection before a dial ended, and asks for a dial
+// after it, is to look again.
+func TestEndpointDialsNoSecondTimeForWhoLookedTooSoon(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		w.host("a:1", manners{})
+		e := w.put(to("x", "a:1"))[0]
+		before := e.live.Load()
+		open(e, 1)[0].wantOpen(t)
+		if err := e.want(before); err != errNoRoom {
+			t.Errorf("answered %v, want to be asked again", err)
+		}
+		synctest.Wait()
+		if n := len(w.dials("a:1")); n != 1 {
+			t.Errorf("dialled %d times, want once", n)
+		}
+	})
+}
+
 // TestEndpointOpensMoreConnections as the peer's limit on streams, and ours, ask
 // for it.
 func TestEndpointOpensMoreConnections(t *testing.T) {
