@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,6 +10,8 @@ import (
 	"time"
 
 	"connectrpc.com/connect"
+
+	adminv1 "sluice/admin/v1"
 )
 
 // AccessConfig is what decides who gets in.
@@ -34,72 +37,96 @@ type AccessConfig struct {
 	// Now is the time; nil means time.Now.
 	Now func() time.Time
 
+	// Log gets what an operator should know; nil means that nobody does.
 	Log *slog.Logger
+
+	cost passwordCost // of hashes; zero means standardCost
 }
 
-// Access knows who may do what, and keeps the book of what was done.
+// Access knows who may do what, and keeps the book of what was done. Its methods are
+// safe for use by several goroutines.
 type Access struct {
-	cfg AccessConfig
+	cfg         AccessConfig
+	records     Records
+	now         func() time.Time
+	log         *slog.Logger
+	hosts       hostNames
+	crossOrigin *http.CrossOriginProtection
+	errors      *connect.ErrorWriter
+	passwords   *passwords
+	throttle    *throttle
+	streams     *streams
+	audit       *auditLog
 }
 
 // NewAccess checks cfg, reads the password file and starts nothing.
 func NewAccess(cfg AccessConfig) (*Access, error) {
-	return &Access{cfg: cfg}, nil
+	if cfg.Records == nil {
+		return nil, errors.New("open access: there are no records to keep accounts in")
+	}
+	if cfg.Now == nil {
+		cfg.Now = time.Now
+	}
+	if cfg.Log == nil {
+		cfg.Log = slog.New(slog.DiscardHandler)
+	}
+	a := &Access{
+		cfg: cfg, records: cfg.Records, now: cfg.Now, log: cfg.Log,
+		hosts:       newHostNames(cfg.Hosts),
+		crossOrigin: http.NewCrossOriginProtection(),
+		errors:      connect.NewErrorWriter(),
+		passwords:   newPasswords(cmp.Or(cfg.cost, standardCost)),
+		throttle:    newThrottle(cfg.Now),
+		audit:       newAuditLog(cfg.Records, cfg.Now, cfg.Log),
+	}
+	a.streams = newStreams(a.stillValid)
+	if err := a.applyPasswordFile(context.Background()); err != nil {
+		return nil, err
+	}
+	return a, nil
 }
+
+// tidyEvery is how often what is over is deleted, and how long the audit log takes
+// to tell of refusals that have no line.
+const tidyEvery = time.Minute
 
 // Run tidies up until ctx ends: sessions that are over, audit lines that are too
-// old or too many.
+// old, refusals that were not told of.
 func (a *Access) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
-}
-
-// Guard stands before everything that the door answers. It refuses requests with a
-// foreign Host or Origin, finds out whom the others come from, and refuses calls of
-// the API for which the role does not suffice before their body is read.
-func (a *Access) Guard(next http.Handler) http.Handler {
-	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		next.ServeHTTP(w, r.WithContext(withCaller(r.Context(), &caller{})))
-	})
-}
-
-// HandlerOptions are those of every service of the API: the interceptor that
-// refuses and keeps the book, and a bound on the size of a message.
-func (a *Access) HandlerOptions() []connect.HandlerOption {
-	return []connect.HandlerOption{
-		connect.WithInterceptors(a.Interceptor()),
-		connect.WithReadMaxBytes(maxMessageBytes),
-	}
-}
-
-// maxMessageBytes is the longest message that is read: the text of some 20,000
-// routes.
-const maxMessageBytes = 32 << 20
-
-// Interceptor refuses what the caller's role does not allow, and writes the audit
-// line of every call that changes something or was refused.
-func (a *Access) Interceptor() connect.Interceptor {
-	return connect.UnaryInterceptorFunc(func(connect.UnaryFunc) connect.UnaryFunc {
-		return func(context.Context, connect.AnyRequest) (connect.AnyResponse, error) {
-			return nil, connect.NewError(connect.CodeUnimplemented, errors.New("access is being built"))
+	ticker := time.NewTicker(tidyEvery)
+	defer ticker.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			a.audit.tellOmitted()
+			return nil
+		case <-ticker.C:
+			if err := a.tidy(); err != nil {
+				a.log.Warn("access not tidied", "error", err)
+			}
 		}
-	})
+	}
 }
 
 // Service answers sluice.admin.v1.AccessService at the returned path prefix.
 func (a *Access) Service() (string, http.Handler) {
-	return "/sluice.admin.v1.AccessService/", http.NotFoundHandler()
+	return adminv1.NewAccessServiceHandler(&accessServer{Access: a}, a.HandlerOptions()...)
 }
 
-// NeedsSetUp says whether there is no administrator yet.
-func (a *Access) NeedsSetUp() (bool, error) { return true, nil }
-
-// SetUpLink makes a new one-time link, and ends earlier ones. The URLs are secret.
-func (a *Access) SetUpLink() (*SetUpLink, error) { return &SetUpLink{}, nil }
-
-// SetUpLink is a one-time link by which the first administrator is made.
-type SetUpLink struct {
-	URLs    []string // one for each address by which the port can be reached
-	Expires time.Time
-	Hint    string // how to come to it from elsewhere; may be empty
+// tidy deletes what is over. It writes nothing when there is nothing.
+func (a *Access) tidy() error {
+	a.audit.tellOmitted()
+	now := a.now()
+	over := func(s *session) bool { return s.over(now) }
+	any := false
+	err := a.records.View(func(tx RecordsTx) error {
+		return each(tx, sessionPrefix, func(_ string, s *session) error {
+			any = any || over(s)
+			return nil
+		})
+	})
+	if err == nil && any {
+		err = a.records.Update(func(tx RecordsTx) error { return endSessions(tx, over) })
+	}
+	return errors.Join(err, a.audit.forget())
 }

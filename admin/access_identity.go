@@ -5,6 +5,7 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"time"
 
 	adminv1 "sluice/admin/v1"
 )
@@ -20,6 +21,7 @@ type Identity struct {
 	// What ends when the right is taken away: the keys of the session, of the token
 	// and of the account in the records. Empty where there is none.
 	session, token, account string
+	until                   time.Time // the credentials count no longer than that; zero for ever
 }
 
 type callerKey struct{}
@@ -28,6 +30,8 @@ type callerKey struct{}
 type caller struct {
 	Identity
 	problem error // why credentials that were shown do not count; nil when they do, or none were
+	cookies cookieRule
+	shown   string // the key of the session whose cookie was shown, whether it counts or not
 	note    note
 }
 
@@ -64,11 +68,8 @@ func clientAddress(r *http.Request) string {
 }
 
 // clientVia is what the client says that it is. Nothing is allowed or refused by it.
-func clientVia(r *http.Request, page bool) string {
-	switch {
-	case page:
-		return "page"
-	case strings.HasPrefix(r.UserAgent(), "sluice"):
+func clientVia(r *http.Request) string {
+	if strings.HasPrefix(r.UserAgent(), "sluice") {
 		return "cli"
 	}
 	return "api"

@@ -11,6 +11,7 @@ import (
 type note struct {
 	mu      sync.Mutex // guards the fields below: a stream may note from several goroutines
 	actor   string
+	role    adminv1.Role
 	changes []*adminv1.Change
 }
 
@@ -25,10 +26,10 @@ func NoteChanges(ctx context.Context, changes []*adminv1.Change) {
 }
 
 // noteActor names who a request turned out to come from, where nobody was signed in.
-func noteActor(ctx context.Context, actor string) {
+func noteActor(ctx context.Context, actor string, role adminv1.Role) {
 	if c := callerFrom(ctx); c != nil {
 		c.note.mu.Lock()
 		defer c.note.mu.Unlock()
-		c.note.actor = actor
+		c.note.actor, c.note.role = actor, role
 	}
 }
