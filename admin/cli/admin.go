@@ -1,0 +1,233 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"golang.org/x/term"
+
+	adminv1 "sluice/admin/v1"
+)
+
+func (p *program) adminCommand() *cobra.Command {
+	return group(
+		&cobra.Command{
+			Use:   "admin",
+			Short: "Manage who may do what: accounts, tokens, the set-up link",
+			Long: `Manage accounts for people and tokens for machines. A viewer reads; an operator
+applies, splits, drains and rolls back, too; an admin also manages accounts and
+tokens, reads the audit log, and makes and restores backups. On the machine itself,
+root and the user who runs the server are admins without a password.`,
+		},
+		p.createAccountCommand(), p.passwordCommand(), p.roleCommand(), p.listAccountsCommand(), p.deleteAccountCommand(),
+		p.setUpLinkCommand(), p.tokenCommand(),
+	)
+}
+
+// role is the value of --role.
+type role struct{ is adminv1.Role }
+
+func roleNames() []string {
+	var names []string
+	values := adminv1.Role(0).Descriptor().Values()
+	for i := 1; i < values.Len(); i++ { // the first is no role
+		names = append(names, roleWord(adminv1.Role(values.Get(i).Number())))
+	}
+	return names
+}
+
+func (r *role) String() string { return roleWord(r.is) }
+func (r *role) Type() string   { return "role" }
+
+func (r *role) Set(s string) error {
+	n := slices.Index(roleNames(), strings.ToLower(s))
+	if n < 0 {
+		return fmt.Errorf("want %s", list(roleNames(), "or"))
+	}
+	r.is = adminv1.Role(n + 1)
+	return nil
+}
+
+func (p *program) addRole(cmd *cobra.Command, r *role) {
+	cmd.Flags().Var(r, "role", "`role`: "+list(roleNames(), "or"))
+	p.complete(cmd, "role", fixed(roleNames()...))
+}
+
+func (p *program) createAccountCommand() *cobra.Command {
+	r := role{adminv1.Role_ROLE_ADMIN}
+	var passwordFile string
+	cmd := &cobra.Command{
+		Use:     "create NAME",
+		Short:   "Make an account for a person",
+		Long:    "Make an account. The password is asked for, or read from --password-file.",
+		Example: "  sudo sluice admin create alice\n  sluice admin create bob --role viewer --password-file bob.txt",
+		Args:    wants(1, 1),
+	}
+	p.addRole(cmd, &r)
+	addPasswordFile(cmd, &passwordFile)
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		password, err := c.newPassword(passwordFile)
+		if err != nil {
+			return err
+		}
+		made, err := ask(c.ctx, c.access.CreateAccount, &adminv1.CreateAccountRequest{Name: args[0], Password: password, Role: r.is})
+		if err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "account %s created, %s\n", made.GetAccount().GetName(), roleWord(made.GetAccount().GetRole()))
+		return err
+	})
+	return cmd
+}
+
+func addPasswordFile(cmd *cobra.Command, file *string) {
+	cmd.Flags().StringVar(file, "password-file", "", "`file` whose first line is the password, - for standard input")
+}
+
+// newPassword asks twice at a terminal; elsewhere it reads one line.
+func (c *call) newPassword(file string) (string, error) {
+	terminal, ok := c.in.(*os.File)
+	switch {
+	case file != "":
+		return readSecret("password", file, c.in)
+	case !ok || !term.IsTerminal(int(terminal.Fd())):
+		return readSecret("password", "-", c.in)
+	}
+	first, err := c.prompt(terminal, "New password: ")
+	if err != nil {
+		return "", err
+	}
+	second, err := c.prompt(terminal, "Once more: ")
+	if err != nil {
+		return "", err
+	}
+	if first != second {
+		return "", errors.New("the two passwords differ; nothing was changed")
+	}
+	return first, nil
+}
+
+// prompt reads a line that does not show.
+func (c *call) prompt(terminal *os.File, question string) (string, error) {
+	fmt.Fprint(c.notes, question)
+	line, err := term.ReadPassword(int(terminal.Fd()))
+	fmt.Fprintln(c.notes)
+	if err != nil {
+		return "", fmt.Errorf("read from the terminal: %w", err)
+	}
+	return string(line), nil
+}
+
+func (p *program) passwordCommand() *cobra.Command {
+	var passwordFile string
+	cmd := &cobra.Command{
+		Use:   "passwd NAME",
+		Short: "Give an account a new password; its sessions end",
+		Args:  wants(1, 1),
+	}
+	addPasswordFile(cmd, &passwordFile)
+	cmd.ValidArgsFunction = p.completeAccounts
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		password, err := c.newPassword(passwordFile)
+		if err != nil {
+			return err
+		}
+		if _, err := ask(c.ctx, c.access.UpdateAccount, &adminv1.UpdateAccountRequest{Name: args[0], Password: password}); err != nil {
+			return err
+		}
+		_, err = fmt.Fprintf(c.out, "account %s has a new password\n", args[0])
+		return err
+	})
+	return cmd
+}
+
+func (p *program) roleCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "role NAME ROLE",
+		Short: "Give an account another role; its sessions end",
+		Args:  wants(2, 2),
+	}
+	cmd.ValidArgsFunction = p.completeAccounts
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		var r role
+		if err := r.Set(args[1]); err != nil {
+			return usageErrorf("role %q: %w", args[1], err)
+		}
+		if _, err := ask(c.ctx, c.access.UpdateAccount, &adminv1.UpdateAccountRequest{Name: args[0], Role: r.is}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "account %s is %s\n", args[0], &r)
+		return err
+	})
+	return cmd
+}
+
+func (p *program) listAccountsCommand() *cobra.Command {
+	cmd := &cobra.Command{Use: "list", Short: "List accounts", Args: wants(0, 0)}
+	output := p.addFormat(cmd, false)
+	cmd.RunE = p.remote(func(c *call, _ []string) error {
+		all, err := ask(c.ctx, c.access.ListAccounts, &adminv1.ListAccountsRequest{})
+		if err != nil {
+			return err
+		}
+		if output.is != asTable {
+			return c.structured(output, all)
+		}
+		if len(all.GetAccounts()) == 0 {
+			c.note("there are none; sluice admin create NAME makes the first")
+			return nil
+		}
+		t := newTable("NAME", "ROLE", "CREATED", "LAST SEEN")
+		for _, a := range all.GetAccounts() {
+			t.add(a.GetName(), roleWord(a.GetRole()), c.clock(a.GetCreated()), c.ago(a.GetLastSeen()))
+		}
+		return t.write(c.out, "")
+	})
+	return cmd
+}
+
+func (p *program) deleteAccountCommand() *cobra.Command {
+	cmd := &cobra.Command{
+		Use:   "delete NAME",
+		Short: "Delete an account; its sessions and tokens end",
+		Args:  wants(1, 1),
+	}
+	cmd.ValidArgsFunction = p.completeAccounts
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		if _, err := ask(c.ctx, c.access.DeleteAccount, &adminv1.DeleteAccountRequest{Name: args[0]}); err != nil {
+			return err
+		}
+		_, err := fmt.Fprintf(c.out, "account %s deleted\n", args[0])
+		return err
+	})
+	return cmd
+}
+
+func (p *program) setUpLinkCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "setup-link",
+		Short: "Make a one-time link to set up the first administrator in a browser",
+		Long:  "Make a one-time link; earlier ones end. Only on the machine itself.",
+		Args:  wants(0, 0),
+		RunE: p.remote(func(c *call, _ []string) error {
+			link, err := ask(c.ctx, c.access.CreateSetUpLink, &adminv1.CreateSetUpLinkRequest{})
+			if err != nil {
+				return err
+			}
+			for _, url := range link.GetUrls() {
+				fmt.Fprintln(c.out, url)
+			}
+			if link.GetHint() != "" {
+				c.note("%s", link.GetHint())
+			}
+			if link.GetExpires() != nil {
+				c.note("it works once, until %s", c.clock(link.GetExpires()))
+			}
+			return nil
+		}),
+	}
+}

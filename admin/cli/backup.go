@@ -1,0 +1,144 @@
+package cli
+
+import (
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"connectrpc.com/connect"
+	"github.com/spf13/cobra"
+
+	adminv1 "sluice/admin/v1"
+)
+
+// restoreChunk is how much of a backup one message carries, in bytes.
+const restoreChunk = 64 << 10
+
+func (p *program) backupCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "backup FILE|-",
+		Short: "Save the store to a file while the server runs",
+		Long: `Save a consistent copy of the server's store: objects, history, accounts, tokens and
+the audit log. The file takes its name when it is whole, and is readable by you alone.
+- means standard output.`,
+		Example: "  sluice backup sluice.backup",
+		Args:    wants(1, 1),
+		RunE: p.remote(func(c *call, args []string) error {
+			if args[0] == "-" {
+				_, err := c.backup(c.out)
+				return err
+			}
+			n, err := c.backupTo(args[0])
+			if err != nil {
+				return err
+			}
+			c.note("%s: %d bytes", args[0], n)
+			return nil
+		}),
+	}
+}
+
+// backupTo writes beside the file and then puts the new one in its place.
+func (c *call) backupTo(file string) (n int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(file), ".sluice-backup-*") // 0600
+	if err != nil {
+		return 0, fmt.Errorf("backup to %s: %w", file, err)
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name())
+		}
+	}()
+	n, err = c.backup(f)
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return n, err
+	}
+	if err := os.Rename(f.Name(), file); err != nil {
+		return n, fmt.Errorf("backup to %s: %w", file, err)
+	}
+	return n, nil
+}
+
+// backup returns how many bytes were written. It ends without an error only when
+// the server said that this was all.
+func (c *call) backup(w io.Writer) (int64, error) {
+	stream, err := c.node.Backup(c.ctx, connect.NewRequest(&adminv1.BackupRequest{}))
+	if err != nil {
+		return 0, err
+	}
+	defer stream.Close()
+	var written int64
+	for stream.Receive() {
+		n, err := w.Write(stream.Msg().GetChunk())
+		written += int64(n)
+		if err != nil {
+			return written, fmt.Errorf("write backup: %w", err)
+		}
+	}
+	return written, stream.Err()
+}
+
+func (p *program) restoreCommand() *cobra.Command {
+	var w written
+	cmd := &cobra.Command{
+		Use:   "restore FILE|-",
+		Short: "Make the objects those of a backup, while the server runs",
+		Long: `Make the routes, backends and policies those of a backup. Whoever watches sees the
+changes, and sluice rollback --to takes them back. Accounts and tokens stay as they
+are. With --dry-run, check the file and show what would change.`,
+		Example: "  sluice restore sluice.backup --dry-run",
+		Args:    wants(1, 1),
+	}
+	w.addReason(cmd)
+	w.addDryRun(cmd)
+	output := p.addFormat(cmd, true)
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		in := c.in
+		if args[0] != "-" {
+			f, err := os.Open(args[0])
+			if err != nil {
+				return openError(args[0], err)
+			}
+			defer f.Close()
+			in = f
+		}
+		response, err := c.restore(in, args[0], w)
+		if err != nil {
+			return err
+		}
+		return c.printWrite(output, response, w.dryRun)
+	})
+	return cmd
+}
+
+func (c *call) restore(in io.Reader, file string, w written) (*adminv1.WriteResponse, error) {
+	stream := c.node.Restore(c.ctx)
+	request := &adminv1.RestoreRequest{Reason: w.reason, DryRun: w.dryRun}
+	chunk := make([]byte, restoreChunk)
+	for {
+		n, err := io.ReadFull(in, chunk)
+		if n > 0 {
+			request.Chunk = chunk[:n]
+			if stream.Send(request) != nil {
+				break // the answer says why
+			}
+			request = &adminv1.RestoreRequest{}
+		}
+		if errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) {
+			break
+		}
+		if err != nil {
+			return nil, fmt.Errorf("read %s: %w", file, err)
+		}
+	}
+	response, err := stream.CloseAndReceive()
+	if err != nil {
+		return nil, err
+	}
+	return response.Msg, nil
+}

@@ -1,0 +1,288 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"slices"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"go.yaml.in/yaml/v3"
+
+	adminv1 "sluice/admin/v1"
+)
+
+// describedChanges is how many of the last changes describe shows.
+const describedChanges = 5
+
+func (p *program) describeCommand() *cobra.Command {
+	var namespace string
+	cmd := &cobra.Command{
+		Use:   "describe KIND NAME",
+		Short: "Tell everything about one object",
+		Long: `Tell what an object declares, what is in force of it and why, who owns it, and who
+changed it last. Of a route it shows, for each rule, the share that was asked for
+and the share that was seen in the last minute.`,
+		Example: "  sluice describe route cart\n  sluice describe backend shop/cart-v1",
+		Args:    wants(2, 2),
+	}
+	output := p.addFormat(cmd, false)
+	addNamespace(cmd, &namespace, defaultNamespace)
+	cmd.ValidArgsFunction = p.completeRefs(1)
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		ref, err := parseRef(namespace, args)
+		if err != nil {
+			return err
+		}
+		got, err := ask(c.ctx, c.resources.Get, &adminv1.GetRequest{Ref: ref})
+		if err != nil {
+			return err
+		}
+		if output.is != asTable {
+			return c.structured(output, got)
+		}
+		past, err := ask(c.ctx, c.resources.History, &adminv1.HistoryRequest{Ref: ref, Limit: describedChanges})
+		if err != nil {
+			return err
+		}
+		d := &description{call: c, object: got.GetObject(), observed: got.GetObserved(), past: past.GetChanges()}
+		return d.write()
+	})
+	return cmd
+}
+
+// description is one object on the way to the reader. It is gathered whole, so
+// that a failure prints nothing by halves.
+type description struct {
+	*call
+	object   *adminv1.Object
+	observed []*adminv1.ObservedRule
+	past     []*adminv1.Change
+
+	manifest *yaml.Node
+	page     strings.Builder
+}
+
+func (d *description) write() error {
+	var err error
+	if d.manifest, err = readManifest(d.object.GetManifest()); err != nil {
+		return err
+	}
+	d.line("%s", refID(d.object.GetRef()))
+	d.facts()
+	d.conditions()
+	switch d.object.GetRef().GetKind() {
+	case grpcRoute:
+		d.rules()
+	case backend:
+		d.endpoints()
+		d.spec("endpoints")
+	default:
+		d.spec()
+	}
+	d.changes()
+	_, err = io.WriteString(d.out, d.page.String())
+	return err
+}
+
+func (d *description) line(format string, args ...any) { fmt.Fprintf(&d.page, format+"\n", args...) }
+
+func (d *description) table(t *table) {
+	_ = t.write(&d.page, "  ") // into memory: it cannot fail
+}
+
+func (d *description) facts() {
+	owner := ownerText(d.object.GetOwner())
+	if d.object.GetOwner().GetKind() == adminv1.Owner_KIND_FILE {
+		owner += "; read-only here until sluice adopt " + refArgs(d.object.GetRef())
+	}
+	t := &table{}
+	t.add("Owner", owner)
+	t.add("State", d.state())
+	if hostnames := words(d.manifest, "spec", "hostnames"); len(hostnames) > 0 {
+		t.add("Hostnames", strings.Join(hostnames, ", "))
+	}
+	t.add("Revision", d.object.GetRevision())
+	t.add("Created", fmt.Sprintf("%s (%s)", d.clock(d.object.GetCreated()), d.ago(d.object.GetCreated())))
+	d.table(t)
+}
+
+// state is what lies beside the declaration.
+func (d *description) state() string {
+	state := d.object.GetState()
+	switch {
+	case state.GetDisabled():
+		return "disabled, out of the table; sluice route enable puts it back"
+	case state.GetDrained():
+		return "drained, gets no new RPCs; sluice backend undrain puts it back"
+	case len(state.GetDrainedEndpoints()) > 0:
+		return count(len(state.GetDrainedEndpoints()), "endpoint") + " drained"
+	}
+	return statusWord(d.object)
+}
+
+func (d *description) conditions() {
+	d.line("\nConditions")
+	t := &table{}
+	for _, c := range d.object.GetConditions() {
+		value := "no"
+		if c.GetStatus() {
+			value = "yes"
+		}
+		about := c.GetReason()
+		if c.GetMessage() != "" {
+			about += ": " + c.GetMessage()
+		}
+		t.add(c.GetType(), value, about)
+	}
+	d.table(t)
+}
+
+// rules shows of each rule what it matches and who gets its RPCs.
+func (d *description) rules() {
+	for i, rule := range items(d.manifest, "spec", "rules") {
+		label := ruleLabel(rule, i)
+		split := splitOf(d.object.GetState(), label)
+		d.line("\nRule %s", label)
+		t := &table{}
+		for j, match := range matchTexts(rule) {
+			t.add([]string{"Matches", "or"}[min(j, 1)], match)
+		}
+		if split != nil {
+			t.add("Split", splitText(split)+"; sluice split --reset takes it back")
+		}
+		d.table(t)
+		d.shares(label)
+	}
+}
+
+func splitOf(state *adminv1.State, label string) *adminv1.RuleSplit {
+	for _, split := range state.GetSplits() {
+		if split.GetRule() == label {
+			return split
+		}
+	}
+	return nil
+}
+
+func (d *description) shares(label string) {
+	for _, rule := range d.observed {
+		if rule.GetRule() == label {
+			d.table(sharesTable(rule.GetShares()))
+		}
+	}
+}
+
+// sharesTable sets what was asked for beside what was seen.
+func sharesTable(shares []*adminv1.ObservedShare) *table {
+	var weights, rpcs uint64
+	for _, s := range shares {
+		weights += uint64(s.GetWeight())
+		rpcs += s.GetRpcs()
+	}
+	t := newTable("BACKEND", "DECLARED", "IN FORCE", "ASKED", "SEEN", "RPCS IN LAST MINUTE", "ENDPOINTS", "PROBLEM")
+	for _, s := range shares {
+		t.add(shortKey(s.GetBackend()), fmt.Sprint(s.GetDeclaredWeight()), fmt.Sprint(s.GetWeight()),
+			percent(uint64(s.GetWeight()), weights), percent(s.GetRpcs(), rpcs), fmt.Sprint(s.GetRpcs()),
+			fmt.Sprint(s.GetEndpoints()), s.GetProblem())
+	}
+	return t
+}
+
+// percent is a part of a whole, "-" when there is no whole.
+func percent(part, whole uint64) string {
+	if whole == 0 {
+		return "-"
+	}
+	return fmt.Sprintf("%.1f%%", 100*float64(part)/float64(whole))
+}
+
+// matchTexts says in short which RPCs a rule takes.
+func matchTexts(rule *yaml.Node) []string {
+	var texts []string
+	for _, match := range items(rule, "matches") {
+		texts = append(texts, matchText(match))
+	}
+	if len(texts) == 0 {
+		texts = []string{"every RPC"}
+	}
+	return texts
+}
+
+func matchText(match *yaml.Node) string {
+	parts := []string{"every method"}
+	if method := lookup(match, "method"); method != nil {
+		service, name := word(method, "service"), word(method, "method")
+		parts[0] = orAny(service) + "/" + orAny(name)
+		if word(method, "type") == "RegularExpression" {
+			parts[0] += " (regular expression)"
+		}
+	}
+	for _, h := range items(match, "headers") {
+		equals := ": "
+		if word(h, "type") == "RegularExpression" {
+			equals = " ~ "
+		}
+		parts = append(parts, word(h, "name")+equals+word(h, "value"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+func orAny(s string) string {
+	if s == "" {
+		return "*"
+	}
+	return s
+}
+
+func (d *description) endpoints() {
+	d.line("\nEndpoints")
+	all := items(d.manifest, "spec", "endpoints")
+	if len(all) == 0 {
+		d.line("  none: every RPC is answered UNAVAILABLE")
+		return
+	}
+	t := newTable("ADDRESS", "WEIGHT", "STATE")
+	for _, endpoint := range all {
+		t.add(word(endpoint, "address"), word(endpoint, "weight"), endpointState(d.object.GetState(), word(endpoint, "address")))
+	}
+	d.table(t)
+}
+
+func endpointState(state *adminv1.State, address string) string {
+	if state.GetDrained() || slices.Contains(state.GetDrainedEndpoints(), address) {
+		return "drained"
+	}
+	return "takes RPCs"
+}
+
+// spec shows the rest of what is declared, as it is written.
+func (d *description) spec(without ...string) {
+	spec := lookup(d.manifest, "spec")
+	for _, key := range without {
+		remove(spec, key)
+	}
+	if spec == nil || len(spec.Content) == 0 {
+		return
+	}
+	written, err := marshalYAML(spec)
+	if err != nil {
+		return // it was just read, so it can be written
+	}
+	d.line("\nSpec")
+	for line := range strings.Lines(string(written)) {
+		d.page.WriteString("  " + line)
+	}
+}
+
+func (d *description) changes() {
+	if len(d.past) == 0 {
+		return
+	}
+	d.line("\nLast changes")
+	t := &table{}
+	for _, change := range d.past {
+		t.add(d.clock(change.GetTime()), doneWord(change.GetAction())+stateAfter(change), who(change), change.GetReason())
+	}
+	d.table(t)
+}

@@ -1,0 +1,98 @@
+package cli
+
+import (
+	"fmt"
+	"io"
+	"strings"
+
+	"github.com/pmezard/go-difflib/difflib"
+	"go.yaml.in/yaml/v3"
+	"google.golang.org/protobuf/proto"
+
+	adminv1 "sluice/admin/v1"
+)
+
+// diffContext is how many lines around a change are shown.
+const diffContext = 3
+
+// writeDifference shows what a change makes of an object, as a unified diff of
+// YAML; from and to name its sides.
+func writeDifference(w io.Writer, change *adminv1.Change, from, to string) error {
+	before, after := change.GetBefore(), change.GetAfter()
+	owned := !proto.Equal(before.GetOwner(), after.GetOwner())
+	a, err := diffLines(before, owned)
+	if err != nil {
+		return err
+	}
+	b, err := diffLines(after, owned)
+	if err != nil {
+		return err
+	}
+	id := refID(change.GetRef())
+	return difflib.WriteUnifiedDiff(w, difflib.UnifiedDiff{
+		A: a, B: b, Context: diffContext,
+		FromFile: sideName(id, from, a), ToFile: sideName(id, to, b),
+	})
+}
+
+func sideName(id, side string, lines []string) string {
+	if len(lines) == 0 {
+		side = "nothing"
+	}
+	return fmt.Sprintf("%s (%s)", id, side)
+}
+
+// diffLines is an object as it is compared: what it declares, and what lies beside
+// that, without what the server keeps for itself.
+func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
+	if o == nil || o.GetDeleted() || o.GetManifest() == "" {
+		return nil, nil
+	}
+	n, err := readManifest(o.GetManifest())
+	if err != nil {
+		return nil, err
+	}
+	remove(n, "status")
+	remove(lookup(n, "metadata"), "resourceVersion")
+	state, err := stateView(o.GetState())
+	if err != nil {
+		return nil, err
+	}
+	if len(state.Content) > 0 {
+		set(n, "state", state)
+	}
+	if owned {
+		set(n, "owner", text(ownerText(o.GetOwner())))
+	}
+	data, err := marshalYAML(n)
+	if err != nil {
+		return nil, err
+	}
+	return lines(string(data)), nil
+}
+
+// stateView leaves out what is as it is for every object.
+func stateView(state *adminv1.State) (*yaml.Node, error) {
+	if state == nil {
+		return mapping(), nil
+	}
+	n, err := view(state)
+	if err != nil {
+		return nil, err
+	}
+	for _, key := range []string{"disabled", "drained"} {
+		if word(n, key) == "false" {
+			remove(n, key)
+		}
+	}
+	return n, nil
+}
+
+// lines are a text's lines, each with its end.
+func lines(s string) []string {
+	all := strings.SplitAfter(s, "\n")
+	if all[len(all)-1] == "" {
+		all = all[:len(all)-1]
+	}
+	return all
+}

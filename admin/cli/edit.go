@@ -1,0 +1,169 @@
+package cli
+
+import (
+	"cmp"
+	"fmt"
+	"os"
+	"os/exec"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	adminv1 "sluice/admin/v1"
+)
+
+func (p *program) editCommand() *cobra.Command {
+	var w written
+	var namespace string
+	var takeOver bool
+	cmd := &cobra.Command{
+		Use:   "edit KIND NAME",
+		Short: "Change an object in an editor",
+		Long: `Open an object's manifest in an editor (SLUICE_EDITOR, VISUAL, EDITOR, or vi) and
+apply what was saved. With a fault in it, the editor opens again and shows the
+fault; saved without a change, nothing happens. When somebody else has changed the
+object meanwhile, both versions are shown and yours is kept in a file.`,
+		Example: "  sluice edit route cart --reason 'longer timeout'",
+		Args:    wants(2, 2),
+	}
+	w.addReason(cmd)
+	w.addUnresolved(cmd)
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "adopt the object if a file of the server declares it")
+	addNamespace(cmd, &namespace, defaultNamespace)
+	output := p.addFormat(cmd, true)
+	cmd.ValidArgsFunction = p.completeRefs(1)
+	cmd.RunE = p.remote(func(c *call, args []string) error {
+		ref, err := parseRef(namespace, args)
+		if err != nil {
+			return err
+		}
+		got, err := ask(c.ctx, c.resources.Get, &adminv1.GetRequest{Ref: ref})
+		if err != nil {
+			return err
+		}
+		e := &editing{call: c, ref: ref, apply: &adminv1.ApplyRequest{
+			Reason: w.reason, AllowUnresolved: w.unresolved, TakeOver: takeOver,
+		}}
+		if e.saved, err = editable(got.GetObject()); err != nil {
+			return err
+		}
+		return e.run(output)
+	})
+	return cmd
+}
+
+// editable is a manifest to edit; its resourceVersion makes Apply refuse it when
+// somebody else was faster.
+func editable(o *adminv1.Object) (string, error) {
+	n, err := readManifest(o.GetManifest())
+	if err != nil {
+		return "", err
+	}
+	remove(n, "status")
+	if metadata := lookup(n, "metadata"); metadata != nil {
+		set(metadata, "resourceVersion", text(o.GetRevision()))
+	}
+	data, err := marshalYAML(n)
+	return string(data), err
+}
+
+// editing is one object between the editor and the server.
+type editing struct {
+	*call
+	ref   *adminv1.Ref
+	apply *adminv1.ApplyRequest
+	saved string // as it was last
+	file  string
+}
+
+// run edits until the server accepts what was saved, or nothing new was.
+func (e *editing) run(output *format) error {
+	f, err := os.CreateTemp("", "sluice-*.yaml") // 0600
+	if err != nil {
+		return fmt.Errorf("edit %s: %w", refID(e.ref), err)
+	}
+	e.file = f.Name()
+	if err := f.Close(); err != nil {
+		return err
+	}
+	var faults string
+	for {
+		text, err := e.open(faults + e.saved)
+		if err != nil {
+			return err
+		}
+		text = withoutFaults(text)
+		if text == e.saved || strings.TrimSpace(text) == "" {
+			return e.unchanged(faults)
+		}
+		e.saved, e.apply.Text = text, text
+		response, err := ask(e.ctx, e.resources.Apply, e.apply)
+		if err == nil {
+			os.Remove(e.file)
+			return e.printWrite(output, response, false)
+		}
+		if faults = faultComments(err); faults == "" {
+			return e.refused(err)
+		}
+	}
+}
+
+func (e *editing) unchanged(faults string) error {
+	if faults != "" {
+		return fmt.Errorf("edit %s: not applied, it still has its faults; your version is in %s", refID(e.ref), e.file)
+	}
+	os.Remove(e.file)
+	e.note("%s unchanged", refID(e.ref))
+	return nil
+}
+
+// refused shows what is there beside what was wanted, and keeps the latter.
+func (e *editing) refused(err error) error {
+	e.showConflict(&manifests{text: e.saved}, err)
+	e.note("your version is in %s", e.file)
+	return err
+}
+
+// open lets the user edit a text.
+func (e *editing) open(text string) (string, error) {
+	if err := os.WriteFile(e.file, []byte(text), 0o600); err != nil {
+		return "", err
+	}
+	editor := cmp.Or(e.Getenv("SLUICE_EDITOR"), e.Getenv("VISUAL"), e.Getenv("EDITOR"), "vi")
+	cmd := exec.CommandContext(e.ctx, "sh", "-c", editor+` "$1"`, "editor", e.file)
+	cmd.Stdin, cmd.Stdout, cmd.Stderr = e.in, e.notes, e.notes
+	if file, ok := e.out.(*os.File); ok {
+		cmd.Stdout = file // an editor wants the terminal
+	}
+	if err := cmd.Run(); err != nil {
+		return "", fmt.Errorf("edit %s with %s: %w", refID(e.ref), editor, err)
+	}
+	data, err := os.ReadFile(e.file)
+	return string(data), err
+}
+
+// faultMark begins the lines that tell of faults.
+const faultMark = "# fault: "
+
+// faultComments are the faults of a refused text as comments, empty when err is
+// about something else.
+func faultComments(err error) string {
+	faults, _ := detailOf[*adminv1.Faults](err)
+	var comments strings.Builder
+	for _, fault := range faults.GetFaults() {
+		// The comments themselves move the lines; the field does not move.
+		about := &adminv1.Fault{Field: fault.GetField(), Message: fault.GetMessage()}
+		comments.WriteString(faultMark + printable(faultLine(about)) + "\n")
+	}
+	return comments.String()
+}
+
+func withoutFaults(text string) string {
+	var rest strings.Builder
+	for line := range strings.Lines(text) {
+		if !strings.HasPrefix(line, faultMark) {
+			rest.WriteString(line)
+		}
+	}
+	return rest.String()
+}

@@ -1,0 +1,224 @@
+package cli
+
+import (
+	"cmp"
+	"crypto/sha256"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"net"
+	"net/netip"
+	"net/url"
+	"os"
+	"path/filepath"
+	"strings"
+)
+
+// socketName is the socket of a server in its data directory.
+const socketName = "admin.sock"
+
+// maxSocketPath is the longest path of a Unix socket in bytes: sun_path has 108
+// with its closing zero.
+const maxSocketPath = 107
+
+// target is a server and how to speak to it.
+type target struct {
+	name        string // for messages: the URL, or the path of the socket
+	url         string // what requests begin with
+	socket      string // set when it is spoken to by its socket
+	token       string
+	caFile      string
+	fingerprint string // SHA-256 of the one certificate that is believed, in hex
+}
+
+// target finds out which server is meant: of --server, --data-dir, --context and
+// their variables, the current context, and the server of this machine, the first
+// that is there. A flag goes before any variable.
+func (p *program) target(dataDirGiven bool, stdin io.Reader) (*target, error) {
+	at, err := p.place(dataDirGiven)
+	if err != nil {
+		return nil, err
+	}
+	at.caFile = cmp.Or(p.caFile, p.Getenv("SLUICE_CA_FILE"), at.caFile)
+	token, err := p.token(stdin)
+	if err != nil {
+		return nil, err
+	}
+	at.token = cmp.Or(token, at.token)
+	return at, at.check()
+}
+
+func (p *program) place(dataDirGiven bool) (*target, error) {
+	switch {
+	case p.server != "":
+		return parseServer("--server", p.server)
+	case dataDirGiven:
+		return socketIn(p.dataDir), nil
+	case p.context != "":
+		return p.targetOfContext(p.context)
+	}
+	if server := p.Getenv("SLUICE_SERVER"); server != "" {
+		return parseServer("SLUICE_SERVER", server)
+	}
+	if name := p.Getenv("SLUICE_CONTEXT"); name != "" {
+		return p.targetOfContext(name)
+	}
+	known, err := p.contexts()
+	if err != nil {
+		return nil, err
+	}
+	if known.Current != "" {
+		return p.targetOfContext(known.Current)
+	}
+	return socketIn(cmp.Or(p.Getenv("SLUICE_DATA_DIR"), p.DataDir)), nil
+}
+
+func socketIn(dataDir string) *target {
+	path := filepath.Join(dataDir, socketName)
+	return &target{name: path, socket: path, url: "http://localhost"}
+}
+
+// parseServer reads the address of a server, which origin gave.
+func parseServer(origin, server string) (*target, error) {
+	if path, ok := strings.CutPrefix(server, "unix:"); ok {
+		path = strings.TrimPrefix(path, "//")
+		return &target{name: path, socket: path, url: "http://localhost"}, nil
+	}
+	u, err := url.Parse(server)
+	if err != nil || u.Host == "" || u.Scheme != "http" && u.Scheme != "https" || u.Path != "" && u.Path != "/" {
+		return nil, usageErrorf("%s %q: want a URL such as https://gateway.example.com:8081, or unix:/path/to/admin.sock", origin, server)
+	}
+	return &target{name: server, url: u.Scheme + "://" + u.Host}, nil
+}
+
+// check refuses what cannot work, or should not.
+func (t *target) check() error {
+	if len(t.socket) > maxSocketPath {
+		return usageErrorf("socket path %q of %d bytes, limit %d: give the server a shorter --data-dir, or use --server with its URL",
+			t.socket, len(t.socket), maxSocketPath)
+	}
+	if u, err := url.Parse(t.url); t.token != "" && t.socket == "" && err == nil && u.Scheme == "http" && !isLoopback(u.Hostname()) {
+		return usageErrorf("server %q: the token would cross the network in clear text; use https", t.name)
+	}
+	return nil
+}
+
+func isLoopback(host string) bool {
+	addr, err := netip.ParseAddr(host)
+	return host == "localhost" || err == nil && addr.IsLoopback()
+}
+
+// token is what --token-file or the environment says; empty means neither.
+func (p *program) token(stdin io.Reader) (string, error) {
+	if p.tokenFile == "" {
+		return strings.TrimSpace(p.Getenv("SLUICE_TOKEN")), nil
+	}
+	return readSecret("token", p.tokenFile, stdin)
+}
+
+// maxSecret bounds the file of a token or a password, in bytes.
+const maxSecret = 4096
+
+// readSecret reads the first line of a file, - meaning standard input.
+func readSecret(what, file string, stdin io.Reader) (string, error) {
+	in := stdin
+	if file != "-" {
+		f, err := os.Open(file)
+		if err != nil {
+			return "", fmt.Errorf("read %s: %w", what, err)
+		}
+		defer f.Close()
+		in = f
+	}
+	text, err := io.ReadAll(io.LimitReader(in, maxSecret+1))
+	if err != nil {
+		return "", fmt.Errorf("read %s from %s: %w", what, file, err)
+	}
+	secret, _, _ := strings.Cut(string(text), "\n")
+	secret = strings.TrimSuffix(secret, "\r")
+	switch {
+	case len(text) > maxSecret:
+		return "", fmt.Errorf("read %s from %s: more than %d bytes, limit %[3]d", what, file, maxSecret)
+	case secret == "":
+		return "", fmt.Errorf("read %s from %s: the first line is empty", what, file)
+	}
+	return secret, nil
+}
+
+// tls is how the server's certificate is judged: by its fingerprint, by the
+// authorities of a file, or by those of the system.
+func (t *target) tls() (*tls.Config, error) {
+	config := &tls.Config{MinVersion: tls.VersionTLS12}
+	if t.caFile != "" {
+		pem, err := os.ReadFile(t.caFile)
+		if err != nil {
+			return nil, fmt.Errorf("read authorities: %w", err)
+		}
+		config.RootCAs = x509.NewCertPool()
+		if !config.RootCAs.AppendCertsFromPEM(pem) {
+			return nil, fmt.Errorf("read authorities from %s: no certificate in PEM", t.caFile)
+		}
+		return config, nil
+	}
+	if t.fingerprint != "" {
+		// One certificate, known by its digest, needs neither a name nor an authority.
+		config.InsecureSkipVerify = true
+		config.VerifyConnection = func(state tls.ConnectionState) error {
+			if got := fingerprint(state.PeerCertificates[0]); got != t.fingerprint {
+				return &fingerprintError{got: got, want: t.fingerprint}
+			}
+			return nil
+		}
+	}
+	return config, nil
+}
+
+func fingerprint(cert *x509.Certificate) string {
+	sum := sha256.Sum256(cert.Raw)
+	return hex.EncodeToString(sum[:])
+}
+
+// parseFingerprint reads a SHA-256 as openssl and others print it.
+func parseFingerprint(s string) (string, error) {
+	clean := strings.ToLower(strings.ReplaceAll(s, ":", ""))
+	for _, prefix := range []string{"sha256", "sha-256", "sha256 fingerprint="} {
+		clean = strings.TrimPrefix(clean, prefix)
+	}
+	if raw, err := hex.DecodeString(clean); err != nil || len(raw) != sha256.Size {
+		return "", usageErrorf("--fingerprint %q: want the SHA-256 of the certificate, 64 hexadecimal digits", s)
+	}
+	return clean, nil
+}
+
+// fingerprintError is a certificate that is not the one we know.
+type fingerprintError struct{ got, want string }
+
+func (e *fingerprintError) Error() string {
+	return fmt.Sprintf("the certificate has fingerprint %s, want %s", e.got, e.want)
+}
+
+// unknownCertificate returns the leaf that no authority of ours has signed, if that
+// is what err is about.
+func unknownCertificate(err error) (*x509.Certificate, bool) {
+	var failed *tls.CertificateVerificationError
+	if !errors.As(err, &failed) || len(failed.UnverifiedCertificates) == 0 {
+		return nil, false
+	}
+	return failed.UnverifiedCertificates[0], true
+}
+
+// hostOf is the host of a target's URL, without its port.
+func hostOf(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil {
+		return rawURL
+	}
+	host, _, err := net.SplitHostPort(u.Host)
+	if err != nil {
+		return u.Host
+	}
+	return host
+}
