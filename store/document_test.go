@@ -98,6 +98,10 @@ func TestParseBoundsWhatItReads(t *testing.T) {
 		{"one large regular expression", patterns(1, `"(a{1000}){11}"`), "invalid repeat count"},
 		{"one large regular expression of small parts", patterns(1, `"`+strings.Repeat("a{1000}", 12)+`"`), "f:7:50: spec.rules[0].matches[0].method.service: \"" + strings.Repeat("a{1000}", 9) + "a\"…: not a regular expression: a program of more than 10000 instructions"},
 		{"regular expression of classes", patterns(1, `"`+strings.Repeat(`\\pL`, 200)+`"`), "a program of more than 10000 instructions"},
+		{"regular expressions of HTTPRoutes", strings.ReplaceAll(strings.ReplaceAll(patterns(300, `"(a{1000}b{1000}){1}c{1000}d{1000}"`), "kind: GRPCRoute", "kind: HTTPRoute"), "method: {type: RegularExpression, service", "path: {type: RegularExpression, value"), "all regular expressions together come to more than 1000000 instructions"},
+		{"alias bomb in a rule", httpText("matches: &m [{path: {value: /a}}, {}], filters: &f [{type: CORS, cors: {}}], name: *m"), "spec.rules[0].name: want a string, not a list"},
+		{"alias that contains itself", httpText("matches: &m [{headers: *m}]"), `spec.rules[0].matches[0].headers: alias "m" repeats another alias`},
+		{"alias bomb in a policy", policyText(", retry: {attempts: 1, codes: &b [&c ABORTED, *c]}, timeouts: *b"), `spec.timeouts: alias "b" repeats another alias`},
 		{"long service", patterns(1, strings.Repeat("a", 1025)), "1025 bytes, limit 1024"},
 	}
 	for _, tt := range tests {

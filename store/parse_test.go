@@ -11,8 +11,11 @@ import (
 	"math/big"
 	"os"
 	"path/filepath"
+	"runtime/metrics"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -21,6 +24,17 @@ func TestParseGolden(t *testing.T) { golden(t, "testdata/*.golden", parsed) }
 // routeText is a route with this spec, in flow style.
 func routeText(spec string) string {
 	return "apiVersion: gateway.networking.k8s.io/v1\nkind: GRPCRoute\nmetadata: {name: r}\nspec: " + spec + "\n"
+}
+
+// httpText is an HTTPRoute with this rule, in flow style.
+func httpText(rule string) string {
+	return "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec: {rules: [{" + rule + "}]}\n"
+}
+
+// policyText is an RPCPolicy with these fields beside its target.
+func policyText(fields string) string {
+	return "apiVersion: sluice.dev/v1alpha1\nkind: RPCPolicy\nmetadata: {name: p}\n" +
+		"spec: {targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r}]" + fields + "}\n"
 }
 
 func ruleText(rule string) string { return routeText("{rules: [{" + rule + "}]}") }
@@ -68,6 +82,17 @@ func TestParseHoldsLimits(t *testing.T) {
 		{"service", 1024, ruleText("matches: [{method: {service: %s}}]"), letters, `f:4:46: spec.rules[0].matches[0].method.service: 1025 bytes, limit 1024`},
 		{"header name", 256, ruleText("matches: [{headers: [{name: %s, value: a}]}]"), letters, `f:4:45: spec.rules[0].matches[0].headers[0].name: "` + letters(64) + `"…: 257 bytes, limit 256`},
 		{"header value", 4096, ruleText("matches: [{headers: [{name: a, value: %s}]}]"), letters, `f:4:55: spec.rules[0].matches[0].headers[0].value: "` + letters(64) + `"…: 4097 bytes, limit 4096`},
+		{"path", 1024, httpText("matches: [{path: {value: /%s}}]"), func(n int) string { return letters(n - 1) }, `f:4:42: spec.rules[0].matches[0].path.value: "/` + letters(63) + `"…: 1025 bytes, limit 1024`},
+		{"pattern of a path", 1024, httpText("matches: [{path: {type: RegularExpression, value: %s}}]"), letters, `f:4:67: spec.rules[0].matches[0].path.value: "` + letters(64) + `"…: 1025 bytes, limit 1024`},
+		{"query parameters", 16, httpText("matches: [{queryParams: %s}]"), numbered("{name: x%d, value: a}"), "f:4:41: spec.rules[0].matches[0].queryParams: 17 entries, limit 16"},
+		{"query parameter", 1024, httpText("matches: [{queryParams: [{name: a, value: %s}]}]"), letters, `f:4:59: spec.rules[0].matches[0].queryParams[0].value: "` + letters(64) + `"…: 1025 bytes, limit 1024`},
+		{"matches of an HTTPRoute", 64, httpText("matches: %s"), list("{}"), "f:4:26: spec.rules[0].matches: 65 entries, limit 64"},
+		{"origins", 64, httpText("filters: [{type: CORS, cors: {allowOrigins: %s}}]"), numbered("'http://a%d'"), "f:4:61: spec.rules[0].filters[0].cors.allowOrigins: 65 entries, limit 64"},
+		{"origin", 253, httpText("filters: [{type: CORS, cors: {allowOrigins: ['http://%s']}}]"), func(n int) string { return letters(n - 7) }, `f:4:62: spec.rules[0].filters[0].cors.allowOrigins[0]: "http://` + letters(57) + `"…: 254 bytes, limit 253`},
+		{"targets", 16, "apiVersion: sluice.dev/v1alpha1\nkind: RPCPolicy\nmetadata: {name: p}\nspec: {targetRefs: %s}", numbered("{group: gateway.networking.k8s.io, kind: GRPCRoute, name: r%d}"), "f:4:20: spec.targetRefs: 17 entries, limit 16"},
+		{"attempts", 10, policyText(", retry: {attempts: %s}"), strconv.Itoa, "f:4:102: spec.retry.attempts: 11 is out of range, want 1 to 10"},
+		{"budget", 100, policyText(", retryConstraint: {budget: {percent: %s}}"), strconv.Itoa, "f:4:120: spec.retryConstraint.budget.percent: 101 is out of range, want 0 to 100"},
+		{"sticky header", 256, policyText(", split: {sticky: {header: %s}}"), letters, `f:4:109: spec.split.sticky.header: "` + letters(64) + `"…: 257 bytes, limit 256`},
 		{"modified value", 4096, ruleText("filters: [{type: RequestHeaderModifier, requestHeaderModifier: {add: [{name: a, value: %s}]}}]"), letters, `f:4:104: spec.rules[0].filters[0].requestHeaderModifier.add[0].value: 4097 bytes, limit 4096`},
 	}
 	for _, tt := range tests {
@@ -119,12 +144,25 @@ func TestParseTakesCertificates(t *testing.T) {
 	}
 }
 
-// FuzzParse holds for every text: no panic; either a set or faults; what is
-// accepted is accepted again, with the same meaning, when we write it; a fault is
-// one printable line whose place is in the text.
+// What FuzzParse grants a text: the time is generous, for a machine that does much
+// else, and the memory allows for the largest regular expressions.
+const (
+	fuzzTime   = 10 * time.Second
+	fuzzMemory = 512 << 20 // bytes allocated in all, beside fuzzFactor for each of the text
+	fuzzFactor = 4 << 10
+)
+
+// FuzzParse holds for every text: no panic; bounded time and memory; either a set or
+// faults; what is accepted is accepted again, with the same meaning, when we write it,
+// and Decode reads the same; a fault is one printable line whose place is in the text.
 func FuzzParse(f *testing.F) {
 	for _, text := range []string{
 		"", "a", "---\n...\n", "{}", "[", "- - - -", "? a\n: b", "a: &a [*a]", "a: &a {<<: *a}", "!!binary a: !x b",
+		oneOfEach, httpText("matches: [{path: {type: RegularExpression, value: a*}, method: GET, queryParams: [{name: a, value: b}]}], timeouts: {backendRequest: 99999h}"),
+		httpText("filters: [{type: RequestMirror, requestMirror: {backendRef: {name: a}, fraction: {numerator: 1}}}, {type: CORS, cors: {allowOrigins: ['http://*'], maxAge: 7}}]"),
+		httpText("filters: [{type: RequestRedirect, requestRedirect: {path: {type: ReplacePrefixMatch, replacePrefixMatch: /%41}}}], matches: [{path: {value: /}}]"),
+		policyText(", timeouts: {request: 1h1m1s1ms}, retry: {attempts: 1}, retryConstraint: {budget: {}}, split: {sticky: {header: A}}"),
+		"metadata: {creationTimestamp: 9999-12-31T23:59:59-23:59, name: a}\nkind: Gateway\napiVersion: gateway.networking.k8s.io/v1",
 		splitRoute, backendText("a", ""), splitRoute + "---\n" + backendText("cart-v1", ", labels: {a: b}"),
 		ruleText(`matches: [{method: {type: RegularExpression, method: "\\Q("}, headers: [{name: X-a, value: "\t"}]}]`),
 		ruleText("filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: a-bin, value: AA==}], remove: [A]}}]"),
@@ -147,7 +185,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
-		set, faults := Parse("f", text)
+		set, faults := parseBounded(t, text)
 		if (set == nil) != (len(faults) > 0) {
 			t.Fatalf("set %v beside faults %v, want one of the two", set, faults)
 		}
@@ -164,6 +202,55 @@ func FuzzParse(f *testing.F) {
 		}
 		if got := normalForm(again); got != want {
 			t.Fatalf("became\n%s\nwas\n%s", got, want)
+		}
+		for _, r := range set.Resources() {
+			checkDecode(t, r)
+		}
+	})
+}
+
+// parseBounded is Parse, within its time and memory.
+func parseBounded(t *testing.T, text []byte) (set *Set, faults Faults) {
+	t.Helper()
+	samples := []metrics.Sample{{Name: "/gc/heap/allocs:bytes"}}
+	allocated := func() uint64 {
+		metrics.Read(samples)
+		return samples[0].Value.Uint64()
+	}
+	begin, before := time.Now(), allocated()
+	set, faults = Parse("f", text)
+	if took := time.Since(begin); took > fuzzTime {
+		t.Errorf("%d bytes took %s, limit %s", len(text), took, fuzzTime)
+	}
+	if used, limit := allocated()-before, uint64(fuzzMemory+fuzzFactor*len(text)); used > limit {
+		t.Errorf("%d bytes allocated %d, limit %d", len(text), used, limit)
+	}
+	return set, faults
+}
+
+// FuzzDecode holds for whatever a damaged store may hand over: no panic, and either a
+// resource or an error.
+func FuzzDecode(f *testing.F) {
+	set, faults := Parse("f", []byte(oneOfEach))
+	if faults != nil {
+		f.Fatal(faults)
+	}
+	for _, r := range set.Resources() {
+		manifest, err := r.MarshalJSON()
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(r.Kind(), manifest)
+	}
+	f.Add("", []byte("{}"))
+	f.Add(RPCPolicyKind, []byte(`{"metadata": null, "spec": {"timeouts": {"request": "99999h99999h"}}}`))
+	f.Fuzz(func(t *testing.T, kind string, manifest []byte) {
+		r, err := Decode(kind, manifest)
+		if (r == nil) != (err != nil) {
+			t.Fatalf("resource %v beside error %v, want one of the two", r, err)
+		}
+		if r != nil && r.Kind() != kind {
+			t.Errorf("kind %s, want %s", r.Kind(), kind)
 		}
 	})
 }
