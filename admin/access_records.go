@@ -12,21 +12,22 @@ import (
 
 // Records are the rows that access keeps: accounts, sessions, tokens, the set-up
 // link, the audit log. What Update wrote is durable when it returns nil, all of
-// it or nothing.
+// it or nothing; one runs at a time.
 type Records interface {
 	View(func(RecordsTx) error) error
 	Update(func(RecordsTx) error) error
 }
 
-// RecordsTx is one transaction. Values are valid until it ends.
+// RecordsTx is one transaction. Nothing may be changed while rows are visited, and
+// their values are valid until yield returns.
 type RecordsTx interface {
 	Get(key string) (value []byte, found bool, err error)
 	Put(key string, value []byte) error
 	Delete(key string) error
-	// Ascend visits the rows whose key is from or greater, until yield returns false.
-	Ascend(from string, yield func(key string, value []byte) bool) error
-	// Descend visits the rows whose key is less than before, the greatest first.
-	Descend(before string, yield func(key string, value []byte) bool) error
+	// Scan visits the rows whose key is from or greater, until yield returns false.
+	Scan(from string, yield func(key string, value []byte) bool) error
+	// ScanBack visits the rows whose key is from or less, the greatest first.
+	ScanBack(from string, yield func(key string, value []byte) bool) error
 }
 
 // get reads one row; nil when there is none.
@@ -58,7 +59,7 @@ func put(tx RecordsTx, key string, row any) error {
 // write.
 func each[T any](tx RecordsTx, prefix string, visit func(key string, row *T) error) error {
 	var failed error
-	err := tx.Ascend(prefix, func(key string, value []byte) bool {
+	err := tx.Scan(prefix, func(key string, value []byte) bool {
 		if !strings.HasPrefix(key, prefix) {
 			return false
 		}

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
+	"math"
 	"slices"
 	"strconv"
 	"strings"
@@ -166,7 +167,7 @@ func (l *auditLog) prune(tx RecordsTx, meta *auditMeta, volume string) error {
 // eachLine visits the lines of a volume, the oldest first.
 func eachLine(tx RecordsTx, volume string, visit func(key string, line []byte) bool) error {
 	prefix := auditPrefix + volume + "/"
-	return tx.Ascend(prefix, func(key string, line []byte) bool {
+	return tx.Scan(prefix, func(key string, line []byte) bool {
 		return strings.HasPrefix(key, prefix) && visit(key, line)
 	})
 }
@@ -272,13 +273,13 @@ func (l *auditLog) list(q auditQuery) ([]*adminv1.AuditEntry, error) {
 }
 
 func latest(tx RecordsTx, volume string, q auditQuery) ([]*adminv1.AuditEntry, error) {
-	prefix, before := auditPrefix+volume+"/", auditPrefix+volume+"0" // "0" is the byte after "/"
+	prefix, from := auditPrefix+volume+"/", auditKey(volume, math.MaxUint64)
 	if q.before != 0 {
-		before = auditKey(volume, q.before)
+		from = auditKey(volume, q.before-1)
 	}
 	var found []*adminv1.AuditEntry
 	var failed error
-	err := tx.Descend(before, func(key string, line []byte) bool {
+	err := tx.ScanBack(from, func(key string, line []byte) bool {
 		if !strings.HasPrefix(key, prefix) {
 			return false
 		}
