@@ -1,0 +1,64 @@
+package store
+
+import (
+	"context"
+	"fmt"
+	"io"
+
+	"sluice/store/disk"
+)
+
+// Backup writes everything that the store keeps, records included, as one file. The
+// store goes on meanwhile.
+func (s *Store) Backup(w io.Writer) error {
+	if _, err := s.disk.Backup(w); err != nil {
+		return fmt.Errorf("back up the store: %w", err)
+	}
+	return nil
+}
+
+// Restore makes the objects those of a backup: one transaction of changes like any
+// other, with history. What files declare stays theirs. Records are left alone.
+func (s *Store) Restore(ctx context.Context, path string, author Author, dryRun bool) (*Result, error) {
+	objects, err := readBackup(path)
+	if err != nil {
+		return nil, fmt.Errorf("restore from %q: %w", path, err)
+	}
+	// What referred to nothing when it was backed up is restored as it was.
+	txn := &Txn{Author: author, Action: ActionRestore, DryRun: dryRun, AllowUnresolved: true}
+	return s.transact(ctx, txn, func(p *plan) error {
+		ops, warnings := p.base.OpsTo(objects)
+		p.warnings = append(p.warnings, warnings...)
+		for i := range ops {
+			if err := p.do(&ops[i]); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+}
+
+// readBackup verifies a backup and reads its live objects.
+func readBackup(path string) ([]*Object, error) {
+	var objects []*Object
+	known := false
+	err := disk.ReadCopy(path, func(bucket string, key, row []byte) error {
+		known = known || bucket == nodeRows
+		if bucket != objectRows {
+			return nil
+		}
+		id, err := parseObjectKey(key)
+		if err != nil {
+			return err
+		}
+		o, err := decodeObject(id, row)
+		if err == nil && o.live() {
+			objects = append(objects, o)
+		}
+		return err
+	})
+	if err == nil && !known {
+		err = fmt.Errorf("it is no backup of a node")
+	}
+	return objects, err
+}

@@ -1,0 +1,137 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// Bounds of one call of History.
+const (
+	defaultHistory = 100
+	maxHistory     = 1000
+)
+
+// History lists changes, the latest first: those of one object, or of all when id is
+// zero, with a sequence below before, or all when that is 0. A limit of 0 means 100;
+// there are at most 1000. 50,000 changes are kept, or 128 MiB of them if that is
+// less; of one object at most the last 200, and those of the last 5,000 of all.
+func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
+	if limit <= 0 {
+		limit = defaultHistory
+	}
+	limit = min(limit, maxHistory)
+	if !id.IsZero() {
+		var err error
+		if id, err = id.normal(); err != nil {
+			return nil, Faults{{Message: err.Error()}}
+		}
+	}
+	s.mu.RLock()
+	seqs := s.timeline.before(id, before, limit)
+	s.mu.RUnlock()
+	read, err := s.read(seqs)
+	if err != nil {
+		return nil, fmt.Errorf("read the history: %w", err)
+	}
+	changes := make([]Change, len(read))
+	for i, c := range read {
+		changes[i] = *c
+	}
+	return changes, nil
+}
+
+// Version is an object as it was at a revision, or the one before its current version
+// when revision is empty. The error is a *NotFoundError when history does not have it.
+func (s *Store) Version(id ID, revision string) (*Object, error) {
+	changes, err := s.History(id, 0, maxHistory)
+	if err != nil {
+		return nil, err
+	}
+	for i, c := range changes {
+		switch {
+		case revision == "" && i == 0 && c.Before != nil:
+			return c.Before, nil
+		case revision == "" && i == 0:
+			return &Object{ID: c.ID, Deleted: true}, nil
+		case revision != "" && c.After.Revision.String() == revision:
+			return c.After, nil
+		case revision != "" && c.Before != nil && c.Before.Revision.String() == revision:
+			return c.Before, nil
+		case revision != "" && c.Lost != nil && c.Lost.Revision.String() == revision:
+			return c.Lost, nil
+		}
+	}
+	return nil, &NotFoundError{id}
+}
+
+// At is all objects as they were at a time, in the order of their IDs. The error
+// wraps ErrCompacted when history does not reach back that far.
+func (s *Store) At(t time.Time) ([]*Object, error) {
+	for {
+		s.mu.RLock()
+		snap := s.Snapshot()
+		seq, known := s.timeline.moment(t)
+		first := s.timeline.firstAfter(seq)
+		since := s.timeline.since()
+		s.mu.RUnlock()
+		switch {
+		case known:
+		case since.IsZero():
+			return nil, fmt.Errorf("go back to %s: nothing has been changed yet: %w", t.UTC().Format(time.RFC3339), ErrCompacted)
+		default:
+			return nil, fmt.Errorf("go back to %s: history begins at %s: %w",
+				t.UTC().Format(time.RFC3339), since.UTC().Format(time.RFC3339), ErrCompacted)
+		}
+		changes, err := s.read(first)
+		if err != nil {
+			return nil, fmt.Errorf("go back to %s: %w", t.UTC().Format(time.RFC3339), err)
+		}
+		if len(changes) == len(first) { // none was dropped meanwhile
+			return snap.undo(changes), nil
+		}
+	}
+}
+
+// undo is all objects as they were before changes, the first one of each object.
+func (s *Snapshot) undo(changes []*Change) []*Object {
+	was := make([]*Object, len(changes))
+	for i, c := range changes {
+		if was[i] = c.Before; was[i] == nil {
+			was[i] = &Object{ID: c.ID, Deleted: true}
+		}
+	}
+	return overlay(s.All(""), was, (*Object).live)
+}
+
+// OpsTo are the operations that make the objects those of another time. What files
+// declare stays theirs, and only its state goes back; the warnings tell of it.
+func (s *Snapshot) OpsTo(objects []*Object) (ops []Op, warnings []string) {
+	wanted := make(map[ID]bool, len(objects))
+	for _, to := range objects {
+		wanted[to.ID] = true
+		now, ok := s.Get(to.ID)
+		switch {
+		case ok && now.manifest == to.manifest && now.State.equal(to.State):
+		case ok && now.Owner.Kind == OwnerFile:
+			if now.manifest != to.manifest {
+				warnings = append(warnings, fmt.Sprintf("%s stays as it is: %s declares it", to.ID, now.Owner))
+			}
+			state := to.State
+			ops = append(ops, Op{ID: to.ID, State: func(State, *Object) (State, error) { return state, nil }})
+		default:
+			ops = append(ops, Op{ID: to.ID, Exact: to})
+		}
+	}
+	for _, now := range s.All("") {
+		switch {
+		case wanted[now.ID]:
+		case now.Owner.Kind == OwnerFile:
+			warnings = append(warnings, fmt.Sprintf("%s stays: %s declares it", now.ID, now.Owner))
+		default:
+			ops = append(ops, Op{ID: now.ID, Delete: true})
+		}
+	}
+	slices.SortStableFunc(ops, func(a, b Op) int { return a.ID.Compare(b.ID) })
+	return ops, warnings
+}

@@ -1,0 +1,102 @@
+package store
+
+import (
+	"context"
+	"fmt"
+)
+
+// MergeResult is what Store.Merge did.
+type MergeResult struct {
+	Seq       uint64
+	Changes   []Change  // those of action "conflict" have a Lost version
+	Refused   []Refusal // what was not taken
+	Unchanged []ID
+}
+
+// Refusal is a version of a peer that was not taken, and why.
+type Refusal struct {
+	ID  ID
+	Err error
+}
+
+// Merge takes in versions of objects from another node: whichever side wins, both
+// nodes have the same afterwards. What a file declares here stays the file's.
+func (s *Store) Merge(ctx context.Context, objects []*Object) (*MergeResult, error) {
+	result := &MergeResult{}
+	done, err := s.transact(ctx, &Txn{AllowUnresolved: true}, func(p *plan) error {
+		p.merging = true
+		for _, theirs := range objects {
+			if err := p.merge(theirs); err != nil {
+				result.Refused = append(result.Refused, Refusal{theirs.ID, err})
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		return nil, err
+	}
+	result.Seq, result.Changes, result.Unchanged = done.Seq, done.Changes, done.Unchanged
+	return result, nil
+}
+
+// merge plans what becomes of one object.
+func (p *plan) merge(theirs *Object) error {
+	if err := p.checkForeign(theirs); err != nil {
+		return err
+	}
+	mine := p.base.find(theirs.ID)
+	if mine.live() && mine.Owner.Kind == OwnerFile {
+		return &OwnedError{mine.ID, mine.Owner}
+	}
+	if p.planned[theirs.ID] != nil {
+		return fmt.Errorf("%s: two versions in one message", theirs.ID)
+	}
+	taken := theirs.copy()
+	if theirs.Resource != nil {
+		if err := taken.setResource(theirs.Resource); err != nil {
+			return err
+		}
+	}
+	taken.Owner = Owner{Kind: OwnerPeer}
+	if taken.Revision.Node == p.store.clock.node {
+		taken.Owner.Kind = OwnerAPI
+	}
+	winner, outcome := Merge(mine, taken)
+	p.order = append(p.order, theirs.ID)
+	p.planned[theirs.ID] = winner.copy()
+	if winner.Revision.after(p.clock) {
+		p.clock = winner.Revision
+	}
+	if outcome != MergeSame && outcome != MergeMine {
+		p.foreign[theirs.ID] = outcome
+	}
+	switch outcome {
+	case MergeConflictMine:
+		p.lost[theirs.ID] = taken
+	case MergeConflictTheirs:
+		p.lost[theirs.ID] = mine
+	}
+	return nil
+}
+
+// checkForeign refuses what no node of good health would send.
+func (p *plan) checkForeign(o *Object) error {
+	if _, err := o.ID.normal(); err != nil {
+		return err
+	}
+	if o.Revision.IsZero() || !isNode(o.Revision.Node) || !o.Vector.Seen(o.Revision) {
+		return fmt.Errorf("%s: revision %s is not part of its own past", o.ID, o.Revision)
+	}
+	for _, r := range o.Vector {
+		if r.Compare(o.Revision) > 0 {
+			return fmt.Errorf("%s: revision %s has seen the later %s", o.ID, o.Revision, r)
+		}
+	}
+	if o.Deleted == (o.Resource != nil) {
+		return fmt.Errorf("%s: want either a resource or a deletion", o.ID)
+	}
+	if o.Resource != nil && ResourceID(o.Resource) != o.ID {
+		return fmt.Errorf("%s: declares %s", o.ID, ResourceID(o.Resource))
+	}
+	return p.store.clock.check(o.Revision)
+}

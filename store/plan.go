@@ -1,0 +1,491 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"time"
+)
+
+// plan is a transaction before it is committed: what each object would become. It
+// belongs to whoever writes.
+type plan struct {
+	store    *Store
+	txn      *Txn
+	base     *Snapshot
+	now      time.Time
+	order    []ID           // as they were planned
+	planned  map[ID]*Object // not stored yet: they may be changed
+	shadowed map[ID]Resource
+	warnings []string
+
+	merging bool           // it takes in what is in force elsewhere: nothing is refused for its content
+	foreign map[ID]Outcome // of the versions that keep their own stamp
+	lost    map[ID]*Object // in conflicts
+
+	hasTargeted bool
+	targeted    map[string][]*Object // by policies, once they were asked for
+
+	// Made by finish.
+	clock     Revision // the highest revision of the changes
+	changes   []*Change
+	touched   []*Object // that changed in what is no change: the line of a file, a vector
+	unchanged []ID
+	next      *Snapshot
+}
+
+func (s *Store) newPlan(txn *Txn) *plan {
+	return &plan{
+		store: s, txn: txn, base: s.Snapshot(), now: stamp(s.opts.Now()),
+		planned: map[ID]*Object{}, shadowed: s.shadowed,
+		foreign: map[ID]Outcome{}, lost: map[ID]*Object{},
+	}
+}
+
+func (p *plan) warn(format string, args ...any) {
+	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
+}
+
+// current is the object as it would be by now, or its tombstone; nil when there is
+// neither.
+func (p *plan) current(id ID) *Object {
+	if o := p.planned[id]; o != nil {
+		return o
+	}
+	return p.base.find(id)
+}
+
+// edit is the object to be changed: what current is, or a new one.
+func (p *plan) edit(id ID) *Object {
+	if o := p.planned[id]; o != nil {
+		return o
+	}
+	o := &Object{ID: id, Owner: Owner{Kind: OwnerAPI}, Created: p.now, Deleted: true}
+	if old := p.base.find(id); old != nil {
+		o = old.copy()
+	}
+	p.order = append(p.order, id)
+	p.planned[id] = o
+	return o
+}
+
+// do plans one operation.
+func (p *plan) do(op *Op) error {
+	id, err := op.target()
+	if err != nil {
+		return err
+	}
+	if err := p.expect(id, op.expected()); err != nil {
+		return err
+	}
+	switch {
+	case op.Apply != nil:
+		return p.apply(id, op.Apply)
+	case op.Exact != nil:
+		return p.exact(id, op.Exact)
+	}
+	if o := p.current(id); !o.live() {
+		return &NotFoundError{id}
+	}
+	switch {
+	case op.Delete:
+		return p.remove(id)
+	case op.State != nil:
+		return p.state(id, op.State)
+	case op.Adopt:
+		return p.adopt(id)
+	default:
+		return p.release(id)
+	}
+}
+
+// target is the object that op is about.
+func (op *Op) target() (ID, error) {
+	wishes := 0
+	for _, wish := range [...]bool{op.Apply != nil, op.Delete, op.State != nil, op.Exact != nil, op.Adopt, op.Release} {
+		if wish {
+			wishes++
+		}
+	}
+	if wishes != 1 {
+		return ID{}, fmt.Errorf("an operation on %s asks for %d things, want one", op.ID, wishes)
+	}
+	id := op.ID
+	switch {
+	case op.Apply != nil:
+		id = ResourceID(op.Apply)
+	case op.Exact != nil:
+		id = op.Exact.ID
+	}
+	id, err := id.normal()
+	if err != nil {
+		return id, Faults{{Message: err.Error()}}
+	}
+	return id, nil
+}
+
+func (op *Op) expected() string {
+	if op.IfRevision == "" && op.Apply != nil {
+		return op.Apply.Metadata().ResourceVersion
+	}
+	return op.IfRevision
+}
+
+// expect refuses an operation against another revision than the stored one. What the
+// transaction itself has planned does not count.
+func (p *plan) expect(id ID, revision string) error {
+	if revision == "" {
+		return nil
+	}
+	o := p.base.find(id)
+	if o.live() && o.Revision.String() == revision {
+		return nil
+	}
+	return &ConflictError{ID: id, Expected: revision, Current: o}
+}
+
+// apply declares an object by the API.
+func (p *plan) apply(id ID, r Resource) error {
+	old := p.current(id)
+	next := &Object{ID: id}
+	if err := next.setResource(ownCopy(r, old, p.now)); err != nil {
+		return err
+	}
+	if old.live() && old.Owner.Kind == OwnerFile && !p.txn.TakeOver {
+		if old.manifest != next.manifest {
+			return &OwnedError{id, old.Owner}
+		}
+		p.edit(id)
+		return nil
+	}
+	p.declare(id, next, Owner{Kind: OwnerAPI})
+	return nil
+}
+
+// declare gives an object what next declares, and its owner. Whoever declares what
+// another node's API has declared already changes nothing.
+func (p *plan) declare(id ID, next *Object, owner Owner) {
+	o := p.edit(id)
+	if o.Deleted {
+		o.State, o.Created = State{}, p.now
+	} else if o.Owner.Kind == OwnerPeer && owner.Kind == OwnerAPI && o.manifest == next.manifest {
+		owner = o.Owner
+	}
+	if o.Owner.Kind == OwnerFile && !o.Deleted && owner.Kind != OwnerFile {
+		p.shadow(id, o.Resource)
+	}
+	if o.Deleted || o.manifest != next.manifest {
+		o.Resource, o.manifest, o.Deleted = next.Resource, next.manifest, false
+	}
+	o.Owner = owner
+}
+
+// shadow notes what a file declares of an object that it does not own, nil when it
+// declares it no more.
+func (p *plan) shadow(id ID, r Resource) {
+	next := make(map[ID]Resource, len(p.shadowed)+1)
+	for k, v := range p.shadowed {
+		next[k] = v
+	}
+	next[id] = r
+	if r == nil {
+		delete(next, id)
+	}
+	p.shadowed = next
+}
+
+// ownCopy is the resource as it is kept: without the revision that it was read from,
+// and as old as the object that it declares anew.
+func ownCopy(r Resource, old *Object, now time.Time) Resource {
+	return withMeta(r, func(m *Meta) {
+		keepMeta(m)
+		if m.CreationTimestamp.IsZero() {
+			m.CreationTimestamp = now.Truncate(time.Second)
+			if old.live() {
+				m.CreationTimestamp = old.Resource.Metadata().CreationTimestamp
+			}
+		}
+	})
+}
+
+// keepMeta leaves out what only the text meant.
+func keepMeta(m *Meta) {
+	m.ResourceVersion = ""
+	if m.Namespace == "" {
+		m.Namespace = DefaultNamespace
+	}
+}
+
+// withMeta is a copy of a resource with other metadata.
+func withMeta(r Resource, change func(*Meta)) Resource {
+	switch r := r.(type) {
+	case *GRPCRoute:
+		c := *r
+		change(&c.Meta)
+		return &c
+	case *HTTPRoute:
+		c := *r
+		change(&c.Meta)
+		return &c
+	case *Backend:
+		c := *r
+		change(&c.Meta)
+		return &c
+	case *RPCPolicy:
+		c := *r
+		change(&c.Meta)
+		return &c
+	}
+	return r
+}
+
+// exact gives an object the content of an earlier version.
+func (p *plan) exact(id ID, to *Object) error {
+	old := p.current(id)
+	if to.Deleted || to.Resource == nil {
+		if !old.live() {
+			p.edit(id)
+			return nil
+		}
+		return p.remove(id)
+	}
+	next := &Object{ID: id}
+	if err := next.setResource(withMeta(to.Resource, keepMeta)); err != nil {
+		return err
+	}
+	owner := Owner{Kind: OwnerAPI}
+	if old.live() && old.Owner.Kind == OwnerFile {
+		if old.manifest == next.manifest {
+			owner = old.Owner
+		} else if !p.txn.TakeOver {
+			return &OwnedError{id, old.Owner}
+		}
+	}
+	p.declare(id, next, owner)
+	p.edit(id).State = to.State.normal()
+	return nil
+}
+
+// remove deletes an object.
+func (p *plan) remove(id ID) error {
+	o := p.edit(id)
+	if o.Owner.Kind == OwnerFile {
+		return &OwnedError{id, o.Owner}
+	}
+	if r := p.shadowed[id]; r != nil {
+		p.warn("%s: %s declares it, too: it comes back when the files are read again", id, fileLine(r))
+	}
+	o.bury()
+	return nil
+}
+
+// bury makes a tombstone of an object.
+func (o *Object) bury() {
+	o.Deleted, o.Resource, o.State = true, nil, State{}
+	o.manifest = [len(o.manifest)]byte{}
+}
+
+// state gives an object another state.
+func (p *plan) state(id ID, change func(State, *Object) (State, error)) error {
+	o := p.edit(id)
+	state, err := change(o.State.normal(), o)
+	if err != nil {
+		return err
+	}
+	state = state.normal()
+	if faults := checkState(o, state); len(faults) > 0 {
+		return faults
+	}
+	o.State = state
+	return nil
+}
+
+// checkState refuses what an object of that kind cannot be told, and endpoints that
+// are not there to be drained.
+func checkState(o *Object, state State) Faults {
+	isRoute := o.ID.Kind == GRPCRouteKind || o.ID.Kind == HTTPRouteKind
+	b, isBackend := o.Resource.(*Backend)
+	var list faultList
+	if state.Disabled && !isRoute {
+		list.add(Position{}, "disabled", "%s: only a route can be disabled", o.ID)
+	}
+	if len(state.Splits) > 0 && o.ID.Kind != GRPCRouteKind {
+		list.add(Position{}, "splits", "%s: only a GRPCRoute can be split", o.ID)
+	}
+	if (state.Drained || len(state.DrainedEndpoints) > 0) && !isBackend {
+		list.add(Position{}, "drained", "%s: only a Backend can be drained", o.ID)
+		return list.faults()
+	}
+	for _, address := range state.DrainedEndpoints {
+		has := slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == address })
+		if !has && !slices.Contains(o.State.DrainedEndpoints, address) {
+			list.add(Position{}, "endpoints", "%s has no endpoint %s", o.ID, quote(address))
+		}
+	}
+	return list.faults()
+}
+
+// adopt makes the API the owner.
+func (p *plan) adopt(id ID) error {
+	o := p.edit(id)
+	if o.Owner.Kind == OwnerFile {
+		p.shadow(id, o.Resource)
+		o.Owner = Owner{Kind: OwnerAPI}
+	}
+	return nil
+}
+
+// release gives an object back to the file that declares it, and takes on what the
+// file says.
+func (p *plan) release(id ID) error {
+	r := p.shadowed[id]
+	o := p.edit(id)
+	switch {
+	case o.Owner.Kind == OwnerFile:
+		return nil
+	case r == nil:
+		return Faults{{Message: fmt.Sprintf("%s: no file declares it; delete it if nobody needs it", id)}}
+	}
+	if err := o.setResource(r); err != nil {
+		return err
+	}
+	o.Owner = Owner{Kind: OwnerFile, File: fileLine(r)}
+	p.shadow(id, nil)
+	return nil
+}
+
+// fileLine is where a text declares a resource.
+func fileLine(r Resource) string {
+	origin := r.Metadata().Origin
+	origin.Column = 0
+	return origin.String()
+}
+
+// finish turns what is planned into changes, and refuses what leads nowhere.
+func (p *plan) finish() error {
+	for _, id := range p.order {
+		if o := p.planned[id]; o.live() && !p.merging {
+			p.settleSides(p.base.find(id), o)
+		}
+	}
+	p.sort()
+	p.next = p.base.with(p.base.seq+uint64(len(p.changes)), p.versions())
+	if n := p.next.Len(""); n > maxObjects && n > p.base.Len("") {
+		return Faults{{Message: fmt.Sprintf("%d objects, limit %d", n, maxObjects)}}
+	}
+	if p.merging {
+		return nil
+	}
+	if err := p.resolve(); err != nil {
+		return err
+	}
+	if check := p.store.opts.Check; check != nil && len(p.changes) > 0 {
+		ids := make([]ID, len(p.changes))
+		for i, c := range p.changes {
+			ids[i] = c.ID
+		}
+		if faults := check(p.next.Effective(), ids); len(faults) > 0 {
+			return faults
+		}
+	}
+	return nil
+}
+
+// sort parts what is planned into changes, what is not worth one, and the rest, and
+// stamps the changes.
+func (p *plan) sort() {
+	revision := p.store.clock.peek()
+	for _, id := range p.order {
+		old, o := p.base.find(id), p.planned[id]
+		_, foreign := p.foreign[id]
+		switch {
+		case foreign:
+			p.note(old, o)
+		case old == nil && o.Deleted:
+			p.unchanged = append(p.unchanged, id)
+		case old != nil && old.same(o):
+			p.unchanged = append(p.unchanged, id)
+			if old.Owner != o.Owner || !old.Vector.covers(o.Vector) {
+				p.touched = append(p.touched, o)
+			}
+		default:
+			p.stamp(o, revision)
+			p.note(old, o)
+		}
+	}
+}
+
+// stamp says who changed an object, and when.
+func (p *plan) stamp(o *Object, revision Revision) {
+	o.Changed, o.Author = p.now, p.txn.Author
+	o.Revision = Revision{}
+	if !p.txn.DryRun {
+		o.Revision, o.Vector = revision, o.Vector.with(revision)
+		p.clock = revision
+	}
+}
+
+// note makes a change of what is planned.
+func (p *plan) note(old, o *Object) {
+	c := &Change{Time: p.now, Action: p.action(old, o), ID: o.ID, After: o, Lost: p.lost[o.ID]}
+	if old.live() {
+		c.Before = old
+	}
+	if !p.txn.DryRun {
+		c.Seq = p.base.seq + uint64(len(p.changes)) + 1
+	}
+	p.changes = append(p.changes, c)
+}
+
+// action is what a change is called.
+func (p *plan) action(old, o *Object) string {
+	switch {
+	case p.lost[o.ID] != nil:
+		return ActionConflict
+	case p.txn.Action != "":
+		return p.txn.Action
+	case !old.live():
+		return ActionCreate
+	case o.Deleted:
+		return ActionDelete
+	case old.Owner.Kind != o.Owner.Kind && o.Owner.Kind == OwnerFile:
+		return ActionRelease
+	case old.Owner.Kind == OwnerFile && o.Owner.Kind != OwnerFile && old.manifest == o.manifest:
+		return ActionAdopt
+	}
+	return ActionUpdate
+}
+
+// versions are the new versions of objects, for a snapshot.
+func (p *plan) versions() []*Object {
+	all := slices.Clone(p.touched)
+	for _, c := range p.changes {
+		all = append(all, c.After)
+	}
+	return all
+}
+
+// resolve refuses references that lead nowhere because of this transaction.
+func (p *plan) resolve() error {
+	faults := p.unresolved()
+	if len(faults) == 0 {
+		return nil
+	}
+	if !p.txn.AllowUnresolved {
+		return faults
+	}
+	for _, f := range faults {
+		p.warn("%s", f)
+	}
+	return nil
+}
+
+func (p *plan) result() *Result {
+	r := &Result{Seq: p.next.seq, Unchanged: p.unchanged, Warnings: p.warnings}
+	if p.txn.DryRun {
+		r.Seq = p.base.seq
+	}
+	for _, c := range p.changes {
+		r.Changes = append(r.Changes, *c)
+	}
+	return r
+}

@@ -1,0 +1,186 @@
+package store
+
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+)
+
+// maxAhead is how far the clock of another node may be ahead of ours. What comes
+// from further in the future would win over every edit until then.
+const maxAhead = 60 * time.Second
+
+// ErrClockAhead is returned for a revision that is more than 60 s in the future of
+// this node's clock.
+var ErrClockAhead = errors.New("the clock that made the revision is more than 60s ahead")
+
+// Revision orders the changes of all nodes: a hybrid logical clock, and the node as
+// the last resort. A later change of one node has a higher revision, and so has a
+// change that was made in the knowledge of another. The zero value is no revision.
+type Revision struct {
+	Wall    int64  // milliseconds since 1970, never less than in an earlier one
+	Counter uint32 // of changes within Wall
+	Node    string // that made the change
+}
+
+// String is "1763766000123.0@k3f9x2ab", "" for no revision.
+func (r Revision) String() string {
+	if r.IsZero() {
+		return ""
+	}
+	b := make([]byte, 0, 32)
+	b = strconv.AppendInt(b, r.Wall, 10)
+	b = append(b, '.')
+	b = strconv.AppendUint(b, uint64(r.Counter), 10)
+	b = append(b, '@')
+	return string(append(b, r.Node...))
+}
+
+// ParseRevision reads what String wrote.
+func ParseRevision(s string) (Revision, error) {
+	clock, node, ok := strings.Cut(s, "@")
+	wall, counter, dotted := strings.Cut(clock, ".")
+	w, err := strconv.ParseInt(wall, 10, 64)
+	c, err2 := strconv.ParseUint(counter, 10, 32)
+	r := Revision{w, uint32(c), node}
+	if !ok || !dotted || err != nil || err2 != nil || w <= 0 || !isNode(node) || r.String() != s {
+		return Revision{}, fmt.Errorf("revision %s: want a form like 1763766000123.0@k3f9x2ab", quote(s))
+	}
+	return r, nil
+}
+
+// Compare is negative when r is earlier than other, positive when it is later.
+func (r Revision) Compare(other Revision) int {
+	return cmp.Or(
+		cmp.Compare(r.Wall, other.Wall),
+		cmp.Compare(r.Counter, other.Counter),
+		strings.Compare(r.Node, other.Node),
+	)
+}
+
+// IsZero tells whether it is no revision at all.
+func (r Revision) IsZero() bool { return r == Revision{} }
+
+// MarshalText writes String.
+func (r Revision) MarshalText() ([]byte, error) { return []byte(r.String()), nil }
+
+// UnmarshalText reads it.
+func (r *Revision) UnmarshalText(text []byte) (err error) {
+	*r = Revision{}
+	if len(text) > 0 {
+		*r, err = ParseRevision(string(text))
+	}
+	return err
+}
+
+// after tells whether r's clock, whatever the node, is later than other's.
+func (r Revision) after(other Revision) bool {
+	return cmp.Or(cmp.Compare(r.Wall, other.Wall), cmp.Compare(r.Counter, other.Counter)) > 0
+}
+
+// isNode tells whether s can be the name of a node.
+func isNode(s string) bool {
+	if s == "" || len(s) > 64 {
+		return false
+	}
+	for i := range len(s) {
+		if !isLower(s[i]) && s[i] != '-' {
+			return false
+		}
+	}
+	return true
+}
+
+// clock makes the revisions of one node.
+type clock struct {
+	// Fixed at construction.
+	node string
+	now  func() time.Time
+
+	mu   sync.Mutex
+	last Revision // the highest that was made or seen
+}
+
+// peek is the revision that follows all that were made and seen. It is made only by
+// advance, when the change is kept.
+func (c *clock) peek() Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	wall := max(c.now().UnixMilli(), 1)
+	if wall > c.last.Wall {
+		return Revision{wall, 0, c.node}
+	}
+	if c.last.Counter == 1<<32-1 {
+		return Revision{c.last.Wall + 1, 0, c.node}
+	}
+	return Revision{c.last.Wall, c.last.Counter + 1, c.node}
+}
+
+// seen is the highest revision that was made or seen.
+func (c *clock) seen() Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.last
+}
+
+// advance notes a revision, of this node or of another: what is made from now on is
+// later.
+func (c *clock) advance(r Revision) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if r.after(c.last) {
+		c.last = r
+	}
+}
+
+// check refuses a revision from too far in the future.
+func (c *clock) check(r Revision) error {
+	ahead := time.Duration(r.Wall-c.now().UnixMilli()) * time.Millisecond
+	if r.Wall > c.now().Add(maxAhead).UnixMilli() {
+		return fmt.Errorf("revision %s, %s ahead of this node's clock: %w", r, ahead.Round(time.Second), ErrClockAhead)
+	}
+	return nil
+}
+
+// Vector is what an object's change has seen: of each node the highest revision that
+// went into it, its own included. Its Node fields are the keys.
+type Vector map[string]Revision
+
+// Seen tells whether r is part of the past of whoever has this vector.
+func (v Vector) Seen(r Revision) bool {
+	have, ok := v[r.Node]
+	return ok && !r.after(have)
+}
+
+// with is a new vector that has seen r, too.
+func (v Vector) with(r Revision) Vector {
+	return v.union(Vector{r.Node: r})
+}
+
+// union is a new vector of all that either has seen.
+func (v Vector) union(other Vector) Vector {
+	u := make(Vector, len(v)+len(other))
+	for node, r := range v {
+		u[node] = r
+	}
+	for node, r := range other {
+		if have, ok := u[node]; !ok || r.after(have) {
+			u[node] = r
+		}
+	}
+	return u
+}
+
+// covers tells whether v has seen all that other has.
+func (v Vector) covers(other Vector) bool {
+	for _, r := range other {
+		if !v.Seen(r) {
+			return false
+		}
+	}
+	return true
+}

@@ -1,0 +1,326 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+)
+
+// Bounds of one rule's split.
+const (
+	maxPins      = 100
+	maxPinLength = 1024 // bytes of a value
+)
+
+// SplitEdit is what an operator changes of the split of one rule. What it does not
+// name stays.
+type SplitEdit struct {
+	// Reset gives up all that was changed of the rule before the rest is done.
+	Reset bool
+	// Shares are all of them: a backend of the rule that is not named gets nothing. A
+	// backend is named by its key, or by its name in the namespace of the route.
+	Shares []Share
+	// Pins replace all pins unless there are none.
+	Pins      []Pin
+	ClearPins bool
+	Sticky    *string // metadata; empty means turns
+	SpillOver *bool
+	At        time.Time // of the edit
+	By        string    // its actor
+}
+
+// RuleLabel is how the rule of that index is called in splits and figures: by its
+// name, or by the index.
+func (r *GRPCRoute) RuleLabel(index int) string {
+	if name := r.Spec.Rules[index].Name; name != "" {
+		return name
+	}
+	return strconv.Itoa(index)
+}
+
+// RuleIndex finds a rule by its name or its number, -1 when there is none. An empty
+// label means the only rule.
+func (r *GRPCRoute) RuleIndex(label string) int {
+	if label == "" && len(r.Spec.Rules) == 1 {
+		return 0
+	}
+	for i := range r.Spec.Rules {
+		if label != "" && r.Spec.Rules[i].Name == label {
+			return i
+		}
+	}
+	if i, err := strconv.Atoi(label); err == nil && 0 <= i && i < len(r.Spec.Rules) && strconv.Itoa(i) == label {
+		return i
+	}
+	return -1
+}
+
+// EditSplit is the state of a route after an edit of one rule's split. The error is
+// of type Faults. Which values of sticky metadata belong to which backend changes
+// only as far as the weights ask.
+func EditSplit(route *GRPCRoute, cur State, rule string, edit SplitEdit) (State, error) {
+	index, err := findRule(route, rule)
+	if err != nil {
+		return cur, err
+	}
+	e := splitEditor{route: route, rule: &route.Spec.Rules[index], edit: &edit}
+	e.split = RuleSplit{Rule: route.RuleLabel(index)}
+	old := cur.Split(e.split.Rule)
+	if old != nil && !edit.Reset {
+		e.split = old.normal()
+	}
+	e.setShares()
+	e.setPins()
+	e.setSteering()
+	if faults := e.faults.faults(); len(faults) > 0 {
+		return cur, faults
+	}
+	e.split.Since, e.split.By = edit.At, edit.By
+	e.split.Sides = moveSides(sidesInForce(route, e.rule, old), sharesInForce(route, e.rule, &e.split).list)
+	if !e.split.Overridden() && slices.Equal(e.split.Sides, plainSides(declaredShares(route, e.rule))) {
+		return cur.withoutSplit(e.split.Rule).normal(), nil
+	}
+	return cur.withSplit(e.split).normal(), nil
+}
+
+func findRule(route *GRPCRoute, rule string) (int, error) {
+	index := route.RuleIndex(rule)
+	if index >= 0 {
+		return index, nil
+	}
+	labels := make([]string, len(route.Spec.Rules))
+	for i := range labels {
+		labels[i] = route.RuleLabel(i)
+	}
+	have := "it has none"
+	if len(labels) > 0 {
+		have = "it has " + short(strings.Join(labels, ", "))
+	}
+	message := fmt.Sprintf("GRPCRoute %s has no rule %s: %s", route.Key(), quote(rule), have)
+	if rule == "" {
+		message = fmt.Sprintf("GRPCRoute %s has more than one rule, or none: name the rule; %s", route.Key(), have)
+	}
+	return -1, Faults{{Field: "rule", Message: message}}
+}
+
+// splitEditor is one call of EditSplit.
+type splitEditor struct {
+	route  *GRPCRoute
+	rule   *GRPCRouteRule
+	edit   *SplitEdit
+	split  RuleSplit
+	faults faultList
+}
+
+func (e *splitEditor) fault(field, format string, args ...any) {
+	e.faults.add(Position{}, field, format, args...)
+}
+
+// backend is the key of a backend of the rule, "" with a fault when it has none of
+// that name.
+func (e *splitEditor) backend(field, name string) string {
+	wanted := name
+	if !strings.Contains(name, "/") {
+		wanted = key(e.route.Namespace, name)
+	}
+	var have []string
+	for i := range e.rule.BackendRefs {
+		k := e.route.BackendKey(&e.rule.BackendRefs[i])
+		if k == wanted {
+			return k
+		}
+		have = append(have, k)
+	}
+	e.fault(field, "%s is no backend of rule %s: it has %s; add it to the rule's backendRefs, with weight 0 for instance",
+		quote(name), e.split.Rule, short(strings.Join(have, ", ")))
+	return ""
+}
+
+func (e *splitEditor) setShares() {
+	if len(e.edit.Shares) == 0 {
+		return
+	}
+	var shares []Share
+	var total uint64
+	for i, s := range e.edit.Shares {
+		field := fmt.Sprintf("shares[%d]", i)
+		k := e.backend(field+".backend", s.Backend)
+		if s.Weight > maxWeight {
+			e.fault(field+".weight", "%d is out of range, want 0 to %d", s.Weight, maxWeight)
+		}
+		if k != "" && slices.ContainsFunc(shares, func(s Share) bool { return s.Backend == k }) {
+			e.fault(field+".backend", "%s stands there twice", quote(s.Backend))
+		}
+		shares = append(shares, Share{k, s.Weight})
+		total += uint64(s.Weight)
+	}
+	if total == 0 {
+		e.fault("shares", "every weight is 0: no backend would get an RPC")
+	}
+	e.split.Shares = shares
+}
+
+func (e *splitEditor) setPins() {
+	if e.edit.ClearPins {
+		e.split.Pins = nil
+	}
+	if len(e.edit.Pins) == 0 {
+		return
+	}
+	if len(e.edit.Pins) > maxPins {
+		e.fault("pins", "%d pins, limit %d", len(e.edit.Pins), maxPins)
+		return
+	}
+	var pins []Pin
+	for i, pin := range e.edit.Pins {
+		field := fmt.Sprintf("pins[%d]", i)
+		if problem := checkHeaderName(pin.Header); problem != "" {
+			e.fault(field+".header", "%s: %s", quote(pin.Header), problem)
+		}
+		if problem := checkPinValue(pin.Value); problem != "" {
+			e.fault(field+".value", "%s: %s", quote(pin.Value), problem)
+		}
+		pin.Header = strings.ToLower(pin.Header)
+		pin.Backend = e.backend(field+".backend", pin.Backend)
+		if slices.ContainsFunc(pins, func(p Pin) bool { return p.Header == pin.Header && p.Value == pin.Value }) {
+			e.fault(field, "a pin of %s: %s stands there twice", quote(pin.Header), quote(pin.Value))
+		}
+		pins = append(pins, pin)
+	}
+	e.split.Pins = pins
+}
+
+func checkPinValue(s string) string {
+	switch {
+	case s == "":
+		return "want a value"
+	case len(s) > maxPinLength:
+		return fmt.Sprintf("%d bytes, limit %d", len(s), maxPinLength)
+	}
+	return checkControls(s)
+}
+
+func (e *splitEditor) setSteering() {
+	if e.edit.SpillOver != nil {
+		over := *e.edit.SpillOver
+		e.split.SpillOver = &over
+	}
+	if e.edit.Sticky == nil {
+		return
+	}
+	e.split.Sticky, e.split.Turns = strings.ToLower(*e.edit.Sticky), *e.edit.Sticky == ""
+	if problem := checkHeaderName(*e.edit.Sticky); problem != "" && *e.edit.Sticky != "" {
+		e.fault("sticky", "%s: %s", quote(*e.edit.Sticky), problem)
+	}
+}
+
+// weights are the shares of a rule's backends, each once, in the order of the rule.
+type weights struct {
+	list       []Share
+	overridden bool // they are an operator's
+}
+
+// declaredShares are the shares as the manifest has them.
+func declaredShares(route *GRPCRoute, rule *GRPCRouteRule) []Share {
+	shares := make([]Share, 0, len(rule.BackendRefs))
+	for i := range rule.BackendRefs {
+		ref := &rule.BackendRefs[i]
+		k := route.BackendKey(ref)
+		at := slices.IndexFunc(shares, func(s Share) bool { return s.Backend == k })
+		if at < 0 {
+			shares = append(shares, Share{k, ref.Weight})
+			continue
+		}
+		shares[at].Weight += ref.Weight
+	}
+	return shares
+}
+
+// sharesInForce are those of the split, if there is one. A backend that the rule does
+// not have any more counts for nothing, and one that the split does not name gets
+// nothing. A split of which nothing is left does not hold.
+func sharesInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit) weights {
+	declared := declaredShares(route, rule)
+	if split == nil || len(split.Shares) == 0 {
+		return weights{declared, false}
+	}
+	shares := slices.Clone(declared)
+	var total uint64
+	for i := range shares {
+		shares[i].Weight = 0
+		for _, s := range split.Shares {
+			if s.Backend == shares[i].Backend {
+				shares[i].Weight = s.Weight
+				total += uint64(s.Weight)
+			}
+		}
+	}
+	if total == 0 {
+		return weights{declared, false}
+	}
+	return weights{shares, true}
+}
+
+// sidesInForce are where the values of sticky metadata belong by now.
+func sidesInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit) []Side {
+	var sides []Side
+	if split != nil {
+		sides = split.Sides
+	}
+	return moveSides(sides, sharesInForce(route, rule, split).list)
+}
+
+// settleSides keeps the sides of a route's sticky rules in step with their weights,
+// whatever changed these: a value moves only when its backend gets less. Rules that
+// are not sticky have no sides.
+func (p *plan) settleSides(old, o *Object) {
+	route, ok := o.Resource.(*GRPCRoute)
+	if !ok || len(o.State.Splits) == 0 && len(p.policies()) == 0 {
+		return
+	}
+	policies := p.policies()[o.ID.Key()]
+	state := o.State
+	for i := range route.Spec.Rules {
+		rule, label := &route.Spec.Rules[i], route.RuleLabel(i)
+		split := state.Split(label)
+		if stickyInForce(route, rule, split, policies) == "" {
+			if split != nil && len(split.Sides) > 0 {
+				bare := *split
+				bare.Sides = nil
+				state = state.withSplit(bare)
+			}
+			continue
+		}
+		shares := sharesInForce(route, rule, split).list
+		sides := moveSides(p.sidesBefore(old, label, split), shares)
+		if slices.Equal(sides, plainSides(shares)) {
+			sides = nil
+		}
+		settled := RuleSplit{Rule: label}
+		if split != nil {
+			settled = *split
+		}
+		settled.Sides = sides
+		state = state.withSplit(settled)
+	}
+	o.State = state.normal()
+}
+
+// sidesBefore are the sides that a rule has by now.
+func (p *plan) sidesBefore(old *Object, label string, split *RuleSplit) []Side {
+	if split != nil && len(split.Sides) > 0 {
+		return split.Sides
+	}
+	if !old.live() {
+		return nil
+	}
+	route := old.Resource.(*GRPCRoute)
+	for i := range route.Spec.Rules {
+		if route.RuleLabel(i) == label {
+			return sidesInForce(route, &route.Spec.Rules[i], old.State.Split(label))
+		}
+	}
+	return nil
+}

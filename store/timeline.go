@@ -1,0 +1,213 @@
+package store
+
+import (
+	"cmp"
+	"encoding/binary"
+	"fmt"
+	"slices"
+	"time"
+)
+
+// How much history is kept. A change is dropped when any of these says so; the ones
+// of the last recentChanges, which watchers may still come for, only by the bounds
+// of the whole.
+const (
+	maxChanges       = 50_000
+	maxChangeBytes   = 128 << 20 // of rows
+	maxObjectChanges = 200       // of one object
+	recentChanges    = 5_000
+)
+
+// limits are those of one timeline: tests have smaller ones.
+type limits struct {
+	changes, bytes, ofObject, recent int
+}
+
+var defaultLimits = limits{maxChanges, maxChangeBytes, maxObjectChanges, recentChanges}
+
+// event is what is known of a change without reading it.
+type event struct {
+	seq  uint64
+	time time.Time
+	size int // bytes of its row
+	id   ID
+}
+
+func (e event) encode() []byte {
+	b := binary.BigEndian.AppendUint64(nil, uint64(e.time.UnixNano()))
+	b = binary.BigEndian.AppendUint32(b, uint32(e.size))
+	return append(b, objectKey(e.id)...)
+}
+
+func decodeEvent(key, row []byte) (e event, err error) {
+	if e.seq, err = parseSeqKey(key); err != nil {
+		return e, err
+	}
+	if len(row) < 12 {
+		return e, fmt.Errorf("decode the index of change %d: %w", e.seq, errShortRow)
+	}
+	e.time = time.Unix(0, int64(binary.BigEndian.Uint64(row))).UTC()
+	e.size = int(binary.BigEndian.Uint32(row[8:]))
+	e.id, err = parseObjectKey(row[12:])
+	return e, err
+}
+
+// timeline is the index of the history that is kept, under the store's mu.
+type timeline struct {
+	limits    limits
+	events    []event // ascending, without those that were dropped
+	bytes     int     // of all
+	byObject  map[ID][]uint64
+	last      uint64    // the sequence of the latest change ever
+	forgotten uint64    // the highest sequence that was dropped
+	until     time.Time // the time of that change
+}
+
+func newTimeline(l limits) *timeline { return &timeline{limits: l, byObject: map[ID][]uint64{}} }
+
+func (t *timeline) add(e event) {
+	t.events = append(t.events, e)
+	t.bytes += e.size
+	t.byObject[e.id] = append(t.byObject[e.id], e.seq)
+	t.last = e.seq
+}
+
+// at is where the event of that sequence, or else the next one, stands.
+func (t *timeline) at(seq uint64) int {
+	at, _ := slices.BinarySearchFunc(t.events, seq, func(e event, seq uint64) int { return cmp.Compare(e.seq, seq) })
+	return at
+}
+
+// surplus are the events to drop when more are added: those of them that are too many
+// of one object and not recent, and the oldest when all are too many.
+func (t *timeline) surplus(more []event) []event {
+	last := t.last + uint64(len(more))
+	recent := last - min(last, uint64(t.limits.recent)) // what is not above is not recent
+	count := map[ID]int{}                               // of those to come
+	for _, e := range more {
+		count[e.id]++
+	}
+	// Only the objects that change, and those of events that cease to be recent,
+	// can have come over their limit.
+	var drop []event
+	seen := map[ID]bool{}
+	thin := func(id ID) {
+		if seen[id] {
+			return
+		}
+		seen[id] = true
+		seqs := t.byObject[id]
+		over := len(seqs) + count[id] - t.limits.ofObject
+		for i := 0; i < min(over, len(seqs)) && seqs[i] <= recent; i++ {
+			drop = append(drop, t.events[t.at(seqs[i])])
+		}
+	}
+	for _, e := range more {
+		thin(e.id)
+	}
+	before := t.last - min(t.last, uint64(t.limits.recent))
+	for i := t.at(before + 1); i < len(t.events) && t.events[i].seq <= recent; i++ {
+		thin(t.events[i].id)
+	}
+	return t.oldest(drop, more)
+}
+
+// oldest adds to what is dropped until the whole keeps to its bounds.
+func (t *timeline) oldest(drop, more []event) []event {
+	dropped := make(map[uint64]bool, len(drop))
+	n, bytes := len(t.events)+len(more)-len(drop), t.bytes
+	for _, e := range more {
+		bytes += e.size
+	}
+	for _, e := range drop {
+		dropped[e.seq] = true
+		bytes -= e.size
+	}
+	for i := 0; i < len(t.events) && (n > t.limits.changes || bytes > t.limits.bytes); i++ {
+		if e := t.events[i]; !dropped[e.seq] {
+			drop = append(drop, e)
+			n, bytes = n-1, bytes-e.size
+		}
+	}
+	return drop
+}
+
+// drop forgets events.
+func (t *timeline) drop(events []event) {
+	if len(events) == 0 {
+		return
+	}
+	gone := make(map[uint64]bool, len(events))
+	for _, e := range events {
+		gone[e.seq] = true
+		t.bytes -= e.size
+		if e.seq > t.forgotten {
+			t.forgotten, t.until = e.seq, e.time
+		}
+		seqs := slices.DeleteFunc(t.byObject[e.id], func(seq uint64) bool { return seq == e.seq })
+		if t.byObject[e.id] = seqs; len(seqs) == 0 {
+			delete(t.byObject, e.id)
+		}
+	}
+	t.events = slices.DeleteFunc(t.events, func(e event) bool { return gone[e.seq] })
+}
+
+// before are the sequences below before (0: all) of an object, or of all when id is
+// zero: at most limit, the latest first.
+func (t *timeline) before(id ID, before uint64, limit int) []uint64 {
+	if before == 0 {
+		before = t.last + 1
+	}
+	var seqs []uint64
+	if id.IsZero() {
+		for i := t.at(before) - 1; i >= 0 && len(seqs) < limit; i-- {
+			seqs = append(seqs, t.events[i].seq)
+		}
+		return seqs
+	}
+	all := t.byObject[id]
+	at, _ := slices.BinarySearch(all, before)
+	for i := at - 1; i >= 0 && len(seqs) < limit; i-- {
+		seqs = append(seqs, all[i])
+	}
+	return seqs
+}
+
+// moment is the sequence of the last change that was made at a time or before, and
+// whether all that was changed since is still known.
+func (t *timeline) moment(at time.Time) (seq uint64, known bool) {
+	if t.forgotten > 0 && !t.until.After(at) {
+		seq = t.forgotten
+	}
+	for i := len(t.events) - 1; i >= 0 && t.events[i].seq > seq; i-- {
+		if !t.events[i].time.After(at) {
+			seq = t.events[i].seq
+			break
+		}
+	}
+	return seq, seq > 0 && seq >= t.forgotten
+}
+
+// firstAfter are the sequences of the first change of each object after seq.
+func (t *timeline) firstAfter(seq uint64) []uint64 {
+	var seqs []uint64
+	seen := map[ID]bool{}
+	for _, e := range t.events[t.at(seq+1):] {
+		if !seen[e.id] {
+			seen[e.id] = true
+			seqs = append(seqs, e.seq)
+		}
+	}
+	return seqs
+}
+
+// since is how far At can go back, zero when nothing has been changed yet.
+func (t *timeline) since() time.Time {
+	if t.forgotten > 0 {
+		return t.until
+	}
+	if len(t.events) > 0 {
+		return t.events[0].time
+	}
+	return time.Time{}
+}
