@@ -4,14 +4,15 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
-	"os"
-	"path/filepath"
+	"runtime"
+	"runtime/debug"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Options say where a store lies and how it is looked after.
@@ -23,37 +24,19 @@ type Options struct {
 	LockTimeout time.Duration
 
 	// MaxSize bounds the file of rows, in bytes. Zero means 1 GiB.
-	MaxSize int
+	MaxSize int64
 
 	// CopyEvery is how often Run makes a copy. Zero means 1h.
 	CopyEvery time.Duration
 
-	// Verify checks a file before it is mapped, as the function of that name
-	// does; nil means that function. A file can be so damaged that whoever maps it
-	// dies: a program passes a child process.
+	// Verify checks a file before it is mapped, as the function of that name does;
+	// nil means that function, in this process. A file can be so damaged that
+	// whoever maps it dies: a program passes InChild. An error that is not
+	// Damaged means that the file could not be checked, and ends Open.
 	Verify func(ctx context.Context, path string) error
 
 	Now func() time.Time // nil means time.Now
-	Log *slog.Logger     // of what Run did; nil means none
-}
-
-// DB is an open store. Its methods may be called from any goroutine.
-type DB struct {
-	// Fixed at construction.
-	opts Options
-	bolt *bbolt.DB
-
-	writing sync.Mutex // held by the one Update at a time
-}
-
-// Open opens the store in opts.Dir.
-func Open(opts Options) (*DB, error) {
-	opts = opts.withDefaults()
-	db, err := open(opts)
-	if err != nil {
-		return nil, fmt.Errorf("open store %q: %w", opts.Dir, err)
-	}
-	return db, nil
+	Log *slog.Logger     // of what Run and Open did by themselves; nil means none
 }
 
 func (o Options) withDefaults() Options {
@@ -78,53 +61,63 @@ func (o Options) withDefaults() Options {
 	return o
 }
 
-func open(opts Options) (*DB, error) {
-	if err := os.MkdirAll(opts.Dir, 0o700); err != nil {
-		return nil, err
-	}
-	bolt, err := bbolt.Open(filepath.Join(opts.Dir, "sluice.db"), 0o600, &bbolt.Options{
-		Timeout: opts.LockTimeout, NoFreelistSync: true, FreelistType: bbolt.FreelistMapType, MaxSize: opts.MaxSize,
-	})
-	if err != nil {
-		return nil, err
-	}
-	db := &DB{opts: opts, bolt: bolt}
-	err = bolt.Update(func(btx *bbolt.Tx) error {
-		if btx.Bucket([]byte(ownBucket)) != nil {
-			return nil
-		}
-		tx := &Tx{bolt: btx}
-		return tx.putState()
-	})
-	if err != nil {
-		return nil, errors.Join(err, bolt.Close())
-	}
-	return db, nil
+// DB is an open store. Its methods may be called from any goroutine.
+type DB struct {
+	// Fixed at construction.
+	opts     Options
+	bolt     *bbolt.DB
+	recovery string
+	unlock   func() error
+	grown    chan struct{} // tells Run that the journal is long
+
+	copying sync.Mutex // held by the one that makes a copy; before writing
+
+	writing sync.Mutex // guards the fields below; held by the one Update at a time
+	journal *journal
+	torn    bool // the journal may hold an entry that must not come back
+	closed  bool
+
+	// Why nothing can be written any more until the store is opened again. Set
+	// by whoever finds out, read by Update.
+	failed atomic.Pointer[error]
 }
 
 // Recovery says what was wrong with the files when they were opened, what took
 // over, and where what was damaged lies now. It is empty when nothing was.
-func (db *DB) Recovery() string { return "" }
+func (db *DB) Recovery() string { return db.recovery }
 
-// Run looks after the store until ctx is done: it makes copies.
-func (db *DB) Run(ctx context.Context) error {
-	<-ctx.Done()
+// Close waits for the transactions that are under way, and lets go of the files.
+func (db *DB) Close() error {
+	db.copying.Lock()
+	defer db.copying.Unlock()
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	if db.closed {
+		return nil
+	}
+	db.closed = true
+	err := errors.Join(db.bolt.Close(), db.journal.file.Close(), db.unlock())
+	if err != nil {
+		return fmt.Errorf("close store %q: %w", db.opts.Dir, err)
+	}
 	return nil
 }
 
-// Close waits for the transactions that are under way, and lets go of the files.
-func (db *DB) Close() error { return db.bolt.Close() }
-
 // View calls fn with all rows as they are now. What is written meanwhile waits
-// for nobody and is not seen.
-func (db *DB) View(fn func(*Tx) error) error {
-	return db.bolt.View(func(btx *bbolt.Tx) error {
-		tx, err := begin(btx)
-		if err != nil {
-			return err
-		}
-		return fn(tx)
-	})
+// for nobody and is not seen; the space of what is deleted meanwhile is not used
+// again before View returns.
+func (db *DB) View(fn func(*Tx) error) (err error) {
+	btx, err := db.bolt.Begin(false)
+	if err != nil {
+		return db.beginError(err)
+	}
+	defer func() { _ = btx.Rollback() }() // returns nothing but that it is closed
+	defer db.survive("read", &err, false)()
+	tx, err := begin(btx)
+	if err != nil {
+		return err
+	}
+	return fn(tx)
 }
 
 // Update calls fn with all rows and keeps what it changes, all of it or nothing.
@@ -132,51 +125,148 @@ func (db *DB) View(fn func(*Tx) error) error {
 func (db *DB) Update(fn func(*Tx) error) error {
 	db.writing.Lock()
 	defer db.writing.Unlock()
-	return asFull(db.bolt.Update(func(btx *bbolt.Tx) error {
-		tx, err := begin(btx)
-		if err != nil {
-			return err
-		}
-		if err := errors.Join(fn(tx), tx.err); err != nil {
-			return err
-		}
-		tx.state.sequence++
-		return tx.putState()
-	}))
-}
-
-// Backup writes the store to w, as one file that ReadCopy reads, and says how many
-// bytes that took.
-func (db *DB) Backup(w io.Writer) (int64, error) {
-	var n int64
-	err := db.bolt.View(func(btx *bbolt.Tx) (err error) {
-		n, err = btx.WriteTo(w)
-		return err
-	})
-	return n, err
-}
-
-// Verify checks the file at path: nothing of it is believed.
-func Verify(path string) error {
-	return ReadCopy(path, func(string, []byte, []byte) error { return nil })
-}
-
-// ReadCopy verifies the file at path, a copy or a backup, and then yields its rows.
-func ReadCopy(path string, yield func(bucket string, key, value []byte) error) error {
-	bolt, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 2 * time.Second})
-	if err != nil {
+	if err := db.writable(); err != nil {
 		return err
 	}
-	defer bolt.Close()
-	return bolt.View(func(btx *bbolt.Tx) error {
-		return btx.ForEach(func(name []byte, rows *bbolt.Bucket) error {
-			return rows.ForEach(func(key, record []byte) error {
-				value, _, err := readRecord(string(name), key, record)
-				if err != nil || string(name) == ownBucket {
-					return err
-				}
-				return yield(string(name), key, value)
-			})
-		})
+	btx, err := db.bolt.Begin(true)
+	if err != nil {
+		return db.beginError(err)
+	}
+	defer func() { _ = btx.Rollback() }() // of nothing, after a commit
+	tx, err := db.change(btx, fn)
+	if err != nil || len(tx.ops) == 0 {
+		return err
+	}
+	tx.state.sequence++
+	tx.state.changed = db.opts.Now().UnixMilli()
+	if err := tx.putState(); err != nil {
+		return fmt.Errorf("write store %q: %w", db.opts.Dir, err)
+	}
+	return db.commit(btx, tx)
+}
+
+// writable says why nothing can be written, after trying to make it so.
+func (db *DB) writable() error {
+	if failed := db.failed.Load(); failed != nil {
+		return fmt.Errorf("write store %q: %w", db.opts.Dir, *failed)
+	}
+	if db.torn && !db.closed {
+		if err := db.journal.cut(db.journal.size, db.journal.last); err != nil {
+			return asFull(err)
+		}
+		db.torn = false
+	}
+	return nil
+}
+
+// change has fn make its changes.
+func (db *DB) change(btx *bbolt.Tx, fn func(*Tx) error) (tx *Tx, err error) {
+	defer db.survive("change", &err, false)()
+	tx, err = begin(btx)
+	if err != nil {
+		return nil, err
+	}
+	if err := fn(tx); err != nil {
+		return nil, err
+	}
+	return tx, tx.err
+}
+
+// commit makes what tx changed durable: in the journal first, then in bbolt. When
+// bbolt cannot take it, the journal forgets it again.
+func (db *DB) commit(btx *bbolt.Tx, tx *Tx) error {
+	size, last := db.journal.size, db.journal.last
+	err := db.journal.append(appendEntry(nil, tx.state, tx.ops), tx.state.sequence)
+	if err != nil {
+		db.torn = isTorn(err)
+		return err
+	}
+	err = db.commitBolt(btx)
+	if err == nil {
+		db.tellGrown()
+		return nil
+	}
+	if db.reads(tx.state.sequence) {
+		// All was written but the last sync, of the meta page: readers see the
+		// change, and the journal has it. Only nobody knows any more what of
+		// the file is on the disk.
+		db.fail(fmt.Errorf("the disk failed when %q was synced; open the store again: %w", db.bolt.Path(), err))
+		return nil
+	}
+	err = fmt.Errorf("write %q: %w", db.bolt.Path(), asFull(err))
+	if cut := db.journal.cut(size, last); cut != nil {
+		db.torn = true
+		err = errors.Join(err, cut)
+	}
+	return err
+}
+
+func (db *DB) commitBolt(btx *bbolt.Tx) (err error) {
+	defer db.survive("commit", &err, true)()
+	return btx.Commit()
+}
+
+// reads reports whether readers see the Update of sequence.
+func (db *DB) reads(sequence uint64) bool {
+	seen := false
+	err := db.View(func(tx *Tx) error {
+		seen = tx.state.sequence == sequence
+		return nil
 	})
+	return err == nil && seen
+}
+
+func (db *DB) fail(err error) {
+	if db.failed.CompareAndSwap(nil, &err) {
+		db.opts.Log.Error("store stopped writing", "dir", db.opts.Dir, "err", err)
+	}
+}
+
+// survive is deferred, called, around whatever reads the mapping of a file that
+// somebody may cut short, or that lies on a disk that may fail, while it is
+// mapped: the fault is an error then and not the end of the process. It also
+// catches what bbolt says of a file that is not what it should be, in a panic,
+// when all panics are bbolt's.
+func (db *DB) survive(doing string, err *error, all bool) func() {
+	before := debug.SetPanicOnFault(true)
+	return func() {
+		debug.SetPanicOnFault(before)
+		p := recover()
+		if p == nil {
+			return
+		}
+		if !all && !isFault(p) {
+			panic(p)
+		}
+		*err = damagef("%s %q: %v", doing, db.bolt.Path(), p)
+		db.fail(*err)
+	}
+}
+
+// isFault reports whether a panic is of memory that could not be read.
+func isFault(p any) bool {
+	fault, ok := p.(runtime.Error)
+	if !ok {
+		return false
+	}
+	_, ok = fault.(interface{ Addr() uintptr })
+	return ok
+}
+
+func (db *DB) beginError(err error) error {
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		err = ErrClosed
+	}
+	return fmt.Errorf("store %q: %w", db.opts.Dir, err)
+}
+
+// tellGrown tells Run when the journal is so long that a copy is worth its while.
+func (db *DB) tellGrown() {
+	if db.journal.size < journalLong {
+		return
+	}
+	select {
+	case db.grown <- struct{}{}:
+	default: // it knows
+	}
 }
