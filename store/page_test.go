@@ -23,12 +23,12 @@ func TestPageHasExamplesThatParse(t *testing.T) {
 	for _, m := range fence.FindAllStringSubmatch(string(text), -1) {
 		blocks[m[1]] = append(blocks[m[1]], m[2])
 	}
-	if len(blocks["yaml"]) < 7 || len(blocks["text faulty"]) != 1 || len(blocks["text faults"]) != 1 {
+	if len(blocks["yaml"]) < 10 || len(blocks["text faulty"]) != 1 || len(blocks["text faults"]) != 1 {
 		t.Fatalf("got %d examples, %d faulty and %d lists of faults", len(blocks["yaml"]), len(blocks["text faulty"]), len(blocks["text faults"]))
 	}
 	for i, example := range blocks["yaml"] {
 		set, faults := Parse(page, []byte(example))
-		if faults != nil || len(set.GRPCRoutes)+len(set.Backends) == 0 {
+		if faults != nil || len(set.Resources()) == 0 {
 			t.Errorf("example %d: set %v, faults %v", i+1, set, faults)
 		}
 	}
