@@ -111,7 +111,10 @@ are. With --dry-run, check the file and show what would change.`,
 		if err != nil {
 			return err
 		}
-		return c.printWrite(output, response, w.dryRun)
+		if w.dryRun {
+			return c.printPlan(output, response, "now", "in the backup")
+		}
+		return c.printWrite(output, response, false)
 	})
 	return cmd
 }

@@ -76,8 +76,17 @@ func Commands(opts Options) []*cobra.Command {
 	}
 	for _, cmd := range commands {
 		p.addServerFlags(cmd)
+		plainUse(cmd)
 	}
 	return commands
+}
+
+// plainUse keeps cobra from adding "[flags]" to each usage line.
+func plainUse(cmd *cobra.Command) {
+	cmd.DisableFlagsInUseLine = true
+	for _, below := range cmd.Commands() {
+		plainUse(below)
+	}
 }
 
 // addServerFlags declares which server is meant, for cmd and all below it.

@@ -121,12 +121,15 @@ func (p *program) targetOfContext(name string) (*target, error) {
 	if i < 0 {
 		return nil, known.unknown(name)
 	}
-	c := known.List[i]
-	at, err := parseServer("context "+c.Name, c.Server)
+	return known.List[i].target()
+}
+
+func (n *namedContext) target() (*target, error) {
+	at, err := parseServer("context "+n.Name, n.Server)
 	if err != nil {
 		return nil, err
 	}
-	at.token, at.caFile, at.fingerprint = c.Token, c.CAFile, c.Fingerprint
+	at.context, at.token, at.caFile, at.fingerprint = n.Name, n.Token, n.CAFile, n.Fingerprint
 	return at, nil
 }
 

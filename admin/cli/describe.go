@@ -149,11 +149,22 @@ func (d *description) rules() {
 			t.add([]string{"Matches", "or"}[min(j, 1)], match)
 		}
 		if split != nil {
-			t.add("Split", splitText(split)+"; sluice split --reset takes it back")
+			t.add("Split", splitText(split)+"; back with sluice split "+d.ruleArg(label)+" --reset")
+		}
+		observed := slices.IndexFunc(d.observed, func(o *adminv1.ObservedRule) bool { return o.GetRule() == label })
+		if observed < 0 {
+			t.add("Backends", ruleShares(d.object.GetState(), label, rule))
+			d.table(t)
+			continue
 		}
 		d.table(t)
-		d.shares(label)
+		d.table(sharesTable(d.observed[observed].GetShares()))
 	}
+}
+
+// ruleArg is how a user names a rule of the route on the command line.
+func (d *description) ruleArg(label string) string {
+	return shortKey(refKey(d.object.GetRef())) + "/" + label
 }
 
 func splitOf(state *adminv1.State, label string) *adminv1.RuleSplit {
@@ -163,14 +174,6 @@ func splitOf(state *adminv1.State, label string) *adminv1.RuleSplit {
 		}
 	}
 	return nil
-}
-
-func (d *description) shares(label string) {
-	for _, rule := range d.observed {
-		if rule.GetRule() == label {
-			d.table(sharesTable(rule.GetShares()))
-		}
-	}
 }
 
 // sharesTable sets what was asked for beside what was seen.

@@ -45,15 +45,17 @@ func sideName(id, side string, lines []string) string {
 // diffLines is an object as it is compared: what it declares, and what lies beside
 // that, without what the server keeps for itself.
 func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
-	if o == nil || o.GetDeleted() || o.GetManifest() == "" {
+	if o == nil || o.GetDeleted() {
 		return nil, nil
+	}
+	if o.GetManifest() == "" {
+		return []string{"(left out: with it the answer would be too long)\n"}, nil
 	}
 	n, err := readManifest(o.GetManifest())
 	if err != nil {
 		return nil, err
 	}
-	remove(n, "status")
-	remove(lookup(n, "metadata"), "resourceVersion")
+	bare(n)
 	state, err := stateView(o.GetState())
 	if err != nil {
 		return nil, err

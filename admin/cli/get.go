@@ -14,20 +14,21 @@ import (
 
 func (p *program) getCommand() *cobra.Command {
 	var namespace string
-	var bare bool
+	var noStatus bool
 	cmd := &cobra.Command{
 		Use:   "get [KIND [NAME...]]",
 		Short: "Print routes, backends and policies",
 		Long: `Print objects: of all kinds, of one, or those that are named. A KIND is route,
 httproute, backend or policy, also in full (GRPCRoute) and in the plural.
 
-What -o yaml and -o json print, sluice apply takes again; it ignores the status.`,
+What -o yaml and -o json print, sluice apply takes again: it ignores the status, and
+refuses the object when it was changed since, by its metadata.resourceVersion.`,
 		Example: "  sluice get routes\n  sluice get backend cart-v1 -o yaml\n  sluice get -o yaml --no-status > everything.yaml",
 		Args:    wants(0, -1),
 	}
 	output := p.addFormat(cmd, true)
 	addNamespace(cmd, &namespace, "all")
-	cmd.Flags().BoolVar(&bare, "no-status", false, "print only what is declared")
+	cmd.Flags().BoolVar(&noStatus, "no-status", false, "print only what is declared, for a file to keep")
 	cmd.ValidArgsFunction = p.completeRefs(-1)
 	cmd.RunE = p.remote(func(c *call, args []string) error {
 		kind, err := kindOf(args)
@@ -41,9 +42,9 @@ What -o yaml and -o json print, sluice apply takes again; it ignores the status.
 		switch output.is {
 		case asJSON, asYAML:
 			if len(args) == 2 && output.is == asJSON {
-				return c.printObject(output, objects[0], !bare)
+				return c.printObject(output, objects[0], !noStatus)
 			}
-			return c.printObjects(output, objects, !bare)
+			return c.printObjects(output, objects, !noStatus)
 		case asName:
 			return c.printNames(objects)
 		}
@@ -91,7 +92,7 @@ func (c *call) printObject(f *format, o *adminv1.Object, withStatus bool) error 
 		return err
 	}
 	if !withStatus {
-		remove(n, "status")
+		bare(n)
 	}
 	return c.printNode(f, n)
 }
@@ -112,7 +113,7 @@ var columns = map[string]struct {
 	header []string
 	cells  func(o *adminv1.Object, manifest *yaml.Node) []string
 }{
-	"":        {[]string{"KIND"}, func(o *adminv1.Object, _ *yaml.Node) []string { return []string{o.GetRef().GetKind()} }},
+	"":        {nil, func(*adminv1.Object, *yaml.Node) []string { return nil }},
 	grpcRoute: {[]string{"HOSTNAMES", "BACKENDS"}, routeCells},
 	httpRoute: {[]string{"HOSTNAMES", "BACKENDS"}, routeCells},
 	backend:   {[]string{"ENDPOINTS", "PROTOCOL"}, backendCells},
@@ -125,16 +126,24 @@ func (c *call) printTable(kind string, objects []*adminv1.Object) error {
 		return nil
 	}
 	of := columns[kind]
-	t := newTable(slices.Concat([]string{"NAME"}, of.header, []string{"OWNER", "STATUS", "CHANGED"})...)
+	t := newTable(slices.Concat(nameCells(kind, "KIND", "NAME"), of.header, []string{"OWNER", "STATUS", "CHANGED"})...)
 	for _, o := range objects {
 		manifest, err := readManifest(o.GetManifest())
 		if err != nil {
 			return err
 		}
-		t.add(slices.Concat([]string{refKey(o.GetRef())}, of.cells(o, manifest),
+		t.add(slices.Concat(nameCells(kind, o.GetRef().GetKind(), refKey(o.GetRef())), of.cells(o, manifest),
 			[]string{ownerText(o.GetOwner()), statusWord(o), c.ago(o.GetLastChange().GetTime())})...)
 	}
 	return t.write(c.out, "")
+}
+
+// nameCells has the kind in it when objects of several are listed.
+func nameCells(listed, kind, name string) []string {
+	if listed == "" {
+		return []string{kind, name}
+	}
+	return []string{name}
 }
 
 // statusWord is the first thing that a person should know of an object.

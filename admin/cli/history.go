@@ -116,6 +116,7 @@ TIME is a time such as 2026-01-31T15:04:05Z, "2026-01-31 15:04", 15:04 of today,
 	}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	w.addUnresolved(cmd)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	cmd.Flags().StringVar(&to, "to", "", "bring everything back to this `time`")
 	output := p.addFormat(cmd, true)
@@ -125,19 +126,15 @@ TIME is a time such as 2026-01-31T15:04:05Z, "2026-01-31 15:04", 15:04 of today,
 		if err != nil {
 			return err
 		}
-		request.Reason, request.DryRun = w.reason, w.dryRun
+		request.Reason, request.DryRun, request.AllowUnresolved = w.reason, w.dryRun, w.unresolved
 		response, err := ask(c.ctx, c.resources.Rollback, request)
 		if err != nil {
 			return err
 		}
-		if w.dryRun && output.is == asTable {
-			for _, change := range response.GetChanges() {
-				if err := writeDifference(c.notes, change, "now", "then"); err != nil {
-					return err
-				}
-			}
+		if w.dryRun {
+			return c.printPlan(output, response, "now", "then")
 		}
-		return c.printWrite(output, response, w.dryRun)
+		return c.printWrite(output, response, false)
 	})
 	return cmd
 }

@@ -66,15 +66,6 @@ func (p *program) newContext(name, server, pinned string) (*namedContext, error)
 	return entry, err
 }
 
-func (n *namedContext) target() (*target, error) {
-	at, err := parseServer("server", n.Server)
-	if err != nil {
-		return nil, err
-	}
-	at.token, at.caFile, at.fingerprint = n.Token, n.CAFile, n.Fingerprint
-	return at, nil
-}
-
 func (c *call) login(entry *namedContext) error {
 	// Whether it is the right server comes before the token that it gets to see.
 	if _, err := ask(c.ctx, c.access.WhoAmI, &adminv1.WhoAmIRequest{}); err != nil && connect.CodeOf(err) != connect.CodeUnauthenticated {

@@ -151,8 +151,12 @@ func arrange(n *yaml.Node, keys ...string) {
 	n.Content = append(first, rest...)
 }
 
-// readManifest is a manifest in the order in which a person writes one.
+// readManifest is a manifest in the order in which a person writes one. One that the
+// server left out is empty.
 func readManifest(manifest string) (*yaml.Node, error) {
+	if manifest == "" {
+		return mapping(), nil
+	}
 	n, err := parseJSON(manifest)
 	if err != nil {
 		return nil, fmt.Errorf("read the server's manifest: %w", err)

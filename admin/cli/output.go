@@ -73,7 +73,7 @@ func (c *call) printObjects(f *format, objects []*adminv1.Object, withStatus boo
 			return err
 		}
 		if !withStatus {
-			remove(n, "status")
+			bare(n)
 		}
 		nodes = append(nodes, n)
 	}
@@ -133,6 +133,22 @@ func (c *call) warn(w *adminv1.WriteResponse) {
 	for _, warning := range w.GetWarnings() {
 		c.note("warning: %s", printable(warning))
 	}
+}
+
+// printPlan prints what a write would do: as the difference that it makes, unless a
+// format was asked for.
+func (c *call) printPlan(f *format, w *adminv1.WriteResponse, from, to string) error {
+	if f.is != asTable {
+		return c.printWrite(f, w, true)
+	}
+	c.warn(w)
+	for _, change := range w.GetChanges() {
+		if err := writeDifference(c.out, change, from, to); err != nil {
+			return err
+		}
+	}
+	c.note("%s would change; nothing was changed (dry run)", count(len(w.GetChanges()), "object"))
+	return nil
 }
 
 // stateAfter adds to the line of a change what its action alone does not say.

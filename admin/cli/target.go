@@ -29,6 +29,7 @@ type target struct {
 	name        string // for messages: the URL, or the path of the socket
 	url         string // what requests begin with
 	socket      string // set when it is spoken to by its socket
+	context     string // the name of the context that it is from, if any
 	token       string
 	caFile      string
 	fingerprint string // SHA-256 of the one certificate that is believed, in hex
@@ -43,11 +44,16 @@ func (p *program) target(dataDirGiven bool, stdin io.Reader) (*target, error) {
 		return nil, err
 	}
 	at.caFile = cmp.Or(p.caFile, p.Getenv("SLUICE_CA_FILE"), at.caFile)
-	token, err := p.token(stdin)
-	if err != nil {
-		return nil, err
+	switch {
+	case p.tokenFile != "":
+		if at.token, err = readSecret("token", p.tokenFile, stdin); err != nil {
+			return nil, err
+		}
+	case at.socket == "" && at.context == "":
+		// A token of the environment is for the server that was named by its URL: a
+		// socket needs none, and a context has its own.
+		at.token = p.envToken()
 	}
-	at.token = cmp.Or(token, at.token)
 	return at, at.check()
 }
 
@@ -114,10 +120,12 @@ func isLoopback(host string) bool {
 // token is what --token-file or the environment says; empty means neither.
 func (p *program) token(stdin io.Reader) (string, error) {
 	if p.tokenFile == "" {
-		return strings.TrimSpace(p.Getenv("SLUICE_TOKEN")), nil
+		return p.envToken(), nil
 	}
 	return readSecret("token", p.tokenFile, stdin)
 }
+
+func (p *program) envToken() string { return strings.TrimSpace(p.Getenv("SLUICE_TOKEN")) }
 
 // maxSecret bounds the file of a token or a password, in bytes.
 const maxSecret = 4096

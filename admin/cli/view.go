@@ -44,16 +44,33 @@ func objectView(o *adminv1.Object) (*yaml.Node, error) {
 		set(n, "kind", text(o.GetRef().GetKind()))
 		set(n, "metadata", metadata)
 	}
-	status, err := fieldsView(o.ProtoReflect(), []string{"ref", "manifest"})
+	status, err := statusView(o)
+	remove(n, "status")
+	set(n, "status", status)
+	return n, err
+}
+
+// statusView is what the server knows of an object beside what it declares.
+func statusView(o *adminv1.Object) (*yaml.Node, error) {
+	status, err := fieldsView(o.ProtoReflect(), []string{"ref", "manifest", "state"})
 	if err != nil {
 		return nil, err
 	}
 	if !o.GetDeleted() {
 		remove(status, "deleted")
 	}
+	state, err := stateView(o.GetState())
+	if len(state.Content) > 0 {
+		set(status, "state", state)
+	}
+	arrange(status, "revision", "owner", "state")
+	return status, err
+}
+
+// bare takes away what the server has added.
+func bare(n *yaml.Node) {
 	remove(n, "status")
-	set(n, "status", status)
-	return n, nil
+	remove(lookup(n, "metadata"), "resourceVersion")
 }
 
 func fieldsView(m protoreflect.Message, without []string) (*yaml.Node, error) {

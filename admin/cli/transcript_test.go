@@ -1,0 +1,47 @@
+package cli
+
+import (
+	"os"
+	"testing"
+)
+
+const (
+	goodText = `apiVersion: sluice.dev/v1alpha1
+kind: Backend
+metadata: {name: cart-v3}
+spec: {endpoints: []}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: cart}
+spec: {rules: [{name: all}]}
+`
+	badText = "apiVersion: sluice.dev/v1alpha1\nkind: Backend\nmetadata: {name: x}\nspec: {bad: 1}\n---\nbad: 2"
+	oldText = `apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: cart, namespace: default, resourceVersion: "1777728900000.0@k3f9x2ab"}
+spec: {hostnames: [shop.example.com]}
+`
+)
+
+func TestCommandsDoWhatTheTranscriptsSay(t *testing.T) {
+	folder, err := os.Getwd()
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"read", "explain", "change", "split", "history", "access", "usage"} {
+		t.Run(name, func(t *testing.T) {
+			u := newUser(t)
+			u.write("good.yaml", goodText)
+			u.write("bad.yaml", badText)
+			u.write("old.yaml", oldText)
+			u.write("same.yaml", cartV1Manifest)
+			u.write("folder/1.yaml", goodText)
+			u.write("folder/2.json", cartV2Manifest)
+			u.write("folder/.hidden.yaml", badText)
+			u.write("folder/readme.txt", badText)
+			u.write("password.txt", "tr0ub4dor\r\nnot this\n")
+			transcript(t, name, u, folder)
+		})
+	}
+}

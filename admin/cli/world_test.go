@@ -1,0 +1,103 @@
+package cli
+
+import (
+	"time"
+
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/timestamppb"
+
+	adminv1 "sluice/admin/v1"
+)
+
+const (
+	cartManifest = `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"GRPCRoute",` +
+		`"metadata":{"namespace":"default","name":"cart","labels":{"team":"on"}},` +
+		`"spec":{"hostnames":["shop.example.com"],"rules":[{"name":"all",` +
+		`"matches":[{"method":{"type":"Exact","service":"shop.v1.Cart"},"headers":[{"type":"Exact","name":"x-tenant","value":"a<b"}]}],` +
+		`"backendRefs":[{"group":"sluice.dev","kind":"Backend","namespace":"default","name":"cart-v1","weight":90},` +
+		`{"group":"sluice.dev","kind":"Backend","namespace":"default","name":"cart-v2","weight":10}]}]}}`
+
+	anyManifest = `{"apiVersion":"gateway.networking.k8s.io/v1","kind":"GRPCRoute","metadata":{"namespace":"shop","name":"any"},` +
+		`"spec":{"rules":[{"backendRefs":[{"group":"sluice.dev","kind":"Backend","namespace":"shop","name":"gone","weight":1}]}]}}`
+
+	cartV1Manifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"Backend","metadata":{"namespace":"default","name":"cart-v1"},` +
+		`"spec":{"endpoints":[{"address":"10.0.0.11:50051","weight":1},{"address":"10.0.0.12:50051","weight":1}],` +
+		`"protocol":"h2c","loadBalancing":{"policy":"LeastRequest"},"connectTimeout":"5s"}}`
+
+	cartV2Manifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"Backend","metadata":{"namespace":"default","name":"cart-v2"},` +
+		`"spec":{"endpoints":[],"protocol":"tls","loadBalancing":{"policy":"LeastRequest"},"connectTimeout":"5s"}}`
+
+	policyManifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"RPCPolicy","metadata":{"namespace":"default","name":"cart"},` +
+		`"spec":{"targetRefs":[{"group":"gateway.networking.k8s.io","kind":"GRPCRoute","name":"cart","sectionName":"all"}],` +
+		`"timeouts":{"request":"2s"},"split":{"sticky":{"header":"x-user-id"}}}}`
+)
+
+func cartShares() []*adminv1.ObservedShare {
+	return []*adminv1.ObservedShare{
+		{Backend: "default/cart-v1", DeclaredWeight: 90, Weight: 50, Rpcs: 512, Endpoints: 2},
+		{Backend: "default/cart-v2", DeclaredWeight: 10, Weight: 50, Rpcs: 488, Problem: "no endpoint takes RPCs"},
+	}
+}
+
+// world is two routes, two backends and a policy, and how they came to be.
+func world() ([]*adminv1.Object, []*adminv1.Change) {
+	conditions := []*adminv1.Condition{
+		{Type: "Accepted", Status: true, Reason: "Accepted"},
+		{Type: "ResolvedRefs", Status: true, Reason: "ResolvedRefs"},
+		{Type: "Programmed", Status: true, Reason: "Programmed"},
+	}
+	at := func(ago time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-ago)) }
+	ref := func(kind, namespace, name string) *adminv1.Ref {
+		return &adminv1.Ref{Kind: kind, Namespace: namespace, Name: name}
+	}
+	api, file := &adminv1.Owner{Kind: adminv1.Owner_KIND_API}, &adminv1.Owner{Kind: adminv1.Owner_KIND_FILE, File: "routes.yaml:3"}
+	split := &adminv1.State{Splits: []*adminv1.RuleSplit{{
+		Rule:   "all",
+		Shares: []*adminv1.Share{{Backend: "default/cart-v1", Weight: 50}, {Backend: "default/cart-v2", Weight: 50}},
+		Pins:   []*adminv1.Pin{{Header: "x-tester", Value: "yes", Backend: "default/cart-v2"}},
+	}}}
+
+	cart := &adminv1.Object{
+		Ref: ref(grpcRoute, "default", "cart"), Revision: "1777908600000.0@k3f9x2ab", Owner: file, Manifest: cartManifest,
+		State: split, Conditions: conditions, Created: at(50 * time.Hour),
+	}
+	changes := []*adminv1.Change{
+		{
+			Sequence: 42, Time: at(5 * time.Minute), Actor: "alice", Via: "cli", Address: "socket", Reason: "canary step 2", Action: "split",
+			Ref: cart.Ref, Revision: cart.Revision,
+			Before: &adminv1.Object{Ref: cart.Ref, Manifest: cartManifest, State: &adminv1.State{}, Owner: file},
+			After:  &adminv1.Object{Ref: cart.Ref, Manifest: cartManifest, State: split, Owner: file},
+		},
+		{
+			Sequence: 7, Time: at(50 * time.Hour), Actor: "file", Via: "file", Action: "create", Ref: cart.Ref, Revision: "1777728900000.0@k3f9x2ab",
+			After: &adminv1.Object{Ref: cart.Ref, Manifest: cartManifest, Owner: file},
+		},
+	}
+	cart.LastChange = proto.CloneOf(changes[0])
+	cart.LastChange.Before, cart.LastChange.After = nil, nil
+
+	objects := []*adminv1.Object{
+		{
+			Ref: ref(backend, "default", "cart-v1"), Revision: "1777908500000.0@k3f9x2ab", Owner: api, Manifest: cartV1Manifest, Conditions: conditions,
+			State: &adminv1.State{DrainedEndpoints: []string{"10.0.0.12:50051"}}, LastChange: &adminv1.Change{Time: at(time.Hour)}, Created: at(time.Hour),
+		},
+		{
+			Ref: ref(backend, "default", "cart-v2"), Revision: "1777908500001.0@k3f9x2ab", Owner: api, Manifest: cartV2Manifest, Conditions: conditions,
+			State: &adminv1.State{Drained: true}, LastChange: &adminv1.Change{Time: at(time.Hour)}, Created: at(time.Hour),
+		},
+		cart,
+		{
+			Ref: ref(grpcRoute, "shop", "any"), Revision: "1777908600009.3@k3f9x2ab", Owner: api, Manifest: anyManifest, State: &adminv1.State{},
+			Conditions: []*adminv1.Condition{
+				{Type: "Accepted", Status: true, Reason: "Accepted"},
+				{Type: "ResolvedRefs", Reason: "BackendNotFound", Message: "no Backend shop/gone is declared; apply one, or delete the route"},
+			},
+			LastChange: &adminv1.Change{Time: at(30 * time.Second)}, Created: at(30 * time.Second),
+		},
+		{
+			Ref: ref(rpcPolicy, "default", "cart"), Revision: "1777908600010.0@k3f9x2ab", Owner: api, Manifest: policyManifest, State: &adminv1.State{},
+			Conditions: conditions, LastChange: &adminv1.Change{Time: at(30 * time.Second)}, Created: at(30 * time.Second),
+		},
+	}
+	return objects, changes
+}
