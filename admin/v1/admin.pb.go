@@ -490,8 +490,11 @@ type RuleSplit struct {
 	Rule          string                 `protobuf:"bytes,1,opt,name=rule,proto3" json:"rule,omitempty"` // its name, or its number from 0
 	Shares        []*Share               `protobuf:"bytes,2,rep,name=shares,proto3" json:"shares,omitempty"`
 	Pins          []*Pin                 `protobuf:"bytes,3,rep,name=pins,proto3" json:"pins,omitempty"`
-	Sticky        string                 `protobuf:"bytes,4,opt,name=sticky,proto3" json:"sticky,omitempty"`                               // metadata whose value decides; empty means turns
+	Sticky        string                 `protobuf:"bytes,4,opt,name=sticky,proto3" json:"sticky,omitempty"`                               // metadata whose value decides; empty means what is declared
 	SpillOver     *bool                  `protobuf:"varint,5,opt,name=spill_over,json=spillOver,proto3,oneof" json:"spill_over,omitempty"` // unset means what is declared
+	Turns         bool                   `protobuf:"varint,6,opt,name=turns,proto3" json:"turns,omitempty"`                                // no metadata decides, whatever is declared
+	Since         *timestamppb.Timestamp `protobuf:"bytes,7,opt,name=since,proto3" json:"since,omitempty"`                                 // of the last edit
+	By            string                 `protobuf:"bytes,8,opt,name=by,proto3" json:"by,omitempty"`                                       // the actor of it
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -559,6 +562,27 @@ func (x *RuleSplit) GetSpillOver() bool {
 		return *x.SpillOver
 	}
 	return false
+}
+
+func (x *RuleSplit) GetTurns() bool {
+	if x != nil {
+		return x.Turns
+	}
+	return false
+}
+
+func (x *RuleSplit) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *RuleSplit) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
 }
 
 // Share is one backend's part.
@@ -4450,14 +4474,17 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x06splits\x18\x01 \x03(\v2\x1a.sluice.admin.v1.RuleSplitR\x06splits\x12\x1a\n" +
 	"\bdisabled\x18\x02 \x01(\bR\bdisabled\x12\x18\n" +
 	"\adrained\x18\x03 \x01(\bR\adrained\x12+\n" +
-	"\x11drained_endpoints\x18\x04 \x03(\tR\x10drainedEndpoints\"\xc4\x01\n" +
+	"\x11drained_endpoints\x18\x04 \x03(\tR\x10drainedEndpoints\"\x9c\x02\n" +
 	"\tRuleSplit\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12.\n" +
 	"\x06shares\x18\x02 \x03(\v2\x16.sluice.admin.v1.ShareR\x06shares\x12(\n" +
 	"\x04pins\x18\x03 \x03(\v2\x14.sluice.admin.v1.PinR\x04pins\x12\x16\n" +
 	"\x06sticky\x18\x04 \x01(\tR\x06sticky\x12\"\n" +
 	"\n" +
-	"spill_over\x18\x05 \x01(\bH\x00R\tspillOver\x88\x01\x01B\r\n" +
+	"spill_over\x18\x05 \x01(\bH\x00R\tspillOver\x88\x01\x01\x12\x14\n" +
+	"\x05turns\x18\x06 \x01(\bR\x05turns\x120\n" +
+	"\x05since\x18\a \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x0e\n" +
+	"\x02by\x18\b \x01(\tR\x02byB\r\n" +
 	"\v_spill_over\"9\n" +
 	"\x05Share\x12\x18\n" +
 	"\abackend\x18\x01 \x01(\tR\abackend\x12\x16\n" +
@@ -4888,127 +4915,128 @@ var file_v1_admin_proto_depIdxs = []int32{
 	7,  // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
 	8,  // 8: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
 	9,  // 9: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
-	73, // 10: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
-	3,  // 11: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
-	4,  // 12: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
-	4,  // 13: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
-	3,  // 14: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
-	4,  // 15: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
-	14, // 16: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
-	15, // 17: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
-	4,  // 18: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
-	3,  // 19: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 20: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 21: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
-	2,  // 22: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
-	4,  // 23: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
-	11, // 24: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
-	3,  // 25: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 26: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 27: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
-	73, // 28: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
-	3,  // 29: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
-	8,  // 30: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
-	9,  // 31: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
-	3,  // 32: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
-	3,  // 33: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
-	3,  // 34: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
-	32, // 35: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
-	34, // 36: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
-	15, // 37: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
-	73, // 38: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	72, // 39: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
-	0,  // 40: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
-	73, // 41: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
-	73, // 42: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 43: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
-	73, // 44: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	73, // 45: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	73, // 46: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 47: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 48: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 49: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
-	40, // 50: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 51: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 52: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 53: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	40, // 54: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
-	0,  // 55: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 56: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	0,  // 57: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
-	73, // 58: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	41, // 59: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
-	41, // 60: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
-	3,  // 61: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
-	68, // 62: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
-	73, // 63: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 64: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
-	11, // 65: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
-	70, // 66: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
-	4,  // 67: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
-	12, // 68: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
-	16, // 69: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
-	18, // 70: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	20, // 71: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
-	19, // 72: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
-	22, // 73: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	24, // 74: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
-	26, // 75: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	27, // 76: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
-	28, // 77: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
-	29, // 78: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
-	30, // 79: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
-	31, // 80: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	35, // 81: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
-	37, // 82: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
-	39, // 83: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
-	42, // 84: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
-	44, // 85: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
-	46, // 86: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
-	48, // 87: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
-	50, // 88: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
-	52, // 89: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
-	54, // 90: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
-	56, // 91: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
-	58, // 92: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
-	60, // 93: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
-	62, // 94: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
-	64, // 95: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
-	66, // 96: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
-	13, // 97: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
-	17, // 98: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
-	21, // 99: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
-	21, // 100: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
-	21, // 101: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
-	23, // 102: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	25, // 103: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
-	21, // 104: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
-	21, // 105: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
-	21, // 106: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
-	21, // 107: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
-	21, // 108: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
-	33, // 109: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	36, // 110: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
-	38, // 111: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
-	21, // 112: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
-	43, // 113: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
-	45, // 114: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
-	47, // 115: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
-	49, // 116: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
-	51, // 117: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
-	53, // 118: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
-	55, // 119: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
-	57, // 120: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
-	59, // 121: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
-	61, // 122: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
-	63, // 123: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
-	65, // 124: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
-	67, // 125: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
-	97, // [97:126] is the sub-list for method output_type
-	68, // [68:97] is the sub-list for method input_type
-	68, // [68:68] is the sub-list for extension type_name
-	68, // [68:68] is the sub-list for extension extendee
-	0,  // [0:68] is the sub-list for field type_name
+	73, // 10: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
+	73, // 11: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
+	3,  // 12: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
+	4,  // 13: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
+	4,  // 14: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
+	3,  // 15: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
+	4,  // 16: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
+	14, // 17: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
+	15, // 18: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
+	4,  // 19: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
+	3,  // 20: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
+	11, // 21: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
+	3,  // 22: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
+	2,  // 23: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
+	4,  // 24: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
+	11, // 25: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
+	3,  // 26: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
+	11, // 27: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
+	3,  // 28: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
+	73, // 29: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
+	3,  // 30: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
+	8,  // 31: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
+	9,  // 32: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
+	3,  // 33: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
+	3,  // 34: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
+	3,  // 35: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
+	32, // 36: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
+	34, // 37: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
+	15, // 38: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
+	73, // 39: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	72, // 40: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
+	0,  // 41: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
+	73, // 42: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
+	73, // 43: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
+	0,  // 44: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
+	73, // 45: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	73, // 46: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	73, // 47: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 48: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
+	73, // 49: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 50: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
+	40, // 51: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
+	73, // 52: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 53: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	40, // 54: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	40, // 55: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
+	0,  // 56: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	40, // 57: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	0,  // 58: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
+	73, // 59: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	41, // 60: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
+	41, // 61: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
+	3,  // 62: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
+	68, // 63: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
+	73, // 64: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 65: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
+	11, // 66: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
+	70, // 67: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
+	4,  // 68: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
+	12, // 69: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
+	16, // 70: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
+	18, // 71: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	20, // 72: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
+	19, // 73: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
+	22, // 74: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	24, // 75: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
+	26, // 76: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	27, // 77: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
+	28, // 78: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
+	29, // 79: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
+	30, // 80: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
+	31, // 81: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	35, // 82: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
+	37, // 83: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
+	39, // 84: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
+	42, // 85: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
+	44, // 86: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
+	46, // 87: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
+	48, // 88: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
+	50, // 89: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
+	52, // 90: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
+	54, // 91: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
+	56, // 92: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
+	58, // 93: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
+	60, // 94: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
+	62, // 95: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
+	64, // 96: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
+	66, // 97: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
+	13, // 98: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
+	17, // 99: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
+	21, // 100: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
+	21, // 101: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
+	21, // 102: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
+	23, // 103: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	25, // 104: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
+	21, // 105: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
+	21, // 106: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
+	21, // 107: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
+	21, // 108: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
+	21, // 109: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
+	33, // 110: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	36, // 111: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
+	38, // 112: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
+	21, // 113: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
+	43, // 114: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
+	45, // 115: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
+	47, // 116: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
+	49, // 117: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
+	51, // 118: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
+	53, // 119: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
+	55, // 120: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
+	57, // 121: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
+	59, // 122: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
+	61, // 123: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
+	63, // 124: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
+	65, // 125: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
+	67, // 126: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
+	98, // [98:127] is the sub-list for method output_type
+	69, // [69:98] is the sub-list for method input_type
+	69, // [69:69] is the sub-list for extension type_name
+	69, // [69:69] is the sub-list for extension extendee
+	0,  // [0:69] is the sub-list for field type_name
 }
 
 func init() { file_v1_admin_proto_init() }
