@@ -1,10 +1,6 @@
 package store
 
-import (
-	"strings"
-
-	"go.yaml.in/yaml/v3"
-)
+import "go.yaml.in/yaml/v3"
 
 // What an API server writes into an object's metadata, and we have no use for.
 var serverMetadata = []string{
@@ -143,7 +139,10 @@ func readNamespace(v *value) string {
 // readResourceVersion returns "" for what is none of ours: another server's means
 // nothing here, and is no fault.
 func readResourceVersion(v *value) string {
-	if v.absent() || v.node.Kind != yaml.ScalarNode || !strings.Contains(v.node.Value, "@") {
+	if v.absent() || v.node.Kind != yaml.ScalarNode {
+		return ""
+	}
+	if _, err := ParseRevision(v.node.Value); err != nil {
 		return ""
 	}
 	return v.node.Value

@@ -145,14 +145,17 @@ func TestDecodeRefuses(t *testing.T) {
 // be refused as a revision that was never there.
 func TestResourceVersionIsKeptWhenOurs(t *testing.T) {
 	for text, want := range map[string]string{
-		`"1763766000123.0@k3f9x2ab"`: "1763766000123.0@k3f9x2ab",
-		`1763766000123.0@k3f9x2ab`:   "1763766000123.0@k3f9x2ab",
-		`"81172"`:                    "",
-		`81172`:                      "",
-		`""`:                         "",
-		`[a]`:                        "",
-		`{a@b: c}`:                   "",
-		`~`:                          "",
+		`"1763766000123.0@k3f9x2ab"`:  "1763766000123.0@k3f9x2ab",
+		`1763766000123.0@k3f9x2ab`:    "1763766000123.0@k3f9x2ab",
+		`"81172"`:                     "",
+		`"a@b"`:                       "",
+		`"1.0@\0"`:                    "",
+		`"1763766000123.0@k3f9x2ab "`: "",
+		`81172`:                       "",
+		`""`:                          "",
+		`[a]`:                         "",
+		`{a@b: c}`:                    "",
+		`~`:                           "",
 	} {
 		set := mustParse(t, backendText("a", ", resourceVersion: "+text))
 		if got := set.Backends[0].ResourceVersion; got != want {
