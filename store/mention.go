@@ -4,57 +4,61 @@ import "fmt"
 
 // mention is one place where an object refers to another.
 type mention struct {
-	from   ID
 	to     ID
-	field  string
 	origin Position
+	list   string // the names of the fields on the way, with the indexes
+	i, j   int
+	field  string
 }
 
-// mentions are all that a resource refers to.
-func mentions(r Resource) []mention {
-	var all []mention
-	from := ResourceID(r)
-	add := func(kind, key string, origin Position, field string, indexes ...any) {
-		all = append(all, mention{from, keyID(kind, key), fmt.Sprintf(field, indexes...), origin})
+// path is the way to the mention: "spec.rules[0].backendRefs[1].name".
+func (m mention) path() string {
+	if m.field == "" {
+		return fmt.Sprintf("spec.%s[%d].name", m.list, m.i)
 	}
+	return fmt.Sprintf("spec.%s[%d].%s", m.list, m.i, fmt.Sprintf(m.field, m.j))
+}
+
+// eachMention yields all that a resource refers to.
+func eachMention(r Resource, yield func(mention)) {
 	switch r := r.(type) {
 	case *GRPCRoute:
-		for i, rule := range r.Spec.Rules {
-			for j := range rule.BackendRefs {
-				ref := &rule.BackendRefs[j]
-				add(BackendKind, r.BackendKey(ref), ref.Origin, "spec.rules[%d].backendRefs[%d].name", i, j)
+		for i := range r.Spec.Rules {
+			refs := r.Spec.Rules[i].BackendRefs
+			for j := range refs {
+				to := backendID(r.Namespace, refs[j].Namespace, refs[j].Name)
+				yield(mention{to, refs[j].Origin, "rules", i, j, "backendRefs[%d].name"})
 			}
 		}
 	case *HTTPRoute:
-		for i, rule := range r.Spec.Rules {
-			for j := range rule.BackendRefs {
-				ref := &rule.BackendRefs[j]
-				add(BackendKind, r.BackendKey(ref), ref.Origin, "spec.rules[%d].backendRefs[%d].name", i, j)
+		for i := range r.Spec.Rules {
+			refs := r.Spec.Rules[i].BackendRefs
+			for j := range refs {
+				to := backendID(r.Namespace, refs[j].Namespace, refs[j].Name)
+				yield(mention{to, refs[j].Origin, "rules", i, j, "backendRefs[%d].name"})
 			}
-			for j, f := range rule.Filters {
+			for j, f := range r.Spec.Rules[i].Filters {
 				if f.RequestMirror != nil {
 					ref := &f.RequestMirror.BackendRef
-					add(BackendKind, r.MirrorKey(ref), ref.Origin, "spec.rules[%d].filters[%d].requestMirror.backendRef.name", i, j)
+					to := backendID(r.Namespace, ref.Namespace, ref.Name)
+					yield(mention{to, ref.Origin, "rules", i, j, "filters[%d].requestMirror.backendRef.name"})
 				}
 			}
 		}
 	case *RPCPolicy:
 		for i := range r.Spec.TargetRefs {
 			ref := &r.Spec.TargetRefs[i]
-			add(ref.Kind, r.TargetKey(ref), ref.Origin, "spec.targetRefs[%d].name", i)
+			yield(mention{to: ID{ref.Kind, r.Namespace, ref.Name}, origin: ref.Origin, list: "targetRefs", i: i})
 		}
 	}
-	return all
 }
 
-// keyID is the ID of a kind's object with that key.
-func keyID(kind, key string) ID {
-	for i := range len(key) {
-		if key[i] == '/' {
-			return ID{kind, key[:i], key[i+1:]}
-		}
+// backendID is the Backend that an object of namespace own refers to.
+func backendID(own, namespace, name string) ID {
+	if namespace == "" {
+		namespace = own
 	}
-	return ID{kind, DefaultNamespace, key}
+	return ID{BackendKind, namespace, name}
 }
 
 // Unresolved tells which references of an object lead nowhere: none are faults that
@@ -62,11 +66,11 @@ func keyID(kind, key string) ID {
 func (s *Snapshot) Unresolved(o *Object) Faults {
 	var list faultList
 	if o.live() {
-		for _, m := range mentions(o.Resource) {
+		eachMention(o.Resource, func(m mention) {
 			if _, ok := s.Get(m.to); !ok {
-				list.add(m.origin, m.field, "%s is not declared", m.to)
+				list.add(m.origin, m.path(), "%s is not declared", m.to)
 			}
-		}
+		})
 	}
 	return list.faults()
 }
@@ -80,8 +84,8 @@ func (p *plan) unresolved() Faults {
 		if c.After.Deleted {
 			deleted[c.ID] = true
 		} else if c.Before == nil || c.Before.manifest != c.After.manifest {
-			p.addUnresolved(&list, c.After, func(m mention) bool {
-				_, ok := p.next.Get(m.to)
+			list.addUnresolved(c.After, func(to ID) bool {
+				_, ok := p.next.Get(to)
 				return !ok
 			})
 		}
@@ -89,19 +93,21 @@ func (p *plan) unresolved() Faults {
 	if len(deleted) == 0 {
 		return list.faults()
 	}
-	for _, o := range p.next.All("") {
-		old, ok := p.base.Get(o.ID)
-		if ok && old.manifest == o.manifest { // others were asked already
-			p.addUnresolved(&list, o, func(m mention) bool { return deleted[m.to] })
+	for k := range p.next.live {
+		for _, o := range p.next.live[k] {
+			old, ok := p.base.Get(o.ID)
+			if ok && old.manifest == o.manifest { // others were asked already
+				list.addUnresolved(o, func(to ID) bool { return deleted[to] })
+			}
 		}
 	}
 	return list.faults()
 }
 
-func (p *plan) addUnresolved(list *faultList, o *Object, broken func(mention) bool) {
-	for _, m := range mentions(o.Resource) {
-		if broken(m) {
-			list.add(m.origin, m.field, "%s refers to %s, which is not declared", m.from, m.to)
+func (l *faultList) addUnresolved(o *Object, broken func(ID) bool) {
+	eachMention(o.Resource, func(m mention) {
+		if broken(m.to) {
+			l.add(m.origin, m.path(), "%s refers to %s, which is not declared", o.ID, m.to)
 		}
-	}
+	})
 }

@@ -3,6 +3,7 @@ package store
 import (
 	"context"
 	"fmt"
+	"slices"
 	"time"
 
 	"sluice/store/disk"
@@ -109,11 +110,17 @@ func (s *Store) commit(p *plan) error {
 
 // commitment is a plan in rows.
 type commitment struct {
-	objects map[ID][]byte
+	objects []objectBytes // in the order of their keys, which the disk likes best
 	changes [][]byte
 	events  []event // of changes
 	dropped []event
 	node    nodeRow
+}
+
+// objectBytes is the row of an object.
+type objectBytes struct {
+	id  ID
+	row []byte
 }
 
 // encode makes the rows of a plan, and decides what history drops for them. A row
@@ -121,7 +128,7 @@ type commitment struct {
 // too late.
 func (s *Store) encode(p *plan) (*commitment, error) {
 	c := &commitment{
-		objects: make(map[ID][]byte, len(p.changes)+len(p.touched)),
+		objects: make([]objectBytes, 0, len(p.changes)+len(p.touched)),
 		changes: make([][]byte, len(p.changes)), events: make([]event, len(p.changes)),
 	}
 	for _, o := range p.touched {
@@ -129,7 +136,7 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 		if err != nil {
 			return nil, err
 		}
-		c.objects[o.ID] = row
+		c.objects = append(c.objects, objectBytes{o.ID, row})
 	}
 	rows := make([][]byte, len(p.changes))
 	err := inParallel(len(p.changes), func(i int) (err error) {
@@ -144,9 +151,10 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 		return nil, err
 	}
 	for i, change := range p.changes {
-		c.objects[change.ID] = rows[i]
+		c.objects = append(c.objects, objectBytes{change.ID, rows[i]})
 		c.events[i] = event{change.Seq, change.Time, len(c.changes[i]), change.ID}
 	}
+	slices.SortFunc(c.objects, func(a, b objectBytes) int { return a.id.Compare(b.id) })
 	s.mu.RLock()
 	defer s.mu.RUnlock()
 	c.dropped = s.timeline.surplus(c.events)
@@ -166,8 +174,8 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 }
 
 func (c *commitment) write(tx *disk.Tx) error {
-	for id, row := range c.objects {
-		if err := tx.Put(objectRows, objectKey(id), row); err != nil {
+	for _, o := range c.objects {
+		if err := tx.Put(objectRows, objectKey(o.id), o.row); err != nil {
 			return err
 		}
 	}
