@@ -29,7 +29,8 @@ type Admin struct {
 	port    Port
 	socket  Port // nil without a data directory
 	handler http.Handler
-	api     *api // nil without a store
+	api     *api    // nil without a store
+	access  *Access // likewise
 }
 
 // New checks cfg and listens; nobody is answered before Run.
@@ -55,14 +56,16 @@ func newAdmin(cfg Config, parts Parts, log *slog.Logger, listener net.Listener) 
 	}
 	a := &Admin{cfg: cfg, log: log}
 	var err error
-	if false {
-		if a.api, err = newAPI(cfg, parts, listener.Addr(), log); err != nil {
-			return nil, err
-		}
-	}
-	a.handler = newRouter(cfg, parts, log)
 	ports := cfg.port(listener)
-	ports.TLSCert, ports.TLSKey = cfg.TLSCert, cfg.TLSKey
+	if ports.TLSCert, ports.TLSKey, err = cfg.certificate(parts, log); err != nil {
+		return nil, err
+	}
+	if parts.Store == nil {
+		a.handler = newRouter(cfg, parts, nil, log)
+	} else if err = a.openAPI(parts, listener.Addr(), ports.TLSCert != ""); err != nil {
+		return nil, err
+	}
+	ports.NoClearText = ports.TLSCert != "" && NeedsTLS(cfg.listen())
 	if a.port, err = parts.Port(ports); err != nil {
 		return nil, fmt.Errorf("open admin port: %w", err)
 	}
@@ -75,6 +78,40 @@ func newAdmin(cfg Config, parts Parts, log *slog.Logger, listener net.Listener) 
 	}
 	return a, nil
 }
+
+// openAPI puts the API beside what anybody may ask, and its guard before both.
+func (a *Admin) openAPI(parts Parts, addr net.Addr, tls bool) error {
+	var err error
+	a.access, err = NewAccess(AccessConfig{
+		Records: RecordsOf(parts.Store), Hosts: a.cfg.Hosts, TLS: tls, Addr: addr,
+		PasswordFile: a.cfg.PasswordFile, Log: a.log,
+	})
+	if err != nil {
+		return err
+	}
+	if a.api, err = newAPI(a.cfg, parts, a.access, addr, a.log); err != nil {
+		return err
+	}
+	a.handler = a.access.Guard(newRouter(a.cfg, parts, a.api, a.log))
+	return nil
+}
+
+// certificate is what the port proves itself with: the operator's, or, where others
+// than this machine's own can come by and sign in, one that the node makes itself.
+func (c Config) certificate(parts Parts, log *slog.Logger) (cert, key string, err error) {
+	if c.TLSCert != "" || parts.Store == nil || c.DataDir == "" || !NeedsTLS(c.listen()) {
+		return c.TLSCert, c.TLSKey, nil
+	}
+	own, err := SelfSigned(c.DataDir, c.Hosts, time.Now())
+	if err != nil {
+		return "", "", err
+	}
+	log.Info("admin certificate is the node's own", "file", own.CertFile, "sha256", own.Fingerprint, "made", own.Made)
+	return own.CertFile, own.KeyFile, nil
+}
+
+// Access knows who may do what. It is nil where there is no store.
+func (a *Admin) Access() *Access { return a.access }
 
 func (a *Admin) openSocket(parts Parts) error {
 	listener, err := listenSocket(a.cfg.DataDir)

@@ -1,10 +1,13 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"net"
 	"net/http"
 	"time"
+
+	"sluice/store"
 )
 
 // Config is what the operator decides about the door. The zero Config is valid.
@@ -48,6 +51,17 @@ type Parts struct {
 	// Metrics answers scrapes; nil means that there are none.
 	Metrics http.Handler
 
+	// Store has the resources, and what the door keeps for itself. Without it there
+	// is no API.
+	Store *store.Store
+
+	// Gateway routes RPCs by what is in the store. The API needs it.
+	Gateway Gateway
+
+	// Problems are what is wrong with the node beside what the other parts say, in
+	// sentences that status shows. It must not block; nil means that there are none.
+	Problems func() []string
+
 	// Port opens the ports. Nil means one that speaks HTTP/1 in clear text.
 	Port func(PortConfig) (Port, error)
 
@@ -59,6 +73,9 @@ type Parts struct {
 func (c Config) Validate() error {
 	if _, _, err := net.SplitHostPort(c.listen()); err != nil {
 		return fmt.Errorf("admin.listen %q: want host:port", c.Listen)
+	}
+	if (c.TLSCert == "") != (c.TLSKey == "") {
+		return errors.New("admin.tls: a certificate and its key come together")
 	}
 	return nil
 }

@@ -41,12 +41,13 @@ var (
 // is cleaned, cut or redirected.
 type router struct {
 	parts  Parts
+	api    *api // nil when there is none
 	log    *slog.Logger
 	routes map[string]handler
 }
 
-func newRouter(cfg Config, parts Parts, log *slog.Logger) *router {
-	rt := &router{parts: parts, log: log}
+func newRouter(cfg Config, parts Parts, api *api, log *slog.Logger) *router {
+	rt := &router{parts: parts, api: api, log: log}
 	rt.routes = map[string]handler{
 		"/healthz": rt.healthz,
 		"/readyz":  rt.readyz,
@@ -95,6 +96,10 @@ func infallible(h http.HandlerFunc) handler {
 
 func (rt *router) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	rt.secure(w.Header())
+	if rt.api != nil && rt.api.serves(r) {
+		rt.api.ServeHTTP(w, r)
+		return
+	}
 	limitTime(w, r)
 	if err := rt.answer(w, r); err != nil {
 		rt.refuse(w, r, err)

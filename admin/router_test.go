@@ -130,7 +130,7 @@ func TestRouterRefusesInOnePlace(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			log := new(journal)
-			rt := newRouter(Config{}, Parts{}, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
+			rt := newRouter(Config{}, Parts{}, nil, slog.New(slog.NewTextHandler(log, &slog.HandlerOptions{Level: slog.LevelDebug})))
 			rt.routes["/x"] = func(http.ResponseWriter, *http.Request) error { return tc.err }
 			rec := httptest.NewRecorder()
 			rt.ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/x", nil))

@@ -1,0 +1,309 @@
+package admin
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc/codes"
+	"google.golang.org/grpc/status"
+
+	adminv1 "sluice/admin/v1"
+	"sluice/store"
+)
+
+// inJSON calls a procedure as curl does.
+func (n *testNode) inJSON(t *testing.T, token, procedure, body string) (status int, answer map[string]any) {
+	t.Helper()
+	req, err := http.NewRequestWithContext(t.Context(), http.MethodPost, "http://"+n.addr+procedure, strings.NewReader(body))
+	if err != nil {
+		t.Fatal(err)
+	}
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	resp, err := httpClient(t, 1, nil).Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer resp.Body.Close()
+	text, err := io.ReadAll(resp.Body)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := json.Unmarshal(text, &answer); err != nil {
+		t.Fatalf("%s: %v in %q", procedure, err, text)
+	}
+	return resp.StatusCode, answer
+}
+
+// The same port takes gRPC, gRPC-Web and JSON at once, and all see the same.
+func TestAPISpeaksEveryProtocolAtOnce(t *testing.T) {
+	n := startNode(t)
+	n.apply(t, cart)
+	cc, signed := n.dialGRPC(t)
+	token := n.token(t, adminv1.Role_ROLE_OPERATOR)
+	url := "http://" + n.addr
+	web := adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, connect.WithGRPCWeb(), withToken(token))
+	proto := adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, withToken(token))
+	get := &adminv1.GetRequest{Ref: ref("GRPCRoute", "cart")}
+	calls := map[string]func() (string, error){
+		"gRPC": func() (string, error) {
+			resp := new(adminv1.GetResponse)
+			err := cc.Invoke(signed, adminv1.ResourceServiceGetProcedure, get, resp)
+			return resp.GetObject().GetRevision(), err
+		},
+		"gRPC-Web": func() (string, error) {
+			resp, err := web.Get(t.Context(), connect.NewRequest(get))
+			if err != nil {
+				return "", err
+			}
+			return resp.Msg.GetObject().GetRevision(), nil
+		},
+		"Connect": func() (string, error) {
+			resp, err := proto.Get(t.Context(), connect.NewRequest(get))
+			if err != nil {
+				return "", err
+			}
+			return resp.Msg.GetObject().GetRevision(), nil
+		},
+		"JSON": func() (string, error) {
+			code, answer := n.inJSON(t, token, adminv1.ResourceServiceGetProcedure, `{"ref":{"kind":"GRPCRoute","name":"cart"}}`)
+			if code != http.StatusOK {
+				return "", fmt.Errorf("status %d: %v", code, answer)
+			}
+			return answer["object"].(map[string]any)["revision"].(string), nil
+		},
+	}
+	route, _ := n.store.Snapshot().Get(store.ID{Kind: "GRPCRoute", Name: "cart"})
+	var wg sync.WaitGroup
+	for name, call := range calls {
+		for range 8 {
+			wg.Go(func() {
+				if got, err := call(); err != nil || got != route.Revision.String() {
+					t.Errorf("%s: revision %q, error %v, want %q", name, got, err, route.Revision)
+				}
+			})
+		}
+	}
+	wg.Wait()
+}
+
+// An error is the same in every protocol: the code, and a detail with every fault.
+func TestAPITellsFaultsInEveryProtocol(t *testing.T) {
+	n := startNode(t)
+	cc, signed := n.dialGRPC(t)
+	token := n.token(t, adminv1.Role_ROLE_OPERATOR)
+	url := "http://" + n.addr
+	bad := &adminv1.ApplyRequest{File: "shop.yaml", Text: strings.Replace(cart, "cart-v2, weight: 10", "cart-v9, weight: ten", 1)}
+	want := &adminv1.Fault{File: "shop.yaml", Line: 9, Column: 65, Field: "spec.rules[0].backendRefs[1].weight"}
+	check := func(name string, got *adminv1.Faults) {
+		t.Helper()
+		if len(got.GetFaults()) != 1 {
+			t.Errorf("%s: %v, want one fault", name, got)
+			return
+		}
+		f := got.GetFaults()[0]
+		if f.GetFile() != want.GetFile() || f.GetLine() != want.GetLine() || f.GetField() != want.GetField() || f.GetMessage() == "" {
+			t.Errorf("%s: fault %v, want %v", name, f, want)
+		}
+	}
+
+	err := cc.Invoke(signed, adminv1.ResourceServiceApplyProcedure, bad, new(adminv1.WriteResponse))
+	if status.Code(err) != codes.InvalidArgument {
+		t.Fatalf("gRPC: %v", err)
+	}
+	faults, _ := status.Convert(err).Details()[0].(*adminv1.Faults)
+	check("gRPC", faults)
+
+	for name, client := range map[string]adminv1.ResourceServiceClient{
+		"gRPC-Web": adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, connect.WithGRPCWeb(), withToken(token)),
+		"Connect":  adminv1.NewResourceServiceClient(httpClient(t, 2, nil), url, connect.WithProtoJSON(), withToken(token)),
+	} {
+		_, err := client.Apply(t.Context(), connect.NewRequest(bad))
+		wantCode(t, name, err, connect.CodeInvalidArgument, "shop.yaml:9:")
+		check(name, detail[*adminv1.Faults](t, err))
+	}
+	body, _ := json.Marshal(map[string]string{"text": bad.GetText(), "file": bad.GetFile()})
+	code, answer := n.inJSON(t, token, adminv1.ResourceServiceApplyProcedure, string(body))
+	if code != http.StatusBadRequest || answer["code"] != "invalid_argument" || len(answer["details"].([]any)) != 1 {
+		t.Errorf("JSON: %d %v", code, answer)
+	}
+	if n.store.Snapshot().Seq() != 0 {
+		t.Error("a text with a fault has changed something")
+	}
+}
+
+// What nobody foresaw is for the log.
+func TestAPIKeepsTheCauseOfInternalErrors(t *testing.T) {
+	log := new(journal)
+	f := translator{newJournalLog(log)}
+	secret := errors.New("open /secret: no such file")
+	err := f.translate(context.Background(), connect.Spec{Procedure: "/x/Y"}, fmt.Errorf("do: %w", secret))
+	wantCode(t, "unforeseen", err, connect.CodeInternal, "internal error")
+	if strings.Contains(err.Error(), "secret") {
+		t.Errorf("the client was told %v", err)
+	}
+	if !strings.Contains(log.String(), "level=ERROR") || !strings.Contains(log.String(), "open /secret") {
+		t.Errorf("logged %q", log)
+	}
+}
+
+func TestAPITranslatesErrors(t *testing.T) {
+	id := store.ID{Kind: "GRPCRoute", Namespace: "default", Name: "cart"}
+	for _, tc := range []struct {
+		name string
+		err  error
+		want connect.Code
+	}{
+		{"faults", store.Faults{{Message: "x"}}, connect.CodeInvalidArgument},
+		{"conflict", &store.ConflictError{ID: id}, connect.CodeAborted},
+		{"owned", &store.OwnedError{ID: id}, connect.CodeFailedPrecondition},
+		{"not found", &store.NotFoundError{ID: id}, connect.CodeNotFound},
+		{"compacted", store.ErrCompacted, connect.CodeOutOfRange},
+		{"full", store.ErrFull, connect.CodeResourceExhausted},
+		{"closed", store.ErrClosed, connect.CodeUnavailable},
+		{"canceled", context.Canceled, connect.CodeCanceled},
+		{"late", context.DeadlineExceeded, connect.CodeDeadlineExceeded},
+		{"unforeseen", io.ErrUnexpectedEOF, connect.CodeInternal},
+		{"one that has its code", refuse(connect.CodeNotFound, "gone"), connect.CodeNotFound},
+	} {
+		err := translator{newJournalLog(new(journal))}.translate(context.Background(), connect.Spec{}, fmt.Errorf("write: %w", tc.err))
+		if got := connect.CodeOf(err); got != tc.want {
+			t.Errorf("%s: %v, want %v", tc.name, got, tc.want)
+		}
+	}
+}
+
+// Of many faults the message has a few, the detail all.
+func TestAPIMessageOfManyFaultsIsShort(t *testing.T) {
+	var many store.Faults
+	for i := range 60 {
+		many = append(many, store.Fault{Field: fmt.Sprintf("f%d", i), Message: "is wrong"})
+	}
+	err := tell(many)
+	if lines := strings.Split(err.Message(), "\n"); len(lines) != maxTold+1 || lines[maxTold] != "and 50 more" {
+		t.Errorf("the message is %q", err.Message())
+	}
+	if got := len(detail[*adminv1.Faults](t, err).GetFaults()); got != 60 {
+		t.Errorf("%d faults in the detail, want 60", got)
+	}
+}
+
+// A body of 50 MB is refused in every protocol, and what is read of it is bounded.
+func TestAPIRefusesLargeBodies(t *testing.T) {
+	n := startNode(t)
+	cc, signed := n.dialGRPC(t)
+	token := n.token(t, adminv1.Role_ROLE_ADMIN)
+	text := strings.Repeat("#", 50<<20)
+	url := "http://" + n.addr
+	var before, after runtime.MemStats
+	runtime.GC()
+	runtime.ReadMemStats(&before)
+
+	err := cc.Invoke(signed, adminv1.ResourceServiceApplyProcedure, &adminv1.ApplyRequest{Text: text}, new(adminv1.WriteResponse))
+	if status.Code(err) != codes.ResourceExhausted {
+		t.Errorf("gRPC: %v", err)
+	}
+	for name, client := range map[string]adminv1.ResourceServiceClient{
+		"gRPC-Web": adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, connect.WithGRPCWeb(), withToken(token)),
+		"Connect":  adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, withToken(token)),
+		"JSON":     adminv1.NewResourceServiceClient(httpClient(t, 2, nil), url, connect.WithProtoJSON(), withToken(token)),
+		"gzip":     adminv1.NewResourceServiceClient(httpClient(t, 1, nil), url, connect.WithSendGzip(), withToken(token)),
+	} {
+		_, err := client.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: text}))
+		wantCode(t, name, err, connect.CodeResourceExhausted, "")
+	}
+
+	// Without end, and without a length: it is read up to the limit.
+	pr, pw := io.Pipe()
+	go func() {
+		for {
+			if _, err := pw.Write(bytes.Repeat([]byte(" "), 1<<20)); err != nil {
+				return
+			}
+		}
+	}()
+	req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, url+adminv1.ResourceServiceApplyProcedure, pr)
+	req.Header.Set("Content-Type", "application/json")
+	req.Header.Set("Authorization", "Bearer "+token)
+	if resp, err := httpClient(t, 1, nil).Do(req); err == nil { // it may be cut off before it has the answer
+		resp.Body.Close()
+		if resp.StatusCode != http.StatusTooManyRequests {
+			t.Errorf("a body without end: %s", resp.Status)
+		}
+	}
+	pr.Close()
+
+	runtime.GC()
+	runtime.ReadMemStats(&after)
+	if grown := int64(after.HeapAlloc) - int64(before.HeapAlloc); grown > 100<<20 {
+		t.Errorf("%d MiB more are in use than before", grown>>20)
+	}
+	if n.store.Snapshot().Seq() != 0 {
+		t.Error("something has changed")
+	}
+}
+
+// A text longer than the store takes is refused with a fault like any other.
+func TestAPIRefusesATextAboveTheLimit(t *testing.T) {
+	n := startNode(t)
+	_, err := n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: cart + strings.Repeat("# x\n", 4<<20)}))
+	wantCode(t, "16 MiB and more", err, connect.CodeInvalidArgument, "limit 16777216")
+	if got := detail[*adminv1.Faults](t, err); len(got.GetFaults()) != 1 {
+		t.Errorf("faults %v", got)
+	}
+}
+
+// Large bodies are read a few at a time; small ones go by.
+func TestAPIReadsFewLargeBodiesAtOnce(t *testing.T) {
+	n := startNode(t)
+	token := n.token(t, adminv1.Role_ROLE_ADMIN)
+	url := "http://" + n.addr + adminv1.ResourceServiceApplyProcedure
+	var pipes []*io.PipeWriter
+	for range maxLarge {
+		pr, pw := io.Pipe()
+		pipes = append(pipes, pw)
+		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, url, pr)
+		req.Header.Set("Content-Type", "application/json")
+		req.Header.Set("Authorization", "Bearer "+token)
+		go func() {
+			if resp, err := httpClient(t, 1, nil).Do(req); err == nil {
+				resp.Body.Close()
+			}
+		}()
+		if _, err := pw.Write(bytes.Repeat([]byte(" "), smallBody+1)); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := pw.Write(bytes.Repeat([]byte(" "), smallBody)); err != nil { // it has been let in
+			t.Fatal(err)
+		}
+	}
+	n.apply(t, cart) // small
+	ctx, cancel := context.WithCancel(t.Context())
+	late := make(chan error, 1)
+	go func() {
+		_, err := n.resources.Apply(ctx, connect.NewRequest(&adminv1.ApplyRequest{Text: cart + strings.Repeat("# x\n", smallBody)}))
+		late <- err
+	}()
+	for _, pw := range pipes {
+		select {
+		case err := <-late:
+			t.Errorf("a large body did not wait: %v", err)
+		default:
+		}
+		pw.CloseWithError(errors.New("given up"))
+	}
+	if err := <-late; err != nil {
+		t.Errorf("after the others: %v", err)
+	}
+	cancel()
+}

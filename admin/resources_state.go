@@ -1,0 +1,146 @@
+package admin
+
+import (
+	"context"
+	"fmt"
+	"slices"
+	"time"
+
+	"connectrpc.com/connect"
+
+	adminv1 "sluice/admin/v1"
+	"sluice/store"
+)
+
+// What operators do beside the declarations: splits, drains, and routes taken out of
+// the table. Files do not own it, so that nothing need be adopted.
+
+// Split shares out the RPCs of one rule.
+func (s *resourceService) Split(ctx context.Context, req *connect.Request[adminv1.SplitRequest]) (*connect.Response[adminv1.WriteResponse], error) {
+	m := req.Msg
+	id, err := kindOf("route", m.GetRoute(), store.GRPCRouteKind)
+	if err != nil {
+		return nil, err
+	}
+	edit := splitEdit(m)
+	edit.By, edit.At = IdentityFrom(ctx).Actor, time.Now()
+	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+		Action: "split", DryRun: m.GetDryRun(),
+		Ops: []store.Op{{
+			ID: id, IfRevision: m.GetIfRevision(),
+			State: func(state store.State, o *store.Object) (store.State, error) {
+				route, ok := o.Resource.(*store.GRPCRoute)
+				if !ok {
+					return state, fmt.Errorf("split %s: it is a %T", id, o.Resource)
+				}
+				return store.EditSplit(route, state, m.GetRule(), edit)
+			},
+		}},
+	})
+}
+
+func splitEdit(m *adminv1.SplitRequest) store.SplitEdit {
+	edit := store.SplitEdit{ClearPins: m.GetClearPins(), Sticky: m.Sticky, SpillOver: m.SpillOver, Reset: m.GetReset_()}
+	for _, share := range m.GetShares() {
+		edit.Shares = append(edit.Shares, store.Share{Backend: share.GetBackend(), Weight: share.GetWeight()})
+	}
+	for _, pin := range m.GetPins() {
+		edit.Pins = append(edit.Pins, store.Pin{Header: pin.GetHeader(), Value: pin.GetValue(), Backend: pin.GetBackend()})
+	}
+	return edit
+}
+
+// kindOf is the object that a request names by a reference that may leave out the
+// kind, because there is only one, or because it is the first of those that fit.
+func kindOf(field string, ref *adminv1.Ref, kinds ...string) (store.ID, error) {
+	if ref.GetKind() != "" {
+		id, err := idOf(field, ref)
+		if err == nil && !slices.Contains(kinds, id.Kind) {
+			err = store.Faults{{Field: field + ".kind", Message: fmt.Sprintf("%q: want %s", id.Kind, kinds[0])}}
+		}
+		return id, err
+	}
+	return idOf(field, &adminv1.Ref{Kind: kinds[0], Namespace: ref.GetNamespace(), Name: ref.GetName()})
+}
+
+// Drain takes a backend, or endpoints of it, out of the choice, or puts it back.
+func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv1.DrainRequest]) (*connect.Response[adminv1.WriteResponse], error) {
+	m := req.Msg
+	id, err := kindOf("backend", m.GetBackend(), store.BackendKind)
+	if err != nil {
+		return nil, err
+	}
+	action := "drain"
+	if m.GetUndo() {
+		action = "undrain"
+	}
+	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+		Action: action, DryRun: m.GetDryRun(),
+		Ops: []store.Op{{
+			ID: id,
+			State: func(state store.State, o *store.Object) (store.State, error) {
+				backend, ok := o.Resource.(*store.Backend)
+				if !ok {
+					return state, fmt.Errorf("drain %s: it is a %T", id, o.Resource)
+				}
+				return drained(state, backend, m.GetEndpoints(), m.GetUndo())
+			},
+		}},
+	})
+}
+
+// drained is the state of a backend after a drain of some addresses, or of all when
+// there are none.
+func drained(state store.State, backend *store.Backend, addresses []string, undo bool) (store.State, error) {
+	if len(addresses) == 0 {
+		state.Drained = !undo
+		if undo {
+			state.DrainedEndpoints = nil
+		}
+		return state, nil
+	}
+	var faults store.Faults
+	now := slices.Clone(state.DrainedEndpoints)
+	for i, address := range addresses {
+		known := slices.ContainsFunc(backend.Spec.Endpoints, func(e store.Endpoint) bool { return e.Address == address })
+		switch {
+		case undo:
+			now = slices.DeleteFunc(now, func(a string) bool { return a == address })
+		case !known:
+			faults = append(faults, store.Fault{
+				Field: fmt.Sprintf("endpoints[%d]", i), Message: fmt.Sprintf("%q: Backend %s has no endpoint of that address", address, backend.Key()),
+			})
+		case !slices.Contains(now, address):
+			now = append(now, address)
+		}
+	}
+	if len(faults) > 0 {
+		return state, faults
+	}
+	slices.Sort(now)
+	state.DrainedEndpoints = now
+	return state, nil
+}
+
+// Disable takes a route out of the table, or puts it back.
+func (s *resourceService) Disable(ctx context.Context, req *connect.Request[adminv1.DisableRequest]) (*connect.Response[adminv1.WriteResponse], error) {
+	m := req.Msg
+	id, err := kindOf("route", m.GetRoute(), store.GRPCRouteKind, store.HTTPRouteKind)
+	if err != nil {
+		return nil, err
+	}
+	action := "disable"
+	if m.GetUndo() {
+		action = "enable"
+	}
+	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+		Action: action, DryRun: m.GetDryRun(),
+		Ops: []store.Op{{
+			ID: id,
+			State: func(state store.State, _ *store.Object) (store.State, error) {
+				state.Disabled = !m.GetUndo()
+				return state, nil
+			},
+		}},
+	})
+}
