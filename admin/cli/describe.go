@@ -149,7 +149,7 @@ func (d *description) rules() {
 			t.add([]string{"Matches", "or"}[min(j, 1)], match)
 		}
 		if split != nil {
-			t.add("Split", splitText(split)+"; back with sluice split "+d.ruleArg(label)+" --reset")
+			t.add("Split", d.splitSince(split)+"; back with sluice split "+d.ruleArg(label)+" --reset")
 		}
 		observed := slices.IndexFunc(d.observed, func(o *adminv1.ObservedRule) bool { return o.GetRule() == label })
 		if observed < 0 {
@@ -160,6 +160,18 @@ func (d *description) rules() {
 		d.table(t)
 		d.table(sharesTable(d.observed[observed].GetShares()))
 	}
+}
+
+// splitSince is a split and who made it.
+func (d *description) splitSince(split *adminv1.RuleSplit) string {
+	s := splitText(split)
+	if split.GetSince() != nil {
+		s += ", since " + d.clock(split.GetSince())
+	}
+	if split.GetBy() != "" {
+		s += " by " + split.GetBy()
+	}
+	return s
 }
 
 // ruleArg is how a user names a rule of the route on the command line.

@@ -60,6 +60,10 @@ func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
+	for _, split := range items(state, "splits") {
+		remove(split, "since") // the change itself says when, and who
+		remove(split, "by")
+	}
 	if len(state.Content) > 0 {
 		set(n, "state", state)
 	}
@@ -73,7 +77,8 @@ func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
 	return lines(string(data)), nil
 }
 
-// stateView leaves out what is as it is for every object.
+// stateView is what lies beside the declaration, without what is not so: most
+// objects have nothing there.
 func stateView(state *adminv1.State) (*yaml.Node, error) {
 	if state == nil {
 		return mapping(), nil
@@ -82,12 +87,18 @@ func stateView(state *adminv1.State) (*yaml.Node, error) {
 	if err != nil {
 		return nil, err
 	}
-	for _, key := range []string{"disabled", "drained"} {
-		if word(n, key) == "false" {
-			remove(n, key)
-		}
+	for _, split := range items(n, "splits") {
+		removeFalse(split, "turns")
 	}
+	removeFalse(n, "disabled")
+	removeFalse(n, "drained")
 	return n, nil
+}
+
+func removeFalse(n *yaml.Node, key string) {
+	if word(n, key) == "false" {
+		remove(n, key)
+	}
 }
 
 // lines are a text's lines, each with its end.

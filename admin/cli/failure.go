@@ -143,6 +143,9 @@ func (c *call) unreachable(failed *connect.Error) error {
 	if strings.Contains(cause.Error(), "HTTP response to HTTPS client") {
 		return fmt.Errorf("%s: it does not speak TLS; use http:// if it is on this machine", c.at.name)
 	}
+	if strings.HasPrefix(failed.Message(), "404 ") {
+		return fmt.Errorf("%s: no admin API there; is it the server's --admin address?", c.at.name)
+	}
 	return fmt.Errorf("%s: %w", c.at.name, innermost(cause))
 }
 
@@ -165,12 +168,11 @@ func (c *call) refusal(failed *connect.Error) error {
 	message := failed.Message()
 	switch failed.Code() {
 	case connect.CodeUnauthenticated:
+		if c.at.socket != "" {
+			return fmt.Errorf("%s: %s; the socket needs no token, so leave --token-file out", c.at.name, cmp.Or(message, "not signed in"))
+		}
 		return fmt.Errorf("%s: %s; sluice login %s takes a token, and sluice admin token create makes one on the machine itself",
 			c.at.name, cmp.Or(message, "not signed in"), c.at.url)
-	case connect.CodeUnimplemented, connect.CodeUnknown:
-		if strings.HasPrefix(message, "404") || strings.HasPrefix(message, "HTTP status 404") {
-			return fmt.Errorf("%s: no admin API there; is it the server's --admin address?", c.at.name)
-		}
 	case connect.CodePermissionDenied:
 		return fmt.Errorf("%s: %s", c.at.name, cmp.Or(message, "permission denied"))
 	}

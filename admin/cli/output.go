@@ -197,8 +197,11 @@ func splitText(split *adminv1.RuleSplit) string {
 	for _, pin := range split.GetPins() {
 		parts = append(parts, fmt.Sprintf("%s: %s to %s", pin.GetHeader(), pin.GetValue(), shortKey(pin.GetBackend())))
 	}
-	if split.GetSticky() != "" {
+	switch {
+	case split.GetSticky() != "":
 		parts = append(parts, "sticky by "+split.GetSticky())
+	case split.GetTurns():
+		parts = append(parts, "in turns")
 	}
 	if split.SpillOver != nil {
 		if split.GetSpillOver() {

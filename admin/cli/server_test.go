@@ -270,6 +270,7 @@ func (f *fakeServer) Split(_ context.Context, r *connect.Request[adminv1.SplitRe
 		if !r.Msg.GetReset_() {
 			o.State.Splits = []*adminv1.RuleSplit{{
 				Rule: "all", Shares: r.Msg.GetShares(), Pins: r.Msg.GetPins(), Sticky: r.Msg.GetSticky(), SpillOver: r.Msg.SpillOver,
+				Turns: r.Msg.Sticky != nil && r.Msg.GetSticky() == "",
 			}}
 		}
 	})

@@ -54,7 +54,8 @@ func world() ([]*adminv1.Object, []*adminv1.Change) {
 	split := &adminv1.State{Splits: []*adminv1.RuleSplit{{
 		Rule:   "all",
 		Shares: []*adminv1.Share{{Backend: "default/cart-v1", Weight: 50}, {Backend: "default/cart-v2", Weight: 50}},
-		Pins:   []*adminv1.Pin{{Header: "x-tester", Value: "yes", Backend: "default/cart-v2"}},
+		Since:  at(5 * time.Minute), By: "alice",
+		Pins: []*adminv1.Pin{{Header: "x-tester", Value: "yes", Backend: "default/cart-v2"}},
 	}}}
 
 	cart := &adminv1.Object{

@@ -1,0 +1,74 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// complete is what a shell would offer for the last of args.
+func (u *user) complete(args ...string) []string {
+	u.t.Helper()
+	got := u.run(append([]string{"__complete"}, args...)...)
+	var words []string
+	for line := range strings.Lines(got.stdout) {
+		word, _, _ := strings.Cut(strings.TrimSpace(line), "\t")
+		if !strings.HasPrefix(word, ":") { // the directive
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+func TestCompletionKnowsWhatIsThere(t *testing.T) {
+	u := newUser(t)
+	u.run("context", "add", "prod", "unix:/nowhere/admin.sock")
+	tests := []struct {
+		args, want string
+	}{
+		{"get ", "backend httproute policy route"},
+		{"get routes ", "cart shop/any"},
+		{"get routes -n shop ", "any"},
+		{"describe backend ", "cart-v1 cart-v2"},
+		{"describe backend cart-v1 ", ""},
+		{"delete backend cart-v1 ", "cart-v2"},
+		{"split ", "cart/all shop/any/0"},
+		{"split cart/all ", "cart-v1= cart-v2="},
+		{"split cart/all cart-v1=90 ", "cart-v2="},
+		{"rollback route cart ", "1777908600000.0@k3f9x2ab 1777728900000.0@k3f9x2ab"},
+		{"rollback ", "backend httproute policy route"},
+		{"backend drain ", "cart-v1 cart-v2"},
+		{"backend drain cart-v1 ", "10.0.0.11:50051 10.0.0.12:50051"},
+		{"route disable ", "cart shop/any"},
+		{"admin passwd ", "alice bob"},
+		{"admin role bob ", "viewer operator admin"},
+		{"admin token revoke ", "t7"},
+		{"admin token create x --role ", "viewer operator admin"},
+		{"get routes -o ", "table json yaml name"},
+		{"get routes --context ", "prod"},
+		{"context use ", "prod"},
+		{"get gateways ", ""},
+		{"get routes --context prod ", ""},
+		{"get routes --context nothing ", ""},
+	}
+	for _, test := range tests {
+		if got := strings.Join(u.complete(strings.Split(test.args, " ")...), " "); got != test.want {
+			t.Errorf("%s: got %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestCompletionWaitsForNobody(t *testing.T) {
+	u := newUser(t)
+	// The connection is made, by the kernel; an answer never comes.
+	silent := filepath.Join(u.dir, "silent")
+	ln := listenUnix(t, silent)
+	defer ln.Close()
+	if got := u.complete("get", "routes", "--server", "unix:"+silent, ""); len(got) > 0 {
+		t.Errorf("got %q", got)
+	}
+	if _, err := os.Stat(silent); err != nil {
+		t.Error(err)
+	}
+}

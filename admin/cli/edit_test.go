@@ -1,0 +1,99 @@
+package cli
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+)
+
+// editor makes the user's editor a shell script, to which the file is $1.
+func (u *user) editor(script string) {
+	file := filepath.Join(u.dir, "editor")
+	if err := os.WriteFile(file, []byte("#!/bin/sh\nset -e\n"+script), 0o700); err != nil {
+		u.t.Fatal(err)
+	}
+	u.env["EDITOR"] = file
+	u.t.Setenv("TMPDIR", u.dir)
+}
+
+func (u *user) leftovers() []string {
+	found, _ := filepath.Glob(filepath.Join(u.dir, "sluice-*.yaml"))
+	return found
+}
+
+func TestEditAppliesWhatWasSaved(t *testing.T) {
+	u := newUser(t)
+	u.editor(`grep -q 'resourceVersion: 1777908600000.0@k3f9x2ab' "$1"
+! grep -q status: "$1"
+sed -i s/shop.example.com/new.example.com/ "$1"`)
+	got := u.run("edit", "route", "cart", "--reason", "moved")
+	if got.code != 0 || got.stdout != "GRPCRoute default/cart updated\n" {
+		t.Errorf("got exit %d, %q, %q", got.code, got.stdout, got.stderr)
+	}
+	if asked := u.fake.asked(); !strings.Contains(asked, `"reason":"moved"`) {
+		t.Errorf("the server was asked %s", asked)
+	}
+	if left := u.leftovers(); len(left) > 0 {
+		t.Errorf("files are left: %v", left)
+	}
+}
+
+func TestEditLeavesAloneWhatWasNotChanged(t *testing.T) {
+	u := newUser(t)
+	u.editor("true")
+	got := u.run("edit", "backend", "cart-v1")
+	if got.code != 0 || got.stderr != "Backend default/cart-v1 unchanged\n" || u.fake.asked() != "" {
+		t.Errorf("got exit %d, %q, asked %q", got.code, got.stderr, u.fake.asked())
+	}
+}
+
+func TestEditShowsFaultsAndGoesOn(t *testing.T) {
+	u := newUser(t)
+	// A mistake at first; then, when it is told of, the correction.
+	u.editor(`if grep -q '^# fault: spec.bad: unknown field$' "$1"; then sed -i /bad/d "$1"; echo '# fine' >> "$1"; else echo 'bad: 1' >> "$1"; fi`)
+	got := u.run("edit", "route", "cart")
+	if got.code != 0 || !strings.Contains(got.stdout, "GRPCRoute default/cart un") {
+		t.Errorf("got exit %d, %q, %q", got.code, got.stdout, got.stderr)
+	}
+	if n := strings.Count(u.fake.asked(), "ApplyRequest"); n != 2 {
+		t.Errorf("applied %d times, want 2", n)
+	}
+}
+
+func TestEditKeepsWhatHasFaults(t *testing.T) {
+	u := newUser(t)
+	u.editor(`grep -q bad "$1" || echo 'bad: 1' >> "$1"`)
+	got := u.run("edit", "route", "cart")
+	left := u.leftovers()
+	if got.code != 1 || len(left) != 1 || !strings.Contains(got.stderr, "your version is in "+left[0]) {
+		t.Errorf("got exit %d, %q, left %v", got.code, got.stderr, left)
+	}
+}
+
+func TestEditShowsBothVersionsOfAConflict(t *testing.T) {
+	u := newUser(t)
+	u.editor(`sed -i -e s/1777908600000/1777908500000/ -e s/shop.example.com/mine.example.com/ "$1"`)
+	got := u.run("edit", "route", "cart")
+	left := u.leftovers()
+	if got.code != 1 || len(left) != 1 {
+		t.Fatalf("got exit %d, %q, left %v", got.code, got.stderr, left)
+	}
+	for _, want := range []string{
+		"-    - shop.example.com\n+    - mine.example.com\n", "your version is in " + left[0],
+		"you wrote against  1777908500000.0@k3f9x2ab\n", "there is now       1777908600000.0@k3f9x2ab: split 5m ago by alice via cli: canary step 2\n",
+		"GRPCRoute default/cart was changed meanwhile",
+	} {
+		if !strings.Contains(got.stderr, want) {
+			t.Errorf("no %q in\n%s", want, got.stderr)
+		}
+	}
+}
+
+func TestEditSaysWhenTheEditorFails(t *testing.T) {
+	u := newUser(t)
+	u.env["SLUICE_EDITOR"] = "false"
+	if got := u.run("edit", "route", "cart"); got.code != 1 || !strings.Contains(got.stderr, "edit GRPCRoute default/cart with false: exit status 1") {
+		t.Errorf("got exit %d, %q", got.code, got.stderr)
+	}
+}
