@@ -121,3 +121,24 @@ func TestParseReportsWhatIsDeclaredTwice(t *testing.T) {
 		t.Errorf("got %v\nwant %s", faults, want)
 	}
 }
+
+// TestParseRefusesTimesThatCannotBeWritten are those whose time zone leads out of the
+// years of four digits.
+func TestParseRefusesTimesThatCannotBeWritten(t *testing.T) {
+	for text, want := range map[string]string{
+		"9999-12-31T23:59:59+01:00":  "",
+		"9999-12-31T23:59:59-01:00":  `f:3:40: metadata.creationTimestamp: "9999-12-31T23:59:59-01:00": want a year from 0000 to 9999 in UTC`,
+		"0000-01-01T00:00:00Z":       "",
+		"0000-01-01T00:00:00+01:00":  `f:3:40: metadata.creationTimestamp: "0000-01-01T00:00:00+01:00": want a year from 0000 to 9999 in UTC`,
+		"10000-01-01T00:00:00Z":      `f:3:40: metadata.creationTimestamp: "10000-01-01T00:00:00Z": want a time like 2006-01-02T15:04:05Z`,
+		"2026-01-01T00:00:00+99:99Z": `f:3:40: metadata.creationTimestamp: "2026-01-01T00:00:00+99:99Z": want a time like 2006-01-02T15:04:05Z`,
+	} {
+		set, faults := Parse("f", []byte(backendText("a", ", creationTimestamp: "+text)))
+		if got := faults.Error(); got != want {
+			t.Errorf("%s: got %s\nwant %s", text, got, want)
+		}
+		if set != nil {
+			checkAgain(t, set)
+		}
+	}
+}

@@ -195,14 +195,7 @@ func FuzzParse(f *testing.F) {
 		if set == nil {
 			return
 		}
-		want := normalForm(set)
-		again, faults := Parse("f", []byte(want))
-		if faults != nil {
-			t.Fatalf("not accepted again: %v\n%s", faults, want)
-		}
-		if got := normalForm(again); got != want {
-			t.Fatalf("became\n%s\nwas\n%s", got, want)
-		}
+		checkAgain(t, set)
 		for _, r := range set.Resources() {
 			checkDecode(t, r)
 		}

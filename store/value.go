@@ -288,12 +288,15 @@ func each[T any](items []*value, read func(*value) T) []T {
 	return all
 }
 
-// texts reads a mapping of strings.
+// texts reads a mapping of strings; an empty one is as good as none.
 func (v *value) texts(check func(string) string) map[string]string {
 	if v.absent() {
 		return nil
 	}
 	m := v.mapping()
+	if len(m.keys) == 0 {
+		return nil
+	}
 	all := make(map[string]string, len(m.keys))
 	for _, k := range m.keys {
 		all[k.Value] = m.optional(k.Value).word(check)
