@@ -2,8 +2,8 @@ package gateway
 
 import (
 	"context"
+	"errors"
 	"fmt"
-	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -16,6 +16,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"sluice/gateway/h2"
+	"sluice/store"
 )
 
 // TestApplyHarmsNoLiveStream changes everything under 1,000 live streams.
@@ -199,34 +200,66 @@ func TestApplyUnderLoad(t *testing.T) {
 	})
 }
 
-// TestApplyIsAllOrNothing: what cannot be put in force leaves what is.
-func TestApplyIsAllOrNothing(t *testing.T) {
+// TestApplyLeavesOutWhatItMust: what cannot be put in force stays as it is, or is
+// answered for when it is new; everything else is in force.
+func TestApplyLeavesOutWhatItMust(t *testing.T) {
 	t.Parallel()
 	a, b := startBackend(t, "a"), startBackend(t, "b")
-	g := startGateway(t, Config{}, backendAt("x", a.addr), routeTo("x", "x"))
+	g := startGateway(t, Config{}, backendAt("x", a.addr), backendAt("old", a.addr), routeOf("x"), routeOf("old"))
 	cc := dial(t, g.address())
-	mustCall(t, cc, "/shop.Cart/Who", nil)
+	missing := "protocol: tls\ntls: {caFile: /nowhere/ca.pem}"
 	bad := parse(t,
-		backendAt("x", b.addr), routeTo("x", "x"),
-		backendWith("missing", "protocol: tls\ntls: {caFile: /nowhere/ca.pem}", b.addr),
+		backendAt("x", b.addr), routeOf("x"),
+		backendWith("old", missing, b.addr), routeOf("old"),
+		backendWith("new", missing, b.addr), routeOf("new"),
 		backendWith("pair", "protocol: tls\ntls: {certFile: /nowhere/cert.pem, keyFile: /nowhere/key.pem}", b.addr))
-	err := g.Apply(bad)
-	if err == nil {
-		t.Fatal("a set without its files was applied")
-	}
-	for _, want := range []string{`backend "default/missing": reading tls.caFile: open /nowhere/ca.pem`, `backend "default/pair": reading tls.certFile "/nowhere/cert.pem"`} {
-		if !strings.Contains(err.Error(), want) {
-			t.Errorf("the error is %q, want %q in it", err, want)
+	for range 2 {
+		var problems Problems
+		if err := g.Apply(bad); !errors.As(err, &problems) {
+			t.Fatalf("the error is %v, want problems", err)
 		}
-	}
-	for range 20 {
-		if got := mustCall(t, cc, "/shop.Cart/Who", nil); string(got) != "a" {
-			t.Fatalf("served by %q, want what was in force", got)
+		const want = `backend "default/new": reading tls.caFile: open /nowhere/ca.pem: no such file or directory
+backend "default/old": reading tls.caFile: open /nowhere/ca.pem: no such file or directory
+backend "default/pair": reading tls.certFile: open /nowhere/cert.pem: no such file or directory`
+		if problems.Error() != want {
+			t.Errorf("the problems are\n%v\nwant\n%s", problems, want)
 		}
+		if got := string(mustCall(t, cc, "/svc.x/Who", nil)); got != "b" {
+			t.Errorf("x is served by %q, want b: it has no problem", got)
+		}
+		if got := string(mustCall(t, cc, "/svc.old/Who", nil)); got != "a" {
+			t.Errorf("old is served by %q, want a as before", got)
+		}
+		_, err := call(shortly(t), cc, "/svc.new/Who", nil)
+		wantStatus(t, "new", err, codes.Unavailable, "sluice: the backend's TLS files cannot be used")
 	}
-	if got := g.metric(t, "sluice_conn_opened_total", "side", "upstream"); got != 1 {
-		t.Errorf("%v connections to backends, want the one that was", got)
+	if err := g.Apply(parse(t, backendAt("x", b.addr), backendAt("new", b.addr), routeOf("x"), routeOf("new"))); err != nil {
+		t.Errorf("without the bad ones: %v", err)
 	}
+	if got := string(mustCall(t, cc, "/svc.new/Who", nil)); got != "b" {
+		t.Errorf("new is served by %q, want b", got)
+	}
+}
+
+// TestCheckChangesNothing and tells of those that it is asked about.
+func TestCheckChangesNothing(t *testing.T) {
+	t.Parallel()
+	a := startBackend(t, "a")
+	g := startGateway(t, Config{}, backendAt("x", a.addr), routeOf("x"))
+	cc := dial(t, g.address())
+	set := parse(t, backendWith("x", "protocol: tls\ntls: {caFile: /nowhere/ca.pem}", a.addr), backendAt("fine", a.addr),
+		backendWith("unasked", "protocol: tls\ntls: {caFile: /nowhere/ca.pem}", a.addr), routeOf("x"))
+	faults := g.Check(set, []store.ID{
+		{Kind: store.BackendKind, Namespace: "default", Name: "x"},
+		{Kind: store.BackendKind, Namespace: "default", Name: "fine"},
+		{Kind: store.BackendKind, Namespace: "default", Name: "gone"},
+		{Kind: store.GRPCRouteKind, Namespace: "default", Name: "x"},
+	})
+	const want = "test.yaml:1: spec.tls.caFile: open /nowhere/ca.pem: no such file or directory"
+	if got := faults.Error(); got != want {
+		t.Errorf("got %s, want %s", got, want)
+	}
+	mustCall(t, cc, "/svc.x/Who", nil)
 }
 
 // TestApplyKeepsTheTurns: a split goes on where it was when another route changes.

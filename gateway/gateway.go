@@ -24,6 +24,7 @@ import (
 	"sluice/gateway/h2"
 	"sluice/gateway/listen"
 	"sluice/gateway/observe"
+	"sluice/gateway/route"
 	"sluice/gateway/upstream"
 	"sluice/store"
 )
@@ -84,7 +85,8 @@ type Gateway struct {
 	kept             atomic.Int64 // bytes of request DATA kept for a second try
 	ended            [numOutcomes]atomic.Int64
 
-	applying sync.Mutex // one Apply at a time
+	applying sync.Mutex // one Apply at a time; guards the field below
+	compiler *compiler
 }
 
 // New opens the port. It serves nothing before Run, and without a route before
@@ -105,8 +107,9 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)
-	g.nowhere = target{series: g.metrics.Series("", "")}
-	g.table.Store(emptyTable(&g.nowhere))
+	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
+	g.compiler = newCompiler(g.metrics)
+	g.table.Store(&table{routes: route.Compile(&store.Set{}, nil)})
 	g.register()
 	return g, nil
 }
@@ -131,23 +134,6 @@ func (g *Gateway) Ready() error {
 	return nil
 }
 
-// Apply puts a set in force, whole or not at all. Streams that are open go on with
-// the rule and the endpoint that they have.
-func (g *Gateway) Apply(set *store.Set) error {
-	g.applying.Lock()
-	defer g.applying.Unlock()
-	plan, err := g.pool.Prepare(set)
-	if err != nil {
-		return err
-	}
-	letGo := g.pool.Commit(plan)
-	t, keys := compile(set, g.table.Load(), plan.Backends, g.metrics, &g.nowhere)
-	g.table.Store(t)
-	letGo()
-	g.metrics.Retain(keys)
-	return nil
-}
-
 // Run serves until ctx is done, then drains: it says so by Ready, accepts for
 // DrainDelay more, asks every client to go elsewhere, and gives open streams the
 // grace. It returns when every goroutine of the gateway has ended.
@@ -158,6 +144,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	failed, fail := context.WithCancelCause(ctx)
 	eg.Go(func() error { return g.engine.Run(work) })
 	eg.Go(func() error { return g.pool.Run(work) })
+	eg.Go(func() error { return g.metrics.Run(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)
 	eg.Go(func() error {

@@ -222,6 +222,11 @@ func routeTo(name string, refs ...string) string {
 	return routeWith(name, "", refs...)
 }
 
+// routeOf is a route of one service, "svc.NAME", to the backend of that name.
+func routeOf(name string) string {
+	return routeWith(name, "matches: [{method: {service: svc."+name+"}}]", name)
+}
+
 // routeWith adds lines to the route's only rule, each indented by two.
 func routeWith(name, rule string, refs ...string) string {
 	var b strings.Builder

@@ -14,6 +14,7 @@ const (
 	noRule                         // a route does, but none of its rules matches
 	noBackend                      // the rule has no backend with weight
 	unresolved                     // the rule's backend does not exist
+	unusable                       // the backend's own files cannot be used
 	noEndpoint                     // the backend has no endpoint left to try
 	unreachable                    // every endpoint was tried in vain
 	crowded                        // too many streams wait for a connection
@@ -51,6 +52,7 @@ var outcomes = [numOutcomes]struct {
 	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false},
 	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false},
 	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false},
+	unusable:        {"unusable", wire.Unavailable, "the backend's TLS files cannot be used", false},
 	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false},
 	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true},
 	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true},

@@ -165,9 +165,9 @@ func TestOutcomesAreReached(t *testing.T) {
 			},
 		},
 	}
-	// What takes 4,000 streams has a test of its own, and so has a backend that
-	// does not take the request.
-	elsewhere := map[outcome]bool{crowded: true, backendStalled: true}
+	// What takes 4,000 streams has a test of its own, and so have a backend that
+	// does not take the request and one whose files are gone.
+	elsewhere := map[outcome]bool{crowded: true, backendStalled: true, unusable: true}
 	for o := range numOutcomes {
 		test, ok := tests[o]
 		if !ok {

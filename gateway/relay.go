@@ -26,9 +26,9 @@ type rpc struct {
 
 	mu       sync.Mutex // guards the fields below
 	target   *target
-	modify   *modifiers
-	fields   []h2.Field // of the request, as the backend gets it
-	deadline time.Time  // zero = none
+	backend  *upstream.Backend // of target, in the table that the RPC has met
+	fields   []h2.Field        // of the request, as the backend gets it
+	deadline time.Time         // zero = none
 	timer    h2.Timer
 
 	first    attempt  // most RPCs have one, so it needs no memory of its own
@@ -90,7 +90,7 @@ func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
 // a connection. The caller holds mu.
 func (r *rpc) dispatch(b *h2.Batch) {
 	for {
-		e, i := r.target.backend.Pick(r.avoid)
+		e, i := r.backend.Pick(r.avoid)
 		if e == nil {
 			r.fail(r.noneLeft(), b)
 			return
@@ -108,6 +108,8 @@ func (r *rpc) noneLeft() outcome {
 	switch {
 	case r.moved && r.last == nil:
 		return refused
+	case r.last == nil && r.backend.Problem != nil:
+		return unusable
 	case r.last == nil:
 		return noEndpoint
 	case errors.Is(r.last, upstream.ErrFull):
@@ -208,7 +210,7 @@ func (r *rpc) response(h *h2.Head, end bool, b *h2.Batch) {
 	if !end {
 		r.down.SetSource(&r.cur.Stream)
 	}
-	r.down.SendHeader(r.modify.response(h.Fields), end, b)
+	r.down.SendHeader(r.target.modify.response(h.Fields), end, b)
 	if end {
 		r.answered(h)
 		r.finish(served, r.code, b)
@@ -346,7 +348,7 @@ func (r *rpc) move(b *h2.Batch) {
 	r.moved, r.cur, r.last = true, nil, nil
 	r.g.moved.Add(1)
 	r.forsake()
-	if !r.target.backend.Others(r.avoid) {
+	if !r.backend.Others(r.avoid) {
 		r.avoid = nil // a new connection to the same endpoint is the only elsewhere
 	}
 	r.dispatch(b)

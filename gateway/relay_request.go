@@ -86,18 +86,17 @@ func (r *rpc) admit(se *session, h *h2.Head) outcome {
 		}
 		return noRule
 	}
-	targets := t.targets[rule]
-	r.target = targets.none
-	i := rule.Pick()
+	targets := rule.Attached.(*targets)
+	i := t.choose(rule, h)
 	if i < 0 {
+		r.target = targets.none
 		return noBackend
 	}
 	r.target = &targets.splits[i]
-	if r.target.backend == nil {
+	if r.backend = t.backends[r.target.backend]; r.backend == nil {
 		return unresolved
 	}
-	r.modify = r.target.modify
-	r.fields = r.modify.request(se.forward(r.inline[:0], h))
+	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
 	return served
 }
 

@@ -12,13 +12,14 @@ import (
 )
 
 // table is everything that a new RPC has to look up, as of one configuration. It
-// does not change; the next configuration is another table.
+// does not change; the next configuration is another table, which shares with it
+// the rules that stayed.
 type table struct {
-	routes  *route.Table
-	targets map[*route.Rule]*targets
+	routes   *route.Table
+	backends []*upstream.Backend // by number; nil when no such backend exists
 }
 
-// targets are where one rule sends its RPCs.
+// targets are where one rule sends its RPCs. They are attached to the rule.
 type targets struct {
 	splits []target // in the order of the rule's splits
 	none   *target  // when the rule has no backend with weight
@@ -26,31 +27,138 @@ type targets struct {
 
 // target is one backend of one rule.
 type target struct {
-	backend *upstream.Backend // nil when no such backend exists
+	backend int // its number
 	series  *observe.Series
 	modify  *modifiers
 }
 
-func emptyTable(nowhere *target) *table {
-	return &table{routes: route.Compile(&store.Set{}, nil), targets: map[*route.Rule]*targets{}}
+// compiler makes tables. It is used by one goroutine at a time.
+type compiler struct {
+	metrics *observe.Metrics
+	numbers map[string]*number // by the backend's key
+	free    []int              // below the highest number, and nobody's
 }
 
-// compile makes the table of a set, and the list of the series that it uses.
-func compile(set *store.Set, prev *table, backends map[string]*upstream.Backend, m *observe.Metrics, nowhere *target) (*table, []observe.Key) {
-	t := &table{routes: route.Compile(set, prev.routes), targets: make(map[*route.Rule]*targets)}
-	keys := []observe.Key{nowhere.series.Key()}
-	for _, rule := range t.routes.Rules() {
-		ts := &targets{none: &target{series: m.Series(rule.Route, "")}}
-		keys = append(keys, ts.none.series.Key())
-		for i := range rule.Splits {
-			split := &rule.Splits[i]
-			to := target{backend: backends[split.Backend], series: m.Series(rule.Route, split.Backend), modify: newModifiers(rule, split)}
-			keys = append(keys, to.series.Key())
-			ts.splits = append(ts.splits, to)
+// number is what the rules of all tables that have one in common know a backend by.
+type number struct {
+	at    int
+	users int // splits
+}
+
+func newCompiler(m *observe.Metrics) *compiler {
+	return &compiler{metrics: m, numbers: make(map[string]*number)}
+}
+
+// next makes the table of a set from the table before, given the backends that have
+// changed. The rules that it has no more are to be released when it is in force.
+func (c *compiler) next(prev *table, set *store.Set, changed map[string]*upstream.Backend, backend func(key string) *upstream.Backend) (t *table, removed []*route.Rule) {
+	routes, changes := prev.routes.Next(set)
+	t = &table{routes: routes, backends: slices.Clone(prev.backends)}
+	for key, b := range changed {
+		if n := c.numbers[key]; n != nil {
+			t.backends[n.at] = b
 		}
-		t.targets[rule] = ts
 	}
-	return t, keys
+	for _, rule := range changes.Added {
+		rule.Attached = c.attach(t, rule, backend)
+	}
+	for _, rule := range changes.Removed {
+		c.detach(t, rule)
+	}
+	return t, changes.Removed
+}
+
+func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *upstream.Backend) *targets {
+	key := observe.Key{Route: rule.Route, Rule: rule.Label()}
+	ts := &targets{splits: make([]target, len(rule.Splits))}
+	if !rule.HasWeight() {
+		ts.none = &target{series: c.metrics.Use(key)}
+	}
+	for i := range rule.Splits {
+		split := &rule.Splits[i]
+		n := c.numbers[split.Backend]
+		if n == nil {
+			n = c.number(t)
+			c.numbers[split.Backend] = n
+			t.backends[n.at] = backend(split.Backend)
+		}
+		n.users++
+		key.Backend = split.Backend
+		ts.splits[i] = target{backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split)}
+	}
+	return ts
+}
+
+// number is one that no rule has.
+func (c *compiler) number(t *table) *number {
+	if last := len(c.free) - 1; last >= 0 {
+		n := &number{at: c.free[last]}
+		c.free = c.free[:last]
+		return n
+	}
+	t.backends = append(t.backends, nil)
+	return &number{at: len(t.backends) - 1}
+}
+
+// detach gives back the numbers that only this rule had.
+func (c *compiler) detach(t *table, rule *route.Rule) {
+	for i := range rule.Splits {
+		key := rule.Splits[i].Backend
+		n := c.numbers[key]
+		if n.users--; n.users == 0 {
+			delete(c.numbers, key)
+			c.free = append(c.free, n.at)
+			t.backends[n.at] = nil
+		}
+	}
+}
+
+// release lets go of the series of rules that no RPC can find any more.
+func (c *compiler) release(rules []*route.Rule) {
+	for _, rule := range rules {
+		ts := rule.Attached.(*targets)
+		if ts.none != nil {
+			c.metrics.Release(ts.none.series)
+		}
+		for i := range ts.splits {
+			c.metrics.Release(ts.splits[i].series)
+		}
+	}
+}
+
+// choose is the split of a rule that an RPC goes to, or -1.
+func (t *table) choose(rule *route.Rule, hdr route.Header) int {
+	i := rule.Choose(hdr)
+	if i < 0 || !rule.SpillOver {
+		return i
+	}
+	splits := rule.Attached.(*targets).splits
+	if readiness(t.backends[splits[i].backend]) == route.Ready {
+		return i
+	}
+	return rule.Spill(i, hdr, t.readiness(splits))
+}
+
+// readiness is how ready the backend of each split is.
+func (t *table) readiness(splits []target) []route.Readiness {
+	ready := make([]route.Readiness, len(splits))
+	for i := range splits {
+		ready[i] = readiness(t.backends[splits[i].backend])
+	}
+	return ready
+}
+
+func readiness(b *upstream.Backend) route.Readiness {
+	if b == nil {
+		return route.NotReady
+	}
+	switch weighted, usable := b.Takers(); {
+	case usable > 0:
+		return route.Ready
+	case weighted > 0:
+		return route.Unreached
+	}
+	return route.NotReady
 }
 
 // modifiers are the header changes of one target. A nil one changes nothing.

@@ -27,19 +27,19 @@ func NewLeastRequest(nodes []*Node) Picker {
 
 type leastRequest struct {
 	field
-	lots lottery // only beyond scanLimit
+	lots lottery // only beyond scanLimit, and with weight
 }
 
 func newLeastRequest(nodes []*Node) leastRequest {
 	p := leastRequest{field: newField(nodes)}
-	if len(nodes) > scanLimit {
+	if len(nodes) > scanLimit && p.total > 0 {
 		p.lots = newLottery(p.weights, p.total)
 	}
 	return p
 }
 
 func (p *leastRequest) Pick(avoid Mask) int {
-	if len(p.nodes) > scanLimit {
+	if len(p.lots) > 0 {
 		if i := p.betterOfTwo(avoid); i >= 0 {
 			p.nodes[i].Acquire()
 			return i

@@ -37,7 +37,7 @@ func (n *Node) Release() {
 func (n *Node) Weight() uint32 { return n.weight.Load() }
 
 // SetWeight takes effect with the next picker that is made of the node. A node of
-// weight zero is never picked, unless no node of its set has any weight.
+// weight zero is never picked.
 func (n *Node) SetWeight(w uint32) { n.weight.Store(w) }
 
 // Usable tells whether the node is worth trying.

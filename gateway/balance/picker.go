@@ -11,7 +11,7 @@ type Picker interface {
 	//
 	// Nodes in avoid are never picked. Of the others, one that is not usable is
 	// picked only when none is. The result is -1 when nothing is left, or when
-	// there are no nodes.
+	// there are no nodes with weight.
 	Pick(avoid Mask) int
 }
 
@@ -33,22 +33,10 @@ func newField(nodes []*Node) field {
 		f.weights[i] = uint64(n.Weight())
 		f.total += f.weights[i]
 	}
-	if f.total == 0 {
-		f.weighEvenly()
-	}
 	for _, w := range f.weights {
 		f.even = f.even && w == f.weights[0]
 	}
 	return f
-}
-
-// weighEvenly is for nodes none of which has a weight: zero is the only kind
-// there is.
-func (f *field) weighEvenly() {
-	for i := range f.weights {
-		f.weights[i] = 1
-	}
-	f.total = uint64(len(f.weights))
 }
 
 // pass is which nodes a search considers: first those that are usable, then,

@@ -111,7 +111,7 @@ func (p *roundRobin) Pick(avoid Mask) int {
 // choose goes on to the next node that is open; the round without the others
 // keeps the proportions of the rest. After a few steps in vain it draws.
 func (p *roundRobin) choose(avoid Mask) int {
-	if len(p.nodes) == 0 {
+	if p.total == 0 {
 		return -1
 	}
 	for range maxDraws {

@@ -38,6 +38,10 @@ type cell struct {
 // end.
 var cells = makeCells()
 
+// numCells is how many cells there are: 273 bounds of native buckets, 13 of classic
+// ones that are not among them, and the last.
+const numCells = 287
+
 func makeCells() []cell {
 	var all []cell
 	for k := shortestPow2 * perOctave; k <= longestPow2*perOctave; k++ {

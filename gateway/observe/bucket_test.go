@@ -15,6 +15,9 @@ import (
 )
 
 func TestCellsRiseAndHoldEveryBound(t *testing.T) {
+	if len(cells) != numCells {
+		t.Fatalf("%d cells, and numCells is %d", len(cells), numCells)
+	}
 	for i := 1; i < len(cells); i++ {
 		if cells[i].max <= cells[i-1].max || cells[i].native < cells[i-1].native || cells[i].classic < cells[i-1].classic {
 			t.Errorf("cell %d is %+v, after %+v", i, cells[i], cells[i-1])
@@ -68,7 +71,7 @@ func TestHistogramAgreesWithClientGolang(t *testing.T) {
 		NativeHistogramBucketFactor:  1.1,
 		NativeHistogramZeroThreshold: math.Exp2(shortestPow2),
 	})
-	s := newSeries(Key{"r", "b"})
+	s := newSeries(Key{"r", "n", "b"})
 	random := rand.New(rand.NewPCG(1, 2))
 	durations := []time.Duration{0, time.Second, 500 * time.Microsecond, 60 * time.Second}
 	for range 20000 {
@@ -79,7 +82,7 @@ func TestHistogramAgreesWithClientGolang(t *testing.T) {
 		oracle.Observe(d.Seconds())
 		s.End(wire.OK, d)
 	}
-	got, want := written(t, s.histogram()), written(t, oracle)
+	got, want := written(t, s.histogram(nil, nil)), written(t, oracle)
 
 	if got.GetSchema() != want.GetSchema() || got.GetZeroThreshold() != want.GetZeroThreshold() {
 		t.Fatalf("schema %d, zero to %v; client_golang has %d and %v",
@@ -103,10 +106,10 @@ func TestHistogramAgreesWithClientGolang(t *testing.T) {
 }
 
 func TestHistogramEndsInOneBucketForWhatIsLonger(t *testing.T) {
-	s := newSeries(Key{"r", "b"})
+	s := newSeries(Key{"r", "n", "b"})
 	s.End(wire.OK, 37*time.Hour)
 	s.End(wire.OK, math.MaxInt64)
-	h := written(t, s.histogram())
+	h := written(t, s.histogram(nil, nil))
 	if got := counts(h); !maps.Equal(got, map[int]int64{longestPow2*perOctave + 1: 2}) {
 		t.Errorf("native buckets %v, want two in the last", got)
 	}

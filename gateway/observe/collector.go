@@ -7,18 +7,20 @@ import (
 	dto "github.com/prometheus/client_model/go"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
+
+	"sluice/gateway/wire"
 )
 
 // The metrics of RPCs.
 var (
 	startedDesc = prometheus.NewDesc("sluice_rpc_started_total",
-		"RPCs that were routed to a backend.", []string{"route", "backend"}, nil)
+		"RPCs that were routed to a backend.", []string{"route", "rule", "backend"}, nil)
 	endedDesc = prometheus.NewDesc("sluice_rpc_ended_total",
-		"RPCs that are over, by the status that the caller got.", []string{"route", "backend", "code"}, nil)
+		"RPCs that are over, by the status that the caller got.", []string{"route", "rule", "backend", "code"}, nil)
 	openDesc = prometheus.NewDesc("sluice_rpc_open",
-		"RPCs that have started and not ended.", []string{"route", "backend"}, nil)
+		"RPCs that have started and not ended.", []string{"route", "rule", "backend"}, nil)
 	secondsDesc = prometheus.NewDesc("sluice_rpc_seconds",
-		"Time from the start to the end of RPCs that are over.", []string{"route", "backend"}, nil)
+		"Time from the start to the end of RPCs that are over.", []string{"route", "rule", "backend"}, nil)
 )
 
 // rpcCollector shows the series of m. It reads them while they count, so a series'
@@ -40,13 +42,29 @@ func (c rpcCollector) Collect(ch chan<- prometheus.Metric) {
 }
 
 func (s *Series) collect(ch chan<- prometheus.Metric) {
-	ch <- s.histogram()
+	// As the exporter wants them: in alphabetical order.
+	backend, route, rule := label("backend", s.key.Backend), label("route", s.key.Route), label("rule", s.key.Rule)
+	labels := []*dto.LabelPair{backend, route, rule}
+	made := timestamppb.New(s.made)
+	ch <- s.histogram(labels, made)
 	started, ended := s.tally()
 	for code, n := range ended {
-		ch <- counter{endedDesc, s.labels.coded[code], n, s.made}
+		ch <- counter{endedDesc, []*dto.LabelPair{backend, codeLabels[code], route, rule}, n, made}
 	}
-	ch <- counter{startedDesc, s.labels.plain, started, s.made}
-	ch <- gauge{openDesc, s.labels.plain, started - ended.total()}
+	ch <- counter{startedDesc, labels, started, made}
+	ch <- gauge{openDesc, labels, started - ended.total()}
+}
+
+// codeLabels are shared by all series.
+var codeLabels = func() (all [wire.NumCodes]*dto.LabelPair) {
+	for code := range all {
+		all[code] = label("code", wire.Code(code).Label())
+	}
+	return all
+}()
+
+func label(name, value string) *dto.LabelPair {
+	return &dto.LabelPair{Name: proto.String(name), Value: proto.String(value)}
 }
 
 // counter is one figure of a series that only grows.
@@ -88,10 +106,12 @@ type histogram struct {
 	micros uint64
 }
 
-func (s *Series) histogram() histogram {
-	h := histogram{labels: s.labels.plain, made: s.made, counts: make([]uint64, len(s.cells))}
-	for i := range s.cells {
-		h.counts[i] = s.cells[i].Load()
+func (s *Series) histogram(labels []*dto.LabelPair, made *timestamppb.Timestamp) histogram {
+	h := histogram{labels: labels, made: made, counts: make([]uint64, numCells)}
+	if cells := s.cells.Load(); cells != nil {
+		for i := range cells {
+			h.counts[i] = cells[i].Load()
+		}
 	}
 	h.micros = s.micros.Load()
 	return h

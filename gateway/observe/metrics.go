@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"regexp"
 	"slices"
-	"strings"
 	"sync"
 
 	"github.com/prometheus/client_golang/prometheus"
@@ -21,8 +20,10 @@ const maxScrapes = 4
 type Metrics struct {
 	registry *prometheus.Registry
 
-	mu     sync.Mutex // guards series and what each Series says it guards; not taken per RPC
-	series map[Key]*Series
+	mu      sync.Mutex // guards the fields below and what each Series says it guards; not taken per RPC
+	series  map[Key]*Series
+	retired map[*Series]bool // those that no rule has
+	samples int              // taken so far
 }
 
 // mutexWait adds how long goroutines have waited for locks, which for a relay is
@@ -32,7 +33,7 @@ var mutexWait = collectors.GoRuntimeMetricsRule{Matcher: regexp.MustCompile(`^/s
 // New makes the metrics of a gateway, with those of the Go runtime and of the
 // process.
 func New() *Metrics {
-	m := &Metrics{registry: prometheus.NewRegistry(), series: make(map[Key]*Series)}
+	m := &Metrics{registry: prometheus.NewRegistry(), series: make(map[Key]*Series), retired: make(map[*Series]bool)}
 	m.registry.MustRegister(
 		rpcCollector{m},
 		collectors.NewGoCollector(collectors.WithGoCollectorRuntimeMetrics(mutexWait)),
@@ -52,11 +53,10 @@ func (m *Metrics) Handler() http.Handler {
 	})
 }
 
-// Series is the series of a route and a backend, made when there is none yet: the
-// same for the same names until Retain drops it. It takes a lock: ask when a table
-// is compiled, not for each RPC.
-func (m *Metrics) Series(route, backend string) *Series {
-	key := Key{Route: route, Backend: backend}
+// Use is the series of a key, made when there is none yet, for one more rule that
+// will Release it: the same one for the same key until it is dropped. It takes a
+// lock: ask when a table is compiled, not for each RPC.
+func (m *Metrics) Use(key Key) *Series {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	s := m.series[key]
@@ -64,30 +64,21 @@ func (m *Metrics) Series(route, backend string) *Series {
 		s = newSeries(key)
 		m.series[key] = s
 	}
-	s.retired = false
+	s.users++
+	delete(m.retired, s)
 	return s
 }
 
-// Retain retires every series that is not in keys: those of a new table, once it
-// routes. A retired series is shown until it has no open RPC and a scrape has
-// carried its last figures, or until the second Retain that finds it at rest;
-// then it is dropped. So nothing is lost of an RPC that was routed by the table
-// before.
-func (m *Metrics) Retain(keys []Key) {
-	keep := make(map[Key]bool, len(keys))
-	for _, k := range keys {
-		keep[k] = true
-	}
+// Release says that a rule is in no table any more. A series without rules is
+// retired. It is shown until it has no open RPC and a scrape has carried its last
+// figures; or, when nobody scrapes, until it has been at rest for some minutes.
+// So nothing is lost of an RPC that was routed by the table before.
+func (m *Metrics) Release(s *Series) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	for key, s := range m.series {
-		switch {
-		case keep[key]:
-		case s.retired:
-			m.dropAtRest(s)
-		default:
-			s.retired, s.seen = true, s.Started()
-		}
+	if s.users--; s.users == 0 {
+		m.retired[s] = true
+		s.seen, s.age = s.Started(), 0
 	}
 }
 
@@ -97,11 +88,12 @@ func (m *Metrics) dropAtRest(s *Series) {
 	started := s.Started()
 	if s.Open() == 0 && started == s.seen {
 		delete(m.series, s.key)
+		delete(m.retired, s)
 	}
 	s.seen = started
 }
 
-// all is every series, by route and backend.
+// all is every series, by route, rule and backend.
 func (m *Metrics) all() []*Series {
 	m.mu.Lock()
 	list := make([]*Series, 0, len(m.series))
@@ -109,16 +101,11 @@ func (m *Metrics) all() []*Series {
 		list = append(list, s)
 	}
 	m.mu.Unlock()
-	slices.SortFunc(list, func(a, b *Series) int {
-		if c := strings.Compare(a.key.Route, b.key.Route); c != 0 {
-			return c
-		}
-		return strings.Compare(a.key.Backend, b.key.Backend)
-	})
+	slices.SortFunc(list, func(a, b *Series) int { return a.key.compare(b.key) })
 	return list
 }
 
-// Each calls f for every series there is, by route and backend.
+// Each calls f for every series there is, by route, rule and backend.
 func (m *Metrics) Each(f func(*Series)) {
 	for _, s := range m.all() {
 		f(s)
@@ -130,7 +117,7 @@ func (m *Metrics) scraped(list []*Series) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	for _, s := range list {
-		if s.retired && m.series[s.key] == s {
+		if m.retired[s] {
 			m.dropAtRest(s)
 		}
 	}

@@ -17,18 +17,18 @@ import (
 
 func TestMetricsShowEverythingAtZero(t *testing.T) {
 	m := New()
-	m.Series("default/cart", "default/cart-v1")
+	m.Use(Key{"default/cart", "n", "default/cart-v1"})
 	page := scrapeText(t, m)
 	for code := wire.Code(0); code < wire.NumCodes; code++ {
-		wantLine(t, page, `sluice_rpc_ended_total{backend="default/cart-v1",code="`+code.Label()+`",route="default/cart"} 0`)
+		wantLine(t, page, `sluice_rpc_ended_total{backend="default/cart-v1",code="`+code.Label()+`",route="default/cart",rule="n"} 0`)
 	}
 	for _, line := range []string{
-		`sluice_rpc_started_total{backend="default/cart-v1",route="default/cart"} 0`,
-		`sluice_rpc_open{backend="default/cart-v1",route="default/cart"} 0`,
-		`sluice_rpc_seconds_bucket{backend="default/cart-v1",route="default/cart",le="0.0005"} 0`,
-		`sluice_rpc_seconds_bucket{backend="default/cart-v1",route="default/cart",le="+Inf"} 0`,
-		`sluice_rpc_seconds_count{backend="default/cart-v1",route="default/cart"} 0`,
-		`sluice_rpc_seconds_sum{backend="default/cart-v1",route="default/cart"} 0`,
+		`sluice_rpc_started_total{backend="default/cart-v1",route="default/cart",rule="n"} 0`,
+		`sluice_rpc_open{backend="default/cart-v1",route="default/cart",rule="n"} 0`,
+		`sluice_rpc_seconds_bucket{backend="default/cart-v1",route="default/cart",rule="n",le="0.0005"} 0`,
+		`sluice_rpc_seconds_bucket{backend="default/cart-v1",route="default/cart",rule="n",le="+Inf"} 0`,
+		`sluice_rpc_seconds_count{backend="default/cart-v1",route="default/cart",rule="n"} 0`,
+		`sluice_rpc_seconds_sum{backend="default/cart-v1",route="default/cart",rule="n"} 0`,
 	} {
 		wantLine(t, page, line)
 	}
@@ -41,7 +41,7 @@ func TestMetricsShowEverythingAtZero(t *testing.T) {
 
 func TestMetricsShowClassicHistogramInText(t *testing.T) {
 	m := New()
-	s := m.Series("r", "b")
+	s := m.Use(Key{"r", "n", "b"})
 	for range 4 {
 		s.Start()
 	}
@@ -50,17 +50,17 @@ func TestMetricsShowClassicHistogramInText(t *testing.T) {
 	s.End(wire.Unavailable, 2*time.Minute)
 	page := scrapeText(t, m)
 	for _, line := range []string{
-		`sluice_rpc_started_total{backend="b",route="r"} 4`,
-		`sluice_rpc_open{backend="b",route="r"} 1`,
-		`sluice_rpc_ended_total{backend="b",code="OK",route="r"} 2`,
-		`sluice_rpc_ended_total{backend="b",code="UNAVAILABLE",route="r"} 1`,
-		`sluice_rpc_seconds_bucket{backend="b",route="r",le="0.05"} 0`,
-		`sluice_rpc_seconds_bucket{backend="b",route="r",le="0.1"} 1`,
-		`sluice_rpc_seconds_bucket{backend="b",route="r",le="0.25"} 2`,
-		`sluice_rpc_seconds_bucket{backend="b",route="r",le="60"} 2`,
-		`sluice_rpc_seconds_bucket{backend="b",route="r",le="+Inf"} 3`,
-		`sluice_rpc_seconds_count{backend="b",route="r"} 3`,
-		`sluice_rpc_seconds_sum{backend="b",route="r"} 120.2`,
+		`sluice_rpc_started_total{backend="b",route="r",rule="n"} 4`,
+		`sluice_rpc_open{backend="b",route="r",rule="n"} 1`,
+		`sluice_rpc_ended_total{backend="b",code="OK",route="r",rule="n"} 2`,
+		`sluice_rpc_ended_total{backend="b",code="UNAVAILABLE",route="r",rule="n"} 1`,
+		`sluice_rpc_seconds_bucket{backend="b",route="r",rule="n",le="0.05"} 0`,
+		`sluice_rpc_seconds_bucket{backend="b",route="r",rule="n",le="0.1"} 1`,
+		`sluice_rpc_seconds_bucket{backend="b",route="r",rule="n",le="0.25"} 2`,
+		`sluice_rpc_seconds_bucket{backend="b",route="r",rule="n",le="60"} 2`,
+		`sluice_rpc_seconds_bucket{backend="b",route="r",rule="n",le="+Inf"} 3`,
+		`sluice_rpc_seconds_count{backend="b",route="r",rule="n"} 3`,
+		`sluice_rpc_seconds_sum{backend="b",route="r",rule="n"} 120.2`,
 	} {
 		wantLine(t, page, line)
 	}
@@ -68,12 +68,12 @@ func TestMetricsShowClassicHistogramInText(t *testing.T) {
 
 func TestMetricsShowBothHistogramsInProtobuf(t *testing.T) {
 	m := New()
-	s := m.Series("r", "b")
+	s := m.Use(Key{"r", "n", "b"})
 	for _, d := range []time.Duration{time.Microsecond, time.Second, time.Second, time.Second + 1, 10 * time.Second} {
 		s.Start()
 		s.End(wire.OK, d)
 	}
-	m.Series("r", "idle")
+	m.Use(Key{"r", "n", "idle"})
 
 	family := scrape(t, m, acceptProtobuf)["sluice_rpc_seconds"]
 	if family.GetType() != dto.MetricType_HISTOGRAM || len(family.GetMetric()) != 2 {
@@ -103,50 +103,59 @@ func TestMetricsShowBothHistogramsInProtobuf(t *testing.T) {
 
 func TestMetricsKeepOneSeriesPerKey(t *testing.T) {
 	m := New()
-	s := m.Series("r", "b")
-	if s.Key() != (Key{"r", "b"}) {
+	s := m.Use(Key{"r", "n", "b"})
+	if s.Key() != (Key{"r", "n", "b"}) {
 		t.Errorf("the series counts %v", s.Key())
 	}
-	if m.Series("r", "b") != s {
+	if m.Use(Key{"r", "n", "b"}) != s {
 		t.Error("asked again, there is another series")
 	}
-	if m.Series("r", "c") == s || m.Series("b", "r") == s {
+	if m.Use(Key{"r", "n", "c"}) == s || m.Use(Key{"b", "n", "r"}) == s {
 		t.Error("two keys have one series")
 	}
-	if got, want := keys(m), []Key{{"b", "r"}, {"r", "b"}, {"r", "c"}}; !slices.Equal(got, want) {
+	if got, want := keys(m), []Key{{"b", "n", "r"}, {"r", "n", "b"}, {"r", "n", "c"}}; !slices.Equal(got, want) {
 		t.Errorf("series %v, want %v", got, want)
 	}
 }
 
-func TestMetricsDropWhatNoTableHas(t *testing.T) {
-	kept, gone := Key{"r", "kept"}, Key{"r", "gone"}
+func TestMetricsDropWhatNoRuleHas(t *testing.T) {
+	kept, gone := Key{"r", "n", "kept"}, Key{"r", "n", "gone"}
 	begin := func(_ *Metrics, s *Series) { s.Start() }
 	end := func(_ *Metrics, s *Series) { s.End(wire.OK, 0) }
 	scraped := func(m *Metrics, _ *Series) {
 		rec := httptest.NewRecorder()
 		m.Handler().ServeHTTP(rec, httptest.NewRequest(http.MethodGet, "/metrics", nil))
 	}
-	retain := func(m *Metrics, _ *Series) { m.Retain([]Key{kept}) }
-	again := func(m *Metrics, s *Series) { m.Series(s.key.Route, s.key.Backend) }
+	release := func(m *Metrics, s *Series) { m.Release(s) }
+	again := func(m *Metrics, s *Series) { m.Use(s.key) }
+	minutes := func(n int) func(*Metrics, *Series) {
+		return func(m *Metrics, _ *Series) {
+			for range n * int(time.Minute/sampleEvery) {
+				m.sample()
+			}
+		}
+	}
 
 	for _, tc := range []struct {
 		name  string
 		steps []func(*Metrics, *Series)
 		want  bool // the series is still there
 	}{
-		{"until a scrape has seen it retired", []func(*Metrics, *Series){retain}, true},
-		{"after that scrape", []func(*Metrics, *Series){retain, scraped}, false},
-		{"without scrapes, after two tables", []func(*Metrics, *Series){retain, retain}, false},
-		{"not while RPCs are open", []func(*Metrics, *Series){begin, retain, scraped, retain, scraped}, true},
-		{"not before their end was scraped", []func(*Metrics, *Series){retain, begin, end, scraped}, true},
-		{"after their end was scraped", []func(*Metrics, *Series){retain, begin, end, scraped, scraped}, false},
-		{"not when a table has it again", []func(*Metrics, *Series){retain, again, scraped, scraped}, true},
-		{"not when nothing was retired", []func(*Metrics, *Series){scraped, scraped}, true},
+		{"until a scrape has seen it retired", []func(*Metrics, *Series){release, minutes(4)}, true},
+		{"after that scrape", []func(*Metrics, *Series){release, scraped}, false},
+		{"without scrapes, after minutes", []func(*Metrics, *Series){release, minutes(5)}, false},
+		{"not while RPCs are open", []func(*Metrics, *Series){begin, release, scraped, minutes(6), scraped}, true},
+		{"not before their end was scraped", []func(*Metrics, *Series){release, begin, end, scraped}, true},
+		{"after their end was scraped", []func(*Metrics, *Series){release, begin, end, scraped, scraped}, false},
+		{"not when a rule has it again", []func(*Metrics, *Series){release, again, scraped, scraped, minutes(6)}, true},
+		{"not when another rule has it still", []func(*Metrics, *Series){again, release, scraped, scraped, minutes(6)}, true},
+		{"after all have released it", []func(*Metrics, *Series){again, release, release, scraped}, false},
+		{"not when nothing was retired", []func(*Metrics, *Series){scraped, scraped, minutes(6)}, true},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			m := New()
-			m.Series(kept.Route, kept.Backend)
-			s := m.Series(gone.Route, gone.Backend)
+			m.Use(kept)
+			s := m.Use(gone)
 			for _, step := range tc.steps {
 				step(m, s)
 			}
@@ -156,6 +165,9 @@ func TestMetricsDropWhatNoTableHas(t *testing.T) {
 			if !slices.Contains(keys(m), kept) {
 				t.Error("the series that the table has is gone")
 			}
+			if got, want := len(m.retired), len(m.series)-1; got > want {
+				t.Errorf("%d series are retired, want %d at most", got, want)
+			}
 		})
 	}
 }
@@ -164,12 +176,11 @@ func TestMetricsDropWhatNoTableHas(t *testing.T) {
 // before must not drop it.
 func TestMetricsScrapeSparesWhatCameBack(t *testing.T) {
 	m := New()
-	m.Series("r", "b")
+	first := m.Use(Key{"r", "n", "b"})
 	list := m.all()
-	m.Retain(nil)
-	m.Retain(nil)
-	m.Series("r", "b")
-	m.Retain(nil)
+	m.Release(first)
+	m.scraped(list)
+	m.Release(m.Use(Key{"r", "n", "b"}))
 	m.scraped(list)
 	if got := keys(m); len(got) != 1 {
 		t.Errorf("series %v, want the new one", got)
@@ -206,7 +217,7 @@ func TestMetricsAskOtherParts(t *testing.T) {
 // One part that emits nonsense costs its own metric, and is counted, not the page.
 func TestMetricsOutliveABadPart(t *testing.T) {
 	m := New()
-	m.Series("r", "b")
+	m.Use(Key{"r", "n", "b"})
 	m.GaugeVecFunc("sluice_bad", "Bad.", []string{"one"}, func(emit Emit) { emit(1, "two", "three") })
 	server := serve(t, m)
 	get(t, server, acceptText)

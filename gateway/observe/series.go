@@ -1,34 +1,43 @@
 package observe
 
 import (
+	"cmp"
+	"strings"
 	"sync/atomic"
 	"time"
-
-	dto "github.com/prometheus/client_model/go"
-	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/types/known/timestamppb"
 
 	"sluice/gateway/wire"
 )
 
-// Key names a series: a route and one of the backends that it splits to, each as
-// "namespace/name".
-type Key struct{ Route, Backend string }
+// Key names a series: a rule of a route and one of the backends that it splits to.
+// Route and backend are each "namespace/name"; the rule is its name, or its number
+// in the route.
+type Key struct{ Route, Rule, Backend string }
+
+func (k Key) compare(other Key) int {
+	return cmp.Or(
+		strings.Compare(k.Route, other.Route),
+		strings.Compare(k.Rule, other.Rule),
+		strings.Compare(k.Backend, other.Backend),
+	)
+}
 
 const cacheLine = 64 // bytes; see doc.go
 
-// Series counts the RPCs of one route to one backend. Its methods may be called
-// from any goroutine; they take no lock and allocate nothing.
+// Series counts the RPCs of one rule to one backend. Its methods may be called
+// from any goroutine; they take no lock, and allocate nothing after the first RPC.
 type Series struct {
 	// Fixed at construction.
-	key    Key
-	labels labels
-	made   *timestamppb.Timestamp
-	cells  []atomic.Uint64 // durations, by cell; their total is the number of RPCs that ended
+	key  Key
+	made time.Time
+
+	cells atomic.Pointer[durations] // nil until an RPC has ended, then fixed
 
 	// Guarded by Metrics.mu.
-	retired bool   // no table has it any more
-	seen    uint64 // RPCs that had started when it was last looked at
+	users  int     // rules of the table that have it; at 0 it is retired
+	seen   uint64  // RPCs that had started when it was last looked at, once it is retired
+	age    int     // samples since it was retired
+	recent *recent // nil until an RPC has started
 
 	_       [cacheLine]byte
 	started atomic.Uint64
@@ -40,33 +49,12 @@ type Series struct {
 	_      [cacheLine - 8]byte
 }
 
-// labels are a series' labels as the exporter wants them, in alphabetical order.
-type labels struct {
-	plain []*dto.LabelPair
-	coded [wire.NumCodes][]*dto.LabelPair
-}
+// durations are counts by cell; their total is the number of RPCs that ended. They
+// are more than all the rest of a series, and most series of a large table see no
+// RPC: so they come with the first that ends.
+type durations [numCells]atomic.Uint64
 
-func newSeries(key Key) *Series {
-	s := &Series{key: key, made: timestamppb.Now(), cells: make([]atomic.Uint64, len(cells))}
-	backend, route := label("backend", key.Backend), label("route", key.Route)
-	s.labels.plain = []*dto.LabelPair{backend, route}
-	for code := range s.labels.coded {
-		s.labels.coded[code] = []*dto.LabelPair{backend, codeLabels[code], route}
-	}
-	return s
-}
-
-// codeLabels are shared by all series.
-var codeLabels = func() (all [wire.NumCodes]*dto.LabelPair) {
-	for code := range all {
-		all[code] = label("code", wire.Code(code).Label())
-	}
-	return all
-}()
-
-func label(name, value string) *dto.LabelPair {
-	return &dto.LabelPair{Name: proto.String(name), Value: proto.String(value)}
-}
+func newSeries(key Key) *Series { return &Series{key: key, made: time.Now()} }
 
 // Key is what the series counts.
 func (s *Series) Key() Key { return s.key }
@@ -78,9 +66,19 @@ func (s *Series) Start() { s.started.Add(1) }
 // code that gRPC does not define is counted as UNKNOWN.
 func (s *Series) End(code wire.Code, d time.Duration) {
 	d = max(d, 0)
-	s.cells[cellOf(d)].Add(1)
+	h := s.cells.Load()
+	if h == nil {
+		h = s.makeCells()
+	}
+	h[cellOf(d)].Add(1)
 	s.micros.Add(uint64(d+time.Microsecond/2) / uint64(time.Microsecond))
 	s.ended[code.Clamp()].Add(1)
+}
+
+// makeCells is for the first RPC that ends; of several at once one wins.
+func (s *Series) makeCells() *durations {
+	s.cells.CompareAndSwap(nil, new(durations))
+	return s.cells.Load()
 }
 
 // Started is how many RPCs have begun.

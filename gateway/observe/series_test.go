@@ -9,7 +9,7 @@ import (
 )
 
 func TestSeriesCountsEachRPCOnce(t *testing.T) {
-	s := newSeries(Key{"r", "b"})
+	s := newSeries(Key{"r", "n", "b"})
 	for range 5 {
 		s.Start()
 	}
@@ -31,7 +31,7 @@ func TestSeriesCountsEachRPCOnce(t *testing.T) {
 }
 
 func TestSeriesAddsUpAcrossGoroutines(t *testing.T) {
-	s := newSeries(Key{"r", "b"})
+	s := newSeries(Key{"r", "n", "b"})
 	var watcher sync.WaitGroup
 	stop := make(chan struct{})
 	watcher.Go(func() {
@@ -66,7 +66,7 @@ func TestSeriesAddsUpAcrossGoroutines(t *testing.T) {
 }
 
 func TestSeriesAllocatesNothing(t *testing.T) {
-	s := New().Series("r", "b")
+	s := New().Use(Key{"r", "n", "b"})
 	n := testing.AllocsPerRun(1000, func() {
 		s.Start()
 		s.End(wire.OK, 123*time.Microsecond)
@@ -77,7 +77,7 @@ func TestSeriesAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkSeriesStart(b *testing.B) {
-	s := New().Series("r", "b")
+	s := New().Use(Key{"r", "n", "b"})
 	b.ReportAllocs()
 	for b.Loop() {
 		s.Start()
@@ -86,7 +86,7 @@ func BenchmarkSeriesStart(b *testing.B) {
 
 // The goal is 40 ns.
 func BenchmarkSeriesEnd(b *testing.B) {
-	s := New().Series("r", "b")
+	s := New().Use(Key{"r", "n", "b"})
 	b.ReportAllocs()
 	d := time.Duration(0)
 	for b.Loop() {
@@ -96,7 +96,7 @@ func BenchmarkSeriesEnd(b *testing.B) {
 }
 
 func BenchmarkSeriesEndParallel(b *testing.B) {
-	s := New().Series("r", "b")
+	s := New().Use(Key{"r", "n", "b"})
 	b.ReportAllocs()
 	b.RunParallel(func(pb *testing.PB) {
 		d := time.Duration(0)

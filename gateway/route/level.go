@@ -10,7 +10,7 @@ import (
 // hostnames and services there are.
 type level struct {
 	literals map[uint64]*literal // by hash
-	used     [numKinds]bool      // kinds that literals has any of
+	used     [numKinds]int       // how many literals there are of each kind
 	hosts    map[string]*bucket  // all hostnames of the level
 }
 
@@ -27,10 +27,17 @@ const (
 
 // literal is what is matched by one text on one hostname.
 type literal struct {
-	key     string // the hostname, and the text behind it
-	hostLen int
-	list    candidates
-	next    *literal // of the same hash
+	key        string // the hostname, and the text behind it
+	hostLen    int32
+	generation uint32 // of the table that it was made for
+	list       candidates
+	next       *literal // of the same hash
+}
+
+// is tells whether the literal is that of a text on a hostname.
+func (l *literal) is(host []byte, text string) bool {
+	n := int(l.hostLen)
+	return n == len(host) && l.key[:n] == string(host) && l.key[n:] == text
 }
 
 // bucket is what one hostname matches by other means than literals.
@@ -38,6 +45,9 @@ type bucket struct {
 	servicePatterns candidates // regular expressions for the service, and perhaps the method
 	methodPatterns  candidates // regular expressions for the method alone
 	all             candidates // every service and method
+
+	matches    int    // of the hostname, literals among them
+	generation uint32 // of the table that it was made for
 }
 
 // candidates are in order of precedence. Nearly always there is just one.
@@ -48,8 +58,9 @@ type candidates struct {
 
 // candidate is a match as a lookup meets it.
 type candidate struct {
-	rule *Rule
-	rest *match // what is to be compared yet; nil when nothing is
+	rule  *Rule
+	rest  *match // what is to be compared yet; nil when nothing is
+	match *match // for the order of the list
 }
 
 // find is the first rule on the hostname that matches. Served tells whether the
@@ -88,14 +99,14 @@ var seed = maphash.MakeSeed()
 
 func (l *level) literal(k kind, hostHash uint64, host []byte, q *query) *Rule {
 	text := q.texts[k]
-	if !l.used[k] || text == "" {
+	if l.used[k] == 0 || text == "" {
 		return nil
 	}
 	if q.hashes[k] == 0 {
 		q.hashes[k] = maphash.String(seed, text)
 	}
 	for e := l.literals[join(hostHash, q.hashes[k])]; e != nil; e = e.next {
-		if e.hostLen == len(host) && e.key[:e.hostLen] == string(host) && e.key[e.hostLen:] == text {
+		if e.is(host, text) {
 			return e.list.first(q)
 		}
 	}
@@ -118,45 +129,3 @@ func (c *candidates) first(q *query) *Rule {
 }
 
 func (c *candidate) matches(q *query) bool { return c.rest == nil || c.rest.matches(q) }
-
-// add puts m behind all that were added before, which have precedence over it.
-func (l *level) add(host string, m *match) {
-	b := l.hosts[host]
-	switch service, method := m.service.rank(), m.method.rank(); {
-	case service == isPattern:
-		b.servicePatterns.add(m)
-	case service == isNone && method == isPattern:
-		b.methodPatterns.add(m)
-	case service == isNone && method == isNone:
-		b.all.add(m)
-	case service == isNone:
-		l.addLiteral(byMethod, host, "/"+m.method.text, m)
-	case method == isNone:
-		l.addLiteral(byService, host, "/"+m.service.text+"/", m)
-	default:
-		l.addLiteral(byPath, host, "/"+m.service.text+"/"+m.method.text, m)
-	}
-}
-
-func (l *level) addLiteral(k kind, host, text string, m *match) {
-	l.used[k] = true
-	hash := join(maphash.String(seed, host), maphash.String(seed, text))
-	key := host + text
-	for e := l.literals[hash]; e != nil; e = e.next {
-		if e.key == key && e.hostLen == len(host) {
-			e.list.add(m)
-			return
-		}
-	}
-	e := &literal{key: key, hostLen: len(host), next: l.literals[hash]}
-	e.list.add(m)
-	l.literals[hash] = e
-}
-
-func (c *candidates) add(m *match) {
-	if c.one.rule == nil {
-		c.one = m.candidate()
-		return
-	}
-	c.more = append(c.more, m.candidate())
-}

@@ -60,10 +60,11 @@ func (h *header) matches(hdr Header) bool {
 
 // candidate is the match for a list to which only what is literal has led.
 func (m *match) candidate() candidate {
-	if len(m.headers) == 0 && m.service.pattern == nil && m.method.pattern == nil {
-		return candidate{rule: m.rule}
+	c := candidate{rule: m.rule, match: m}
+	if len(m.headers) > 0 || m.service.pattern != nil || m.method.pattern != nil {
+		c.rest = m
 	}
-	return candidate{m.rule, m}
+	return c
 }
 
 // compare orders by precedence as the Gateway API has it for GRPCRoute, hostnames
@@ -129,17 +130,42 @@ func (s segment) String() string {
 	return s.text
 }
 
-// patterns compiles each regular expression once.
+// patterns are regular expressions by their text. It does not change once it is a
+// table's.
 type patterns map[string]*regexp.Regexp
 
-// get is nil for what is no regular expression.
-func (p patterns) get(text string) *regexp.Regexp {
-	re, known := p[text]
-	if !known {
-		re, _ = store.CompilePattern(text)
+// add has a text compiled, unless known has it. What is no regular expression is
+// not added.
+func (p patterns) add(text string, known patterns) {
+	if p[text] != nil {
+		return
+	}
+	if re := known[text]; re != nil {
+		p[text] = re
+	} else if re, err := store.CompilePattern(text); err == nil {
 		p[text] = re
 	}
-	return re
+}
+
+// appendPatterns appends the regular expressions that a route compares with.
+func appendPatterns(list []string, r *store.GRPCRoute) []string {
+	for i := range r.Spec.Rules {
+		for _, m := range r.Spec.Rules[i].Matches {
+			if m.Method != nil && m.Method.Type == store.RegularExpression {
+				for _, text := range []string{m.Method.Service, m.Method.Method} {
+					if text != "" {
+						list = append(list, text)
+					}
+				}
+			}
+			for _, h := range m.Headers {
+				if h.Type == store.RegularExpression {
+					list = append(list, h.Value)
+				}
+			}
+		}
+	}
+	return list
 }
 
 // newMatch is nil when the match can match nothing, since the set was not
@@ -179,7 +205,7 @@ func newSegment(kind store.MatchType, text string, p patterns) (s segment, ok bo
 		if text == "" {
 			return s, true
 		}
-		s.pattern = p.get(text)
+		s.pattern = p[text]
 		return s, s.pattern != nil
 	}
 	return s, false

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math/bits"
 	"slices"
+	"strconv"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -12,29 +13,37 @@ import (
 	"sluice/store"
 )
 
-// Rule is one rule of one route. It belongs to one Table.
+// Rule is one rule of one route. It belongs to every Table from the first that has
+// the route to the last.
 type Rule struct {
 	Route string // the key of the route: "namespace/name"
 	Name  string // may be empty
 	Index int    // in the route
 
-	// Splits are the rule's backendRefs, in their order, those of weight 0 too.
+	// Splits are the rule's backendRefs, in their order, those of weight 0 too, and
+	// with weight 0 whatever else it is steered to.
 	Splits []Split
 	// Request and Response change headers on their way, whatever the split; those
 	// of the split come after them. Nil changes nothing.
 	Request, Response *Modifier
+	// SpillOver tells that Spill is asked when a split cannot be served.
+	SpillOver bool
+	// Attached is what the owner of the tables keeps with the rule. It is set before
+	// the first table that has the rule is in use, and not afterwards.
+	Attached any
 
-	created time.Time // of the route
-	steps   []step
-	sum     uint64 // of all weights
-	turn    *turn
+	created  time.Time // of the route
+	declared int       // how many of Splits are backendRefs
+	steps    []step
+	sum      uint64    // of all weights
+	turn     *turn     // nil when nothing goes by turns
+	steering *steering // nil when the weights alone decide
 }
 
 // Split is one share of a rule.
 type Split struct {
-	Backend  string // its key
-	Weight   uint32
-	Resolved bool // the set has the backend; if not, its share is UNAVAILABLE
+	Backend string // its key
+	Weight  uint32
 	// Request and Response are the split's own changes, after those of the rule.
 	Request, Response *Modifier
 }
@@ -42,9 +51,10 @@ type Split struct {
 // turn counts the picks of a rule. It has a cache line for itself: all
 // connections together write to it.
 type turn struct {
-	_ [64]byte
-	n atomic.Uint64
-	_ [56]byte
+	_     [64]byte
+	n     atomic.Uint64
+	spilt atomic.Uint64 // picks that went elsewhere
+	_     [48]byte
 }
 
 // step decides between one split and all that come after it.
@@ -103,6 +113,9 @@ func (r *Rule) setSteps() {
 	}
 }
 
+// HasWeight tells whether some split has weight. Else only a pin finds one.
+func (r *Rule) HasWeight() bool { return len(r.steps) > 0 }
+
 // compareAge puts the older route first, and one without a date last.
 func (r *Rule) compareAge(other *Rule) int {
 	switch {
@@ -114,19 +127,24 @@ func (r *Rule) compareAge(other *Rule) int {
 	return -1
 }
 
-// identity is the same for a rule of another table exactly when its turn goes on:
-// same route, same place in it, same shares.
-func (r *Rule) identity() string {
-	var b strings.Builder
-	b.WriteString(r.label())
-	for _, s := range r.Splits {
-		fmt.Fprintf(&b, " %s=%d", s.Backend, s.Weight)
-	}
-	return b.String()
+// continues tells whether the rule goes on with the turn of an old one: same place
+// in the route, same shares.
+func (r *Rule) continues(old *Rule) bool {
+	return r.Label() == old.Label() && slices.EqualFunc(r.Splits[:r.declared], old.Splits[:old.declared], func(a, b Split) bool {
+		return a.Backend == b.Backend && a.Weight == b.Weight
+	})
 }
 
-// label names the rule by its name, or by its number when it has none.
-func (r *Rule) label() string {
+// Label is the rule's name within its route, or its number when it has none.
+func (r *Rule) Label() string {
+	if r.Name == "" {
+		return strconv.Itoa(r.Index)
+	}
+	return r.Name
+}
+
+// fullName is unlike that of any other rule.
+func (r *Rule) fullName() string {
 	if r.Name == "" {
 		return fmt.Sprintf("%s[%d]", r.Route, r.Index)
 	}
@@ -136,31 +154,33 @@ func (r *Rule) label() string {
 // String is the rule as Table.String prints it.
 func (r *Rule) String() string {
 	var b strings.Builder
-	b.WriteString(r.label())
+	b.WriteString(r.fullName())
 	b.WriteString(":")
 	if len(r.steps) == 0 {
 		b.WriteString(" no backend")
 	}
 	for _, s := range r.Splits {
 		fmt.Fprintf(&b, " %s=%d", s.Backend, s.Weight)
-		if !s.Resolved {
-			b.WriteString("(unresolved)")
-		}
 	}
 	return b.String()
 }
 
-func newRule(r *store.GRPCRoute, index int, resolved func(key string) bool) *Rule {
+func newRule(r *store.GRPCRoute, key string, index int) *Rule {
 	spec := &r.Spec.Rules[index]
-	rule := &Rule{Route: r.Key(), Name: spec.Name, Index: index, created: r.CreationTimestamp}
+	rule := &Rule{Route: key, Name: spec.Name, Index: index, created: r.CreationTimestamp, SpillOver: spec.Steering.SpillOver}
 	rule.Request, rule.Response = newModifiers(spec.Filters)
+	rule.Splits = make([]Split, 0, len(spec.BackendRefs))
 	for i := range spec.BackendRefs {
 		ref := &spec.BackendRefs[i]
 		s := Split{Backend: r.BackendKey(ref), Weight: ref.Weight}
-		s.Resolved = resolved(s.Backend)
 		s.Request, s.Response = newModifiers(ref.Filters)
 		rule.Splits = append(rule.Splits, s)
 	}
+	rule.declared = len(rule.Splits)
 	rule.setSteps()
+	rule.steer(&spec.Steering)
+	if len(rule.steps) > 1 || rule.SpillOver {
+		rule.turn = new(turn)
+	}
 	return rule
 }

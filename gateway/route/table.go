@@ -33,9 +33,9 @@ func (m Miss) String() string {
 
 // Table is all rules, by what they match. It does not change.
 type Table struct {
-	rules []*Rule
-	turns map[string]*turn // by Rule.identity
-	hosts []*hostMatches   // in order of precedence, to be printed
+	routes     []*compiled // in the order of the set
+	patterns   patterns    // of all routes, and perhaps of some that are gone
+	generation uint32      // tables before this one
 
 	// In order of precedence.
 	exact   level // hostnames in lower case
@@ -44,8 +44,24 @@ type Table struct {
 	any     level // "" alone: routes without hostnames
 }
 
-// Rules are all rules, in the order of the set.
-func (t *Table) Rules() []*Rule { return t.rules }
+// Rules are all rules, in the order of the set: a new list.
+func (t *Table) Rules() []*Rule {
+	var list []*Rule
+	for _, c := range t.routes {
+		list = append(list, c.rules...)
+	}
+	return list
+}
+
+// RulesOf are the rules of the route of that key, in their order.
+func (t *Table) RulesOf(route string) []*Rule {
+	for _, c := range t.routes {
+		if c.key == route {
+			return c.rules
+		}
+	}
+	return nil
+}
 
 // Lookup finds the rule of highest precedence that matches an RPC, or says why
 // none does. The authority's port and the case of its letters do not matter. A
@@ -88,7 +104,7 @@ func (t *Table) Lookup(authority, path string, hdr Header) (*Rule, Miss) {
 // hostname, what is matched, the rule and its shares.
 func (t *Table) String() string {
 	var b strings.Builder
-	for _, h := range t.hosts {
+	for _, h := range t.hosts(nil) {
 		for _, m := range h.matches {
 			fmt.Fprintf(&b, "%s %s -> %s\n", cmp.Or(h.hostname, "*"), m, m.rule)
 		}

@@ -3,6 +3,7 @@ package route
 import (
 	"fmt"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"sluice/store"
@@ -90,10 +91,35 @@ func BenchmarkCompile(b *testing.B) {
 		set := manyRoutes(n)
 		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
 			b.ReportAllocs()
-			var prev *Table
 			for b.Loop() {
-				prev = Compile(set, prev)
+				Compile(set, nil)
 			}
 		})
+	}
+}
+
+// BenchmarkNext changes one route of many: on a hostname of ten routes, and where
+// all routes serve every authority.
+func BenchmarkNext(b *testing.B) {
+	for _, n := range sizes {
+		for _, hostnames := range []string{"many", "none"} {
+			set := manyRoutes(n)
+			if hostnames == "none" {
+				for _, r := range set.GRPCRoutes {
+					r.Spec.Hostnames = nil
+				}
+			}
+			b.Run(fmt.Sprintf("hostnames=%s/routes=%d", hostnames, n), func(b *testing.B) {
+				b.ReportAllocs()
+				table := Compile(set, nil)
+				for i := 0; b.Loop(); i++ {
+					next := &store.Set{GRPCRoutes: slices.Clone(set.GRPCRoutes)}
+					changed := *next.GRPCRoutes[i%n]
+					next.GRPCRoutes[i%n] = &changed
+					table = Compile(next, table)
+					set = next
+				}
+			})
+		}
 	}
 }

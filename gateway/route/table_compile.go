@@ -1,131 +1,217 @@
 package route
 
 import (
-	"cmp"
 	"slices"
 	"strings"
 
 	"sluice/store"
 )
 
-// Compile makes the table of a set. Rules that are in prev too, with the same
-// shares, share their turn with it; prev may be nil. The set was validated by
-// package store; a match that is not valid all the same matches nothing.
+// Compile makes the table of a set, of which prev is the table before; it may be
+// nil. The set was validated by package store; a match that is not valid all the
+// same matches nothing.
 func Compile(set *store.Set, prev *Table) *Table {
-	backends := set.BackendsByKey()
-	resolved := func(key string) bool { return backends[key] != nil }
-	c := compiler{
-		hosts:    make(map[string]*hostMatches),
-		patterns: make(patterns),
+	if prev == nil {
+		prev = &Table{}
 	}
-	t := &Table{turns: make(map[string]*turn)}
-	for _, r := range set.GRPCRoutes {
-		for i := range r.Spec.Rules {
-			rule := newRule(r, i, resolved)
-			t.rules = append(t.rules, rule)
-			t.adopt(rule, prev)
-			c.add(r, rule)
-		}
-	}
-	t.setLevels(c.hosts)
+	t, _ := prev.Next(set)
 	return t
 }
 
-// adopt gives the rule the turn it had, or a new one.
-func (t *Table) adopt(rule *Rule, prev *Table) {
-	id := rule.identity()
-	if prev != nil && t.turns[id] == nil {
-		rule.turn = prev.turns[id]
+// Changes are the rules by which a table differs from the one before it.
+type Changes struct{ Added, Removed []*Rule }
+
+// Next makes the table of a set from the table of another. A route is known by its
+// pointer: one that both sets have keeps its rules, so that a change costs what has
+// changed and little more. A rule that is new, but goes on where an old one ends,
+// with the same shares, shares its turn.
+func (t *Table) Next(set *store.Set) (*Table, Changes) {
+	next := &Table{routes: make([]*compiled, len(set.GRPCRoutes)), patterns: t.patterns, generation: t.generation + 1}
+	removed := t.keep(set.GRPCRoutes, next.routes)
+	added := next.fill(set.GRPCRoutes, removed)
+
+	// Where little stays, it is as quick to begin anew as to take away.
+	if 2*len(removed) > len(t.routes) {
+		next.edit(&Table{}, nil, next.routes)
+	} else {
+		next.edit(t, removed, added)
 	}
-	if rule.turn == nil {
-		rule.turn = new(turn)
+	var c Changes
+	for _, r := range added {
+		c.Added = append(c.Added, r.rules...)
 	}
-	t.turns[id] = rule.turn
+	for _, r := range removed {
+		c.Removed = append(c.Removed, r.rules...)
+	}
+	return next, c
 }
 
-// compiler gathers what each hostname matches.
-type compiler struct {
-	hosts    map[string]*hostMatches // "" is every authority
-	patterns patterns
-}
-
-// hostMatches is all that one hostname matches.
-type hostMatches struct {
-	hostname string // as a route has it; "" is every authority
-	matches  []*match
-}
-
-// compare orders by precedence: more characters of a hostname without wildcard,
-// more characters of a hostname.
-func (h *hostMatches) compare(other *hostMatches) int {
-	return cmp.Or(
-		-cmp.Compare(h.exactLen(), other.exactLen()),
-		-cmp.Compare(len(h.hostname), len(other.hostname)),
-		cmp.Compare(h.hostname, other.hostname),
-	)
-}
-
-func (h *hostMatches) exactLen() int {
-	if strings.HasPrefix(h.hostname, "*") {
-		return 0
+// keep puts those of t's routes into their new places that stay as they are, and
+// returns the others. Mostly all places before and behind a change are the same.
+func (t *Table) keep(sources []*store.GRPCRoute, places []*compiled) (removed []*compiled) {
+	had := t.routes
+	for len(had) > 0 && len(sources) > 0 && had[0].source == sources[0] {
+		places[0] = had[0]
+		had, sources, places = had[1:], sources[1:], places[1:]
 	}
-	return len(h.hostname)
-}
-
-var everything = []store.GRPCRouteMatch{{}}
-
-func (c *compiler) add(r *store.GRPCRoute, rule *Rule) {
-	specs := r.Spec.Rules[rule.Index].Matches
-	if len(specs) == 0 {
-		specs = everything
+	for len(had) > 0 && len(sources) > 0 && had[len(had)-1].source == sources[len(sources)-1] {
+		places[len(sources)-1] = had[len(had)-1]
+		had, sources = had[:len(had)-1], sources[:len(sources)-1]
 	}
-	hostnames := r.Spec.Hostnames
-	if len(hostnames) == 0 {
-		hostnames = []string{""}
-	}
-	for i := range specs {
-		m := newMatch(rule, i, &specs[i], c.patterns)
-		if m == nil {
+	bySource := make(map[*store.GRPCRoute]*compiled, len(had))
+	for _, c := range had {
+		if bySource[c.source] != nil { // a set that has a route twice
+			removed = append(removed, c)
 			continue
 		}
-		for j, hostname := range hostnames {
-			if !slices.Contains(hostnames[:j], hostname) {
-				c.addTo(hostname, m)
+		bySource[c.source] = c
+	}
+	for i, r := range sources {
+		if c := bySource[r]; c != nil {
+			places[i] = c
+			delete(bySource, r)
+		}
+	}
+	for _, c := range had {
+		if bySource[c.source] == c {
+			removed = append(removed, c)
+		}
+	}
+	return removed
+}
+
+// fill compiles the routes whose places are empty yet, and returns them.
+func (t *Table) fill(sources []*store.GRPCRoute, removed []*compiled) (added []*compiled) {
+	before := make(map[string]*compiled, len(removed))
+	for _, c := range removed {
+		before[c.key] = c
+	}
+	patterns := t.patternsFor(sources)
+	for i, source := range sources {
+		if t.routes[i] != nil {
+			continue
+		}
+		c := newCompiled(source, patterns)
+		c.adoptTurns(before[c.key])
+		t.routes[i] = c
+		added = append(added, c)
+	}
+	return added
+}
+
+// patternsFor has the regular expressions of all routes, each compiled once. It is
+// the list of the table before as long as that has all that are needed.
+func (t *Table) patternsFor(sources []*store.GRPCRoute) patterns {
+	var needed []string
+	for i, c := range t.routes {
+		if c == nil {
+			needed = appendPatterns(needed, sources[i])
+		}
+	}
+	if !slices.ContainsFunc(needed, func(text string) bool { return t.patterns[text] == nil }) {
+		return t.patterns
+	}
+	all := make(patterns)
+	for _, c := range t.routes {
+		if c != nil {
+			needed = appendPatterns(needed, c.source)
+		}
+	}
+	for _, text := range needed {
+		all.add(text, t.patterns)
+	}
+	t.patterns = all
+	return all
+}
+
+// compiled is one route of a table.
+type compiled struct {
+	source    *store.GRPCRoute
+	key       string
+	hostnames []string // in lower case, each once; "" is every authority
+	rules     []*Rule
+	matches   []*match
+}
+
+var (
+	everyAuthority = []string{""}
+	everything     = []store.GRPCRouteMatch{{}}
+)
+
+func newCompiled(r *store.GRPCRoute, p patterns) *compiled {
+	c := &compiled{source: r, key: r.Key(), hostnames: everyAuthority}
+	if len(r.Spec.Hostnames) > 0 {
+		c.hostnames = make([]string, 0, len(r.Spec.Hostnames))
+	}
+	for _, hostname := range r.Spec.Hostnames {
+		if hostname = strings.ToLower(hostname); !slices.Contains(c.hostnames, hostname) {
+			c.hostnames = append(c.hostnames, hostname)
+		}
+	}
+	for i := range r.Spec.Rules {
+		rule := newRule(r, c.key, i)
+		c.rules = append(c.rules, rule)
+		specs := r.Spec.Rules[i].Matches
+		if len(specs) == 0 {
+			specs = everything
+		}
+		for j := range specs {
+			if m := newMatch(rule, j, &specs[j], p); m != nil {
+				c.matches = append(c.matches, m)
+			}
+		}
+	}
+	return c
+}
+
+// adoptTurns has the rules go on with the turns that the same rules had before;
+// nobody else may have taken them.
+func (c *compiled) adoptTurns(before *compiled) {
+	if before == nil {
+		return
+	}
+	taken := make([]bool, len(before.rules))
+	for _, r := range c.rules {
+		for i, old := range before.rules {
+			if !taken[i] && old.turn != nil && r.continues(old) {
+				taken[i], r.turn = true, old.turn
+				break
 			}
 		}
 	}
 }
 
-func (c *compiler) addTo(hostname string, m *match) {
-	hostname = strings.ToLower(hostname)
-	h := c.hosts[hostname]
-	if h == nil {
-		h = &hostMatches{hostname: hostname}
-		c.hosts[hostname] = h
+// edit makes t's levels of those of another table, without some routes and with
+// some others.
+func (t *Table) edit(from *Table, without, with []*compiled) {
+	edits := [...]*levelEdit{
+		newLevelEdit(&t.exact, from.exact, t.generation),
+		newLevelEdit(&t.wild, from.wild, t.generation),
+		newLevelEdit(&t.any, from.any, t.generation),
 	}
-	h.matches = append(h.matches, m)
-}
-
-// setLevels sorts the matches of each hostname, so that every list of a level has
-// the first to try first.
-func (t *Table) setLevels(hosts map[string]*hostMatches) {
-	for _, l := range []*level{&t.exact, &t.wild, &t.any} {
-		l.literals, l.hosts = make(map[uint64]*literal), make(map[string]*bucket)
-	}
-	for _, h := range hosts {
-		l, host := &t.exact, h.hostname
-		if suffix, wildcard := strings.CutPrefix(host, "*"); wildcard {
-			l, host = &t.wild, suffix
-			t.longest = max(t.longest, len(suffix))
-		} else if host == "" {
-			l = &t.any
+	each := func(c *compiled, f func(e *levelEdit, host string, m *match)) {
+		for _, hostname := range c.hostnames {
+			e, host := edits[0], hostname
+			if suffix, wildcard := strings.CutPrefix(host, "*"); wildcard {
+				e, host = edits[1], suffix
+			} else if host == "" {
+				e = edits[2]
+			}
+			for _, m := range c.matches {
+				f(e, host, m)
+			}
 		}
-		slices.SortFunc(h.matches, (*match).compare)
-		l.hosts[host] = &bucket{}
-		for _, m := range h.matches {
-			l.add(host, m)
-		}
-		t.hosts = append(t.hosts, h)
 	}
-	slices.SortFunc(t.hosts, (*hostMatches).compare)
+	for _, c := range without {
+		each(c, (*levelEdit).remove)
+	}
+	for _, c := range with {
+		each(c, (*levelEdit).add)
+	}
+	for _, e := range edits {
+		e.finish()
+	}
+	for host := range t.wild.hosts {
+		t.longest = max(t.longest, len(host))
+	}
 }

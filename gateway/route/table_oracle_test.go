@@ -115,7 +115,7 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 			}
 			want, wantMiss := oracle(set, authority, path, hdr)
 			got, miss := table.Lookup(authority, path, hdr)
-			if miss != wantMiss || got != nil && got.label() != want {
+			if miss != wantMiss || got != nil && got.fullName() != want {
 				t.Fatalf("%s %s %v: got %v, %v; want %s, %v\n%s", authority, path, hdr, got, miss, want, wantMiss, table)
 			}
 			if got != nil {

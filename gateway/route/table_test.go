@@ -216,8 +216,8 @@ spec: {endpoints: []}
 `)
 	r := Compile(set, nil).Rules()[0]
 	want := []Split{
-		{Backend: "default/b", Weight: 3, Resolved: true},
-		{Backend: "n/c", Weight: 0, Resolved: true},
+		{Backend: "default/b", Weight: 3},
+		{Backend: "n/c", Weight: 0},
 		{Backend: "default/gone", Weight: 1},
 	}
 	if len(r.Splits) != len(want) {
@@ -228,7 +228,7 @@ spec: {endpoints: []}
 			t.Errorf("split %d: got %+v, want %+v", i, r.Splits[i], want[i])
 		}
 	}
-	if got, want := r.String(), "default/r/all: default/b=3 n/c=0 default/gone=1(unresolved)"; got != want {
+	if got, want := r.String(), "default/r/all: default/b=3 n/c=0 default/gone=1"; got != want {
 		t.Errorf("got %s, want %s", got, want)
 	}
 	if r.Route != "default/r" || r.Name != "all" || r.Index != 0 {

@@ -65,7 +65,6 @@ type Endpoint struct {
 	live atomic.Pointer[[]*h2.Conn] // those that take streams; replaced whole
 
 	mu       sync.Mutex // guards the fields below
-	proposed settings
 	settings settings
 	conns    []*h2.Conn // live, and draining ones
 	dialling int        // goroutines at it
@@ -79,7 +78,7 @@ type Endpoint struct {
 	waiters  []Waiter
 	hurry    chan struct{} // ends the pause between two dials; nil unless there is one
 
-	ctx    context.Context // of the dials; nil before the first table, ends when the endpoint retires
+	ctx    context.Context // of the dials; nil before the first, ends when the endpoint retires
 	cancel context.CancelFunc
 
 	dials, failures atomic.Int64
@@ -103,21 +102,19 @@ func (e *Endpoint) Connections() int { return len(*e.live.Load()) }
 // Dials returns how often a connection was tried, and how often in vain.
 func (e *Endpoint) Dials() (tried, failed int64) { return e.dials.Load(), e.failures.Load() }
 
-func (e *Endpoint) propose(s settings) {
-	e.mu.Lock()
-	e.proposed = s
-	e.mu.Unlock()
-}
-
-// adopt puts the proposed settings in force.
-func (e *Endpoint) adopt() {
+// whyDown is what the last dial failed of, nil when it has not.
+func (e *Endpoint) whyDown() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	e.settings = e.proposed
-	e.SetWeight(e.settings.weight)
-	if e.ctx == nil {
-		e.ctx, e.cancel = context.WithCancel(e.pool.ctx)
-	}
+	return e.down
+}
+
+// adopt puts settings in force.
+func (e *Endpoint) adopt(s settings) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.settings = s
+	e.SetWeight(s.weight)
 	if e.left.IsZero() {
 		return
 	}
@@ -220,7 +217,7 @@ func (e *Endpoint) want(seen *[]*h2.Conn) error {
 	// new streams cannot wait for that.
 	open := len(*e.live.Load()) + e.dialling
 	switch {
-	case e.retired || e.ctx.Err() != nil:
+	case e.retired || e.pool.ctx.Err() != nil:
 		return ErrRetired
 	case e.dialling > 0 && e.down != nil:
 		if !e.ask() {
@@ -275,8 +272,11 @@ func (e *Endpoint) ask() bool {
 
 // connect starts a dialling goroutine. The caller holds mu.
 func (e *Endpoint) connect() {
-	if e.retired || e.ctx.Err() != nil {
+	if e.retired || e.pool.ctx.Err() != nil {
 		return
+	}
+	if e.ctx == nil {
+		e.ctx, e.cancel = context.WithCancel(e.pool.ctx)
 	}
 	e.dialling++
 	var wait time.Duration

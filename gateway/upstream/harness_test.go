@@ -434,15 +434,14 @@ func to(name string, addresses ...string) *store.Backend {
 // put makes the backends those of the pool and returns the endpoints of the first.
 func (w *world) put(backends ...*store.Backend) []*Endpoint {
 	w.t.Helper()
-	plan, err := w.Prepare(&store.Set{Backends: backends})
-	if err != nil {
+	w.Commit(w.Prepare(&store.Set{Backends: backends}))()
+	for _, err := range w.Problems() {
 		w.t.Fatal(err)
 	}
-	w.Commit(plan)()
 	if len(backends) == 0 {
 		return nil
 	}
-	b := plan.Backends[backends[0].Key()]
+	b := w.Backend(backends[0].Key())
 	var list []*Endpoint
 	var avoid balance.Mask
 	for range b.Endpoints { // each can be picked

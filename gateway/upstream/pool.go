@@ -8,20 +8,16 @@ package upstream
 
 import (
 	"context"
-	"crypto/tls"
-	"errors"
-	"fmt"
 	"log/slog"
 	"net"
 	"sync"
 	"time"
 
-	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 	"sluice/store"
 )
 
-// Pool is every endpoint of the process.
+// Pool is every backend and every endpoint of the process.
 type Pool struct {
 	eng    *h2.Engine
 	log    *slog.Logger
@@ -32,6 +28,9 @@ type Pool struct {
 	work sync.WaitGroup // dialling and serving of every endpoint
 
 	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
+	specs     []*store.Backend
+	known     map[string]*known // by key
+	watched   map[string]*known // those of known that name files, or have a problem
 	endpoints map[identity]*Endpoint
 	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
 	planned   bool                   // a plan waits for Commit: what it has found stays
@@ -55,7 +54,9 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	var d net.Dialer
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
-		eng: eng, log: log, ctx: ctx, cancel: cancel, endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
+		eng: eng, log: log, ctx: ctx, cancel: cancel,
+		known: make(map[string]*known), watched: make(map[string]*known),
+		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
 }
@@ -74,83 +75,6 @@ func (p *Pool) Run(ctx context.Context) error {
 	p.mu.Unlock()
 	p.work.Wait()
 	return nil
-}
-
-// Plan is a set of backends whose files have been read and whose endpoints are
-// known, but which is not in force yet.
-type Plan struct {
-	Backends map[string]*Backend // by store key
-	keep     map[identity]*Endpoint
-}
-
-// Prepare reads what the set's backends need. Nothing changes before Commit; the
-// errors of all backends are joined.
-func (p *Pool) Prepare(set *store.Set) (*Plan, error) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	plan := &Plan{Backends: make(map[string]*Backend, len(set.Backends)), keep: make(map[identity]*Endpoint)}
-	var errs []error
-	for _, sb := range set.Backends {
-		security, config, err := clientTLS(sb)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("backend %q: %w", sb.Key(), err))
-			continue
-		}
-		b := &Backend{Key: sb.Key()}
-		var nodes []*balance.Node
-		for _, se := range sb.Spec.Endpoints {
-			id := identity{sb.Key(), se.Address, security}
-			e := plan.keep[id]
-			if e == nil {
-				e = p.find(id)
-				plan.keep[id] = e
-			}
-			e.propose(settings{
-				weight: se.Weight, maxStreams: uint32(sb.Spec.Connection.MaxStreams),
-				maxConns: sb.Spec.Connection.MaxConnections, timeout: time.Duration(sb.Spec.ConnectTimeout), tls: config,
-			})
-			b.Endpoints = append(b.Endpoints, e)
-			nodes = append(nodes, &e.Node)
-		}
-		b.policy, b.nodes = sb.Spec.LoadBalancing.Policy, nodes
-		plan.Backends[b.Key] = b
-	}
-	p.planned = len(errs) == 0
-	return plan, errors.Join(errs...)
-}
-
-// find returns the endpoint that is known by id, or a new one. The caller holds mu.
-func (p *Pool) find(id identity) *Endpoint {
-	if e := p.endpoints[id]; e != nil {
-		return e
-	}
-	if e := p.leaving[id]; e != nil {
-		return e
-	}
-	return newEndpoint(p, id)
-}
-
-// Commit makes the plan's endpoints the pool's. The function that it returns lets
-// the others go, and is to be called when no new RPC can find them: they take
-// no new streams but of RPCs that have, and close when their last one has ended.
-func (p *Pool) Commit(plan *Plan) (letGo func()) {
-	p.mu.Lock()
-	defer p.mu.Unlock()
-	p.planned = false
-	for id, e := range p.endpoints {
-		if plan.keep[id] == nil {
-			p.leaving[id] = e
-		}
-	}
-	p.endpoints = plan.keep
-	for id, e := range plan.keep {
-		delete(p.leaving, id)
-		e.adopt()
-	}
-	for _, b := range plan.Backends {
-		b.makePicker()
-	}
-	return p.letGo
 }
 
 func (p *Pool) letGo() {
@@ -204,53 +128,4 @@ func (p *Pool) Endpoints(f func(*Endpoint)) {
 	for _, e := range list {
 		f(e)
 	}
-}
-
-// Backend is the endpoints that share the RPCs of one store.Backend. It belongs to
-// one table and does not change.
-type Backend struct {
-	Key       string
-	Endpoints []*Endpoint
-
-	policy store.Policy
-	nodes  []*balance.Node
-	picker balance.Picker
-}
-
-// makePicker is called once the endpoints' weights are those of this table.
-func (b *Backend) makePicker() {
-	if b.policy == store.RoundRobin {
-		b.picker = balance.NewRoundRobin(b.nodes)
-		return
-	}
-	b.picker = balance.NewLeastRequest(b.nodes)
-}
-
-// Pick chooses an endpoint and counts a stream on it, which the caller releases.
-// The index is what avoid means; nil when nothing is left.
-func (b *Backend) Pick(avoid balance.Mask) (e *Endpoint, index int) {
-	i := b.picker.Pick(avoid)
-	if i < 0 {
-		return nil, -1
-	}
-	return b.Endpoints[i], i
-}
-
-// settings of an endpoint that may change without making it another one.
-type settings struct {
-	weight     uint32
-	maxStreams uint32 // on one connection
-	maxConns   int    // 0 = the default
-	timeout    time.Duration
-	tls        *tls.Config
-}
-
-// Others reports whether an endpoint is left that avoid does not name.
-func (b *Backend) Others(avoid balance.Mask) bool {
-	for i := range b.Endpoints {
-		if !avoid.Has(i) {
-			return true
-		}
-	}
-	return false
 }

@@ -189,12 +189,11 @@ func TestEndpointSpeaksTLS(t *testing.T) {
 			}()
 			b := to("x", addr)
 			b.Spec.Protocol, b.Spec.TLS = store.ProtocolTLS, test.spec
-			plan, err := p.Prepare(&store.Set{Backends: []*store.Backend{b}})
-			if err != nil {
+			p.Commit(p.Prepare(&store.Set{Backends: []*store.Backend{b}}))()
+			if err := p.Problem("default/x"); err != nil {
 				t.Fatal(err)
 			}
-			p.Commit(plan)()
-			e := plan.Backends["default/x"].Endpoints[0]
+			e := p.Backend("default/x").Endpoints[0]
 			c := call(e)
 			settled := func() bool {
 				opened, parked, err := c.state()
@@ -233,9 +232,9 @@ func TestEndpointSpeaksTLS(t *testing.T) {
 	}
 }
 
-// TestClientTLSTellsSettingsApart: other files or another name make another
+// TestReadTLSTellsSettingsApart: other files or another name make another
 // endpoint, the same ones do not.
-func TestClientTLSTellsSettingsApart(t *testing.T) {
+func TestReadTLSTellsSettingsApart(t *testing.T) {
 	a, b := newAuthority(t), newAuthority(t)
 	_, certFile, keyFile := a.issue(t, "gateway")
 	_, otherCert, otherKey := a.issue(t, "gateway")
@@ -252,15 +251,16 @@ func TestClientTLSTellsSettingsApart(t *testing.T) {
 	for i, spec := range specs {
 		backend := to("x", "a:1")
 		backend.Spec.Protocol, backend.Spec.TLS = store.ProtocolTLS, spec
-		digest, _, err := clientTLS(backend)
+		secured, err := readTLS(backend, make(files))
 		if err != nil {
 			t.Fatal(err)
 		}
+		digest := secured.digest
 		if j, ok := seen[digest]; ok {
 			t.Errorf("settings %d and %d have the same digest", i, j)
 		}
 		seen[digest] = i
-		if again, _, _ := clientTLS(backend); again != digest {
+		if again, _ := readTLS(backend, make(files)); again.digest != digest {
 			t.Errorf("settings %d have two digests", i)
 		}
 	}

@@ -1,0 +1,232 @@
+package route
+
+import (
+	"math/bits"
+	"slices"
+	"strings"
+
+	"sluice/store"
+)
+
+// steering is what decides before the turns do.
+type steering struct {
+	pins   []pin
+	sticky string // metadata, in lower case; empty means turns
+	sides  []side
+}
+
+// pin sends the RPCs of one piece of metadata to one split.
+type pin struct {
+	header, value string
+	split         int
+}
+
+// side is a piece of the space of hashes, from where the one before it ends.
+type side struct {
+	end   uint64 // exclusive
+	split int
+}
+
+// hashSpace is how many points hashes fall on.
+const hashSpace = 1 << 32
+
+// Choose is the split for an RPC, an index into Splits, or -1 when there is none:
+// that of the first pin that its metadata has; else that on whose side the value of
+// the sticky metadata falls, if the RPC has any; else that whose turn it is.
+func (r *Rule) Choose(hdr Header) int {
+	if r.steering == nil {
+		return r.Pick()
+	}
+	if i, decided := r.steering.decide(hdr); decided {
+		return i
+	}
+	return r.Pick()
+}
+
+// decide is false for an RPC that the turns decide on.
+func (s *steering) decide(hdr Header) (split int, decided bool) {
+	if p := s.pinOf(hdr); p != nil {
+		return p.split, true
+	}
+	if value := s.key(hdr); value != "" {
+		return s.sideOf(value), true
+	}
+	return -1, false
+}
+
+func (s *steering) pinOf(hdr Header) *pin {
+	if hdr == nil {
+		return nil
+	}
+	for i := range s.pins {
+		p := &s.pins[i]
+		if value, ok := hdr.Get(p.header); ok && value == p.value {
+			return p
+		}
+	}
+	return nil
+}
+
+// key is the value of the sticky metadata. An empty one is none: all callers who
+// have no key would be on one side together.
+func (s *steering) key(hdr Header) string {
+	if s.sticky == "" || hdr == nil || len(s.sides) == 0 {
+		return ""
+	}
+	value, _ := hdr.Get(s.sticky)
+	return value
+}
+
+func (s *steering) sideOf(value string) int {
+	point := keyPoint(value)
+	for i := range s.sides {
+		if point < s.sides[i].end {
+			return s.sides[i].split
+		}
+	}
+	return s.sides[len(s.sides)-1].split
+}
+
+// keyHash is the same on every node, in every version and after each start; the
+// sides that a store keeps depend on that, so it must never change. It is FNV-1a of
+// 64 bits over the bytes of the value (offset basis 14695981039346656037, prime
+// 1099511628211), and then the finalizer of MurmurHash3, without which values that
+// differ in their last bytes only would be near one another:
+//
+//	h ^= h >> 33; h *= 0xff51afd7ed558ccd; h ^= h >> 33; h *= 0xc4ceb9fe1a85ec53; h ^= h >> 33
+func keyHash(value string) uint64 {
+	h := uint64(14695981039346656037)
+	for i := range len(value) {
+		h = (h ^ uint64(value[i])) * 1099511628211
+	}
+	return mix(h)
+}
+
+func mix(h uint64) uint64 {
+	h = (h ^ h>>33) * 0xff51afd7ed558ccd
+	h = (h ^ h>>33) * 0xc4ceb9fe1a85ec53
+	return h ^ h>>33
+}
+
+// keyPoint is the upper half of the hash: a point below hashSpace.
+func keyPoint(value string) uint64 { return keyHash(value) >> 32 }
+
+// steer compiles what the rule is steered by. A pin or a side of a backend that is
+// none of the rule's gives it one more split, without weight.
+func (r *Rule) steer(spec *store.Steering) {
+	if len(spec.Pins) == 0 && spec.Sticky == "" {
+		return
+	}
+	s := &steering{sticky: strings.ToLower(spec.Sticky)}
+	for _, p := range spec.Pins {
+		s.pins = append(s.pins, pin{strings.ToLower(p.Header), p.Value, r.splitTo(p.Backend)})
+	}
+	if s.sticky != "" {
+		for _, sd := range spec.Sides {
+			s.sides = append(s.sides, side{sd.End, r.splitTo(sd.Backend)})
+		}
+		if len(s.sides) == 0 {
+			s.sides = r.sidesByWeight()
+		}
+	}
+	r.steering = s
+}
+
+// splitTo is the first split with weight to a backend, or else the first.
+func (r *Rule) splitTo(backend string) int {
+	for _, needsWeight := range []bool{true, false} {
+		i := slices.IndexFunc(r.Splits, func(s Split) bool {
+			return s.Backend == backend && (s.Weight > 0 || !needsWeight)
+		})
+		if i >= 0 {
+			return i
+		}
+	}
+	r.Splits = append(r.Splits, Split{Backend: backend})
+	return len(r.Splits) - 1
+}
+
+// sidesByWeight part the space in proportion to the weights, in the order of the
+// splits: each ends at hashSpace × (its weight and those before it) / sum, rounded
+// down.
+func (r *Rule) sidesByWeight() (sides []side) {
+	before := uint64(0)
+	for i, s := range r.Splits {
+		if s.Weight == 0 {
+			continue
+		}
+		before += uint64(s.Weight)
+		high, low := bits.Mul64(before, hashSpace)
+		end, _ := bits.Div64(high, low, r.sum)
+		sides = append(sides, side{end, i})
+	}
+	return sides
+}
+
+// Readiness is how well a backend can take an RPC.
+type Readiness uint8
+
+const (
+	NotReady  Readiness = iota // it has no endpoint with weight
+	Unreached                  // it has, and none that can be reached, as far as is known
+	Ready
+)
+
+// Spill is the split that takes an RPC in place of split i, given how ready each
+// is: another with weight, chosen by weight, or else one without. It is i when no
+// other is better. An RPC with a sticky key goes where the others of its key go;
+// the rest spread evenly.
+func (r *Rule) Spill(i int, hdr Header, ready []Readiness) int {
+	for _, enough := range []Readiness{Ready, Unreached} {
+		if ready[i] >= enough {
+			return i
+		}
+		if j := r.spillTo(hdr, func(split int) bool { return ready[split] >= enough }); j >= 0 {
+			return j
+		}
+	}
+	return i
+}
+
+func (r *Rule) spillTo(hdr Header, able func(split int) bool) int {
+	weights, reserves := uint64(0), uint64(0)
+	for i, s := range r.Splits {
+		if able(i) {
+			weights += uint64(s.Weight)
+			if s.Weight == 0 {
+				reserves++
+			}
+		}
+	}
+	if weights+reserves == 0 {
+		return -1
+	}
+	share := func(s *Split) uint64 { return uint64(s.Weight) }
+	if weights == 0 {
+		weights, share = reserves, func(*Split) uint64 { return 1 }
+	}
+	at, _ := bits.Mul64(r.spillHash(hdr), weights)
+	for i := range r.Splits {
+		if !able(i) {
+			continue
+		}
+		w := share(&r.Splits[i])
+		if at < w {
+			return i
+		}
+		at -= w
+	}
+	return -1
+}
+
+// spillHash is another hash than that of the sides: those who spill are all of one
+// side. Without a key, the multiples of the golden section spread better than chance.
+func (r *Rule) spillHash(hdr Header) uint64 {
+	if s := r.steering; s != nil {
+		if value := s.key(hdr); value != "" {
+			return mix(keyHash(value) + 1)
+		}
+	}
+	const golden = 0x9e3779b97f4a7c15
+	return r.turn.spilt.Add(1) * golden
+}

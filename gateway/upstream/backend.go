@@ -1,0 +1,78 @@
+package upstream
+
+import (
+	"fmt"
+
+	"sluice/gateway/balance"
+	"sluice/store"
+)
+
+// Backend is the endpoints that share the RPCs of one store.Backend. It belongs to
+// one table and does not change.
+type Backend struct {
+	Key       string
+	Endpoints []*Endpoint
+	Problem   error // why there are no endpoints, when that is a fault; else nil
+
+	policy store.Policy
+	nodes  []*balance.Node
+	picker balance.Picker
+}
+
+// makePicker is called once the endpoints' weights are those of this table.
+func (b *Backend) makePicker() {
+	if b.policy == store.RoundRobin {
+		b.picker = balance.NewRoundRobin(b.nodes)
+		return
+	}
+	b.picker = balance.NewLeastRequest(b.nodes)
+}
+
+// Pick chooses an endpoint and counts a stream on it, which the caller releases.
+// The index is what avoid means; nil when nothing is left.
+func (b *Backend) Pick(avoid balance.Mask) (e *Endpoint, index int) {
+	i := b.picker.Pick(avoid)
+	if i < 0 {
+		return nil, -1
+	}
+	return b.Endpoints[i], i
+}
+
+// Others reports whether an endpoint is left that may be picked and avoid does not
+// name.
+func (b *Backend) Others(avoid balance.Mask) bool {
+	for i, n := range b.nodes {
+		if n.Weight() > 0 && !avoid.Has(i) {
+			return true
+		}
+	}
+	return false
+}
+
+// Takers counts the endpoints that have weight, and those of them that can be
+// reached, as far as is known.
+func (b *Backend) Takers() (weighted, usable int) {
+	for _, n := range b.nodes {
+		if n.Weight() == 0 {
+			continue
+		}
+		weighted++
+		if n.Usable() {
+			usable++
+		}
+	}
+	return weighted, usable
+}
+
+// Down is why an endpoint that may be picked cannot be reached, nil when all can.
+func (b *Backend) Down() error {
+	for _, e := range b.Endpoints {
+		if e.Weight() == 0 || e.Usable() {
+			continue
+		}
+		if err := e.whyDown(); err != nil {
+			return fmt.Errorf("%s: %w", e.Address(), err)
+		}
+	}
+	return nil
+}
