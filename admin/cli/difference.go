@@ -19,6 +19,10 @@ const diffContext = 3
 // YAML; from and to name its sides.
 func writeDifference(w io.Writer, change *adminv1.Change, from, to string) error {
 	before, after := change.GetBefore(), change.GetAfter()
+	if before == nil && after == nil { // the server says so in a warning, too
+		_, err := fmt.Fprintf(w, "%s %s (with what it was and is, the answer would be too long)\n", refID(change.GetRef()), doneWord(change.GetAction()))
+		return err
+	}
 	owned := !proto.Equal(before.GetOwner(), after.GetOwner())
 	a, err := diffLines(before, owned)
 	if err != nil {

@@ -81,7 +81,7 @@ func TestEditShowsBothVersionsOfAConflict(t *testing.T) {
 	}
 	for _, want := range []string{
 		"-    - shop.example.com\n+    - mine.example.com\n", "your version is in " + left[0],
-		"you wrote against  1777908500000.0@k3f9x2ab\n", "there is now       1777908600000.0@k3f9x2ab: split 5m ago by alice via cli: canary step 2\n",
+		"you wrote against  1777908500000.0@k3f9x2ab\n", "there is now       1777908600000.0@k3f9x2ab, changed 5m ago by alice via cli: canary step 2\n",
 		"GRPCRoute default/cart was changed meanwhile",
 	} {
 		if !strings.Contains(got.stderr, want) {

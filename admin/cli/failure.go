@@ -26,7 +26,7 @@ func (c *call) inWords(err error) error {
 	if faults, ok := detailOf[*adminv1.Faults](err); ok {
 		return c.faults(faults)
 	}
-	if conflict, ok := detailOf[*adminv1.Conflict](err); ok {
+	if conflict, ok := detailOf[*adminv1.Conflict](err); ok && conflict.GetCurrent() != nil {
 		return c.conflict(conflict)
 	}
 	if !connect.IsWireError(err) {
@@ -80,13 +80,13 @@ func faultLine(f *adminv1.Fault) string {
 // conflict shows what was written against and what is there now.
 func (c *call) conflict(conflict *adminv1.Conflict) error {
 	current := conflict.GetCurrent()
-	c.note("you wrote against  %s", conflict.GetExpected())
-	now := "there is none any more"
-	if current.GetRevision() != "" {
-		now = current.GetRevision()
+	c.note("you wrote against  %s", printable(conflict.GetExpected()))
+	now := current.GetRevision()
+	if current.GetDeleted() {
+		now = "nothing"
 	}
 	if change := current.GetLastChange(); change != nil {
-		now += ": " + c.sentence(change)
+		now += ", " + c.sentence(change)
 	}
 	c.note("there is now       %s", now)
 	return fmt.Errorf("%s was changed meanwhile; nothing was changed: look at it, and try again with what is there now", refID(current.GetRef()))

@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"slices"
 	"strings"
@@ -228,9 +229,10 @@ func who(change *adminv1.Change) string {
 	return actor + " via " + change.GetVia()
 }
 
-// sentence tells of a change: "updated 5m ago by alice via cli: canary".
+// sentence tells of a change: "updated 5m ago by alice via cli: canary". What an
+// object says of its last change has no action.
 func (p *program) sentence(change *adminv1.Change) string {
-	s := fmt.Sprintf("%s %s by %s", doneWord(change.GetAction()), p.ago(change.GetTime()), who(change))
+	s := fmt.Sprintf("%s %s by %s", cmp.Or(doneWord(change.GetAction()), "changed"), p.ago(change.GetTime()), who(change))
 	if change.GetReason() != "" {
 		s += ": " + change.GetReason()
 	}

@@ -63,6 +63,10 @@ func statusView(o *adminv1.Object) (*yaml.Node, error) {
 	if len(state.Content) > 0 {
 		set(status, "state", state)
 	}
+	last := lookup(status, "lastChange")
+	for _, known := range []string{"sequence", "ref", "revision"} { // from beside it
+		remove(last, known)
+	}
 	arrange(status, "revision", "owner", "state")
 	return status, err
 }

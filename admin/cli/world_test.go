@@ -76,6 +76,7 @@ func world() ([]*adminv1.Object, []*adminv1.Change) {
 	}
 	cart.LastChange = proto.CloneOf(changes[0])
 	cart.LastChange.Before, cart.LastChange.After = nil, nil
+	cart.LastChange.Action, cart.LastChange.Sequence = "", 0
 
 	objects := []*adminv1.Object{
 		{
