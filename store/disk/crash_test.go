@@ -20,7 +20,7 @@ func TestDBOpensAfterPowerCutInUpdate(t *testing.T) {
 	dir, scratch := inMemory(t), filepath.Join(inMemory(t), "cut")
 	random := rand.New(rand.NewPCG(1, 2))
 	db := mustOpen(t, Options{Dir: dir})
-	for n := 1; n <= 60; n++ {
+	for n := 1; n <= 40; n++ {
 		before := readFiles(t, dir)
 		put(t, db, step(n)...)
 		after := readFiles(t, dir)

@@ -83,7 +83,7 @@ func openImage(path string) (*image, io.Closer, error) {
 }
 
 func newImage(r io.ReaderAt, size int64) (*image, error) {
-	m, err := newestMeta(r, size)
+	m, _, err := newestMeta(r, size)
 	if err != nil {
 		return nil, err
 	}
@@ -97,37 +97,37 @@ func newImage(r io.ReaderAt, size int64) (*image, error) {
 	return im, nil
 }
 
-// newestMeta returns the valid meta page of the later transaction. One that is
-// not valid is no damage: a crash tears a page that is being written, and the
-// journal has what it would have said.
-func newestMeta(r io.ReaderAt, size int64) (meta, error) {
+// newestMeta returns the valid meta page of the later transaction, and whether both
+// are valid. When only one is, that need be no damage: a crash tears a page that
+// is being written, and the journal has what it would have said.
+func newestMeta(r io.ReaderAt, size int64) (newest meta, both bool, err error) {
 	first, err := readMeta(r, 0)
 	if err != nil && !Damaged(err) {
-		return meta{}, err
+		return meta{}, false, err
 	}
 	if err == nil {
 		second, err := readMeta(r, int64(first.pageSize))
 		switch {
 		case err != nil:
-			return first, notDamaged(err)
+			return first, false, notDamaged(err)
 		case second.pageSize != first.pageSize:
-			return meta{}, damagef("pages of %d and of %d bytes", first.pageSize, second.pageSize)
+			return meta{}, false, damagef("pages of %d and of %d bytes", first.pageSize, second.pageSize)
 		case second.transaction > first.transaction:
-			return second, nil
+			return second, true, nil
 		}
-		return first, nil
+		return first, true, nil
 	}
 	// Where the second one is depends on the size of a page, which only it knows.
 	for at := int64(1 << 10); at <= 1<<16 && at < size; at <<= 1 {
 		second, err := readMeta(r, at)
 		if err == nil && int64(second.pageSize) == at {
-			return second, nil
+			return second, false, nil
 		}
 		if notDamaged(err) != nil {
-			return meta{}, err
+			return meta{}, false, err
 		}
 	}
-	return meta{}, damagef("%d bytes, both meta pages are damaged", size)
+	return meta{}, false, damagef("%d bytes, both meta pages are damaged", size)
 }
 
 func notDamaged(err error) error {

@@ -10,14 +10,18 @@ import (
 type reading struct {
 	journal *journal // up to its last whole entry
 	torn    int64    // bytes behind that, the rest of an Update that a crash cut off
-	damage  error    // of an entry that had been whole; nil otherwise
+	damage  error    // of the header, or of an entry that had been whole; nil otherwise
 	highest uint64   // sequence of the last whole entry, also behind damage
 }
 
-// readJournal yields the whole entries of the journal in r. An error of yield that
-// is damage is damage of its entry.
+// readJournal yields the whole entries of the journal in r; none, when its header
+// is damaged. An error of yield that is damage is damage of its entry.
 func readJournal(r io.ReaderAt, size int64, yield func(entry) error) (*reading, error) {
 	j, err := readHeader(r)
+	if Damaged(err) {
+		read := &reading{journal: &journal{}, damage: err}
+		return read, read.behind(r, size, err)
+	}
 	if err != nil {
 		return nil, err
 	}

@@ -47,6 +47,8 @@ type opening struct {
 
 	said     []string // sentences of the recovery
 	tookOver bool     // the copy or the journal did
+	oneMeta  bool     // one of the meta pages of the file of rows is not valid
+	began    uint64   // change that the file of rows ended with, before the journal
 }
 
 func (o *opening) path(name string) string { return filepath.Join(o.opts.Dir, name) }
@@ -154,13 +156,29 @@ func (o *opening) provide() error {
 	}
 	switch {
 	case err == nil:
-		return nil
+		o.oneMeta, err = oneMeta(o.path(dbName))
+		return err
 	case missing(err) && o.empty():
 		return o.create()
 	case missing(err), Damaged(err), newer(err):
 		return o.takeOver(err)
 	}
 	return err
+}
+
+// oneMeta reports whether only one meta page of a good file is valid.
+func oneMeta(path string) (bool, error) {
+	file, err := os.Open(path)
+	if err != nil {
+		return false, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return false, err
+	}
+	_, both, err := newestMeta(file, info.Size())
+	return !both, err
 }
 
 // outdated tells when a good file of rows is not the last one: somebody put an

@@ -52,9 +52,6 @@ func (o *opening) replace(cause error, from *sources, st state) error {
 	}
 	o.tookOver = true
 	o.say("%s took over, as of change %d%s", from, st.sequence, at(st))
-	if !from.whole {
-		o.say("what was written after that is lost, if there was anything, because the journal cannot be used")
-	}
 	if Damaged(from.copyErr) || newer(from.copyErr) {
 		return o.setAside(copyName, from.copyErr)
 	}
@@ -193,6 +190,13 @@ func (o *opening) readJournal(yield func(entry) error) (*reading, error) {
 	return readJournal(file, info.Size(), yield)
 }
 
+// doubt says what cannot be excluded without a journal.
+func (o *opening) doubt(bolt *bbolt.DB) error {
+	st, err := boltState(bolt)
+	o.say("the rows are those of change %d%s, and what was written after that, if there was anything, is lost", st.sequence, at(st))
+	return err
+}
+
 // journalHeader returns which store the journal is of, and behind which change it
 // begins.
 func (o *opening) journalHeader() (id [16]byte, base uint64, err error) {
@@ -217,20 +221,26 @@ func (o *opening) openJournal(bolt *bbolt.DB) (*journal, error) {
 	if err != nil {
 		return nil, err
 	}
+	o.began = st.sequence
 	read, err := o.replay(bolt, st)
 	switch {
 	case missing(err):
 		if st.sequence > 0 {
-			o.say("%s was missing, and was begun anew", path)
+			o.say("%s was missing", path)
+			return nil, o.doubt(bolt)
 		}
 		return nil, nil
-	case Damaged(err), newer(err):
-		return nil, o.setAside(journalName, err)
-	case err != nil:
-		return nil, err
+	case err == nil:
+		err = o.unusable(read, bolt)
 	}
-	if err := o.unusable(read, bolt); err != nil {
-		return nil, o.setAside(journalName, err)
+	if Damaged(err) || newer(err) {
+		if err := o.setAside(journalName, err); err != nil {
+			return nil, err
+		}
+		return nil, o.doubt(bolt)
+	}
+	if err != nil {
+		return nil, err
 	}
 	file, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
@@ -248,9 +258,7 @@ func (o *opening) openJournal(bolt *bbolt.DB) (*journal, error) {
 
 // replay makes the changes of the journal that come after st.
 func (o *opening) replay(bolt *bbolt.DB, st state) (*reading, error) {
-	if id, _, err := o.journalHeader(); err != nil {
-		return nil, err
-	} else if id != st.id {
+	if id, _, err := o.journalHeader(); err == nil && id != st.id {
 		return nil, damagef("it is of another store")
 	}
 	return o.readJournal(func(e entry) error {
@@ -280,12 +288,13 @@ func (o *opening) unusable(read *reading, bolt *bbolt.DB) error {
 	}
 	switch {
 	case read.highest > st.sequence:
-		return damagef("%v; changes %d to %d are lost", read.damage, st.sequence+1, read.highest)
+		return damagef("%v; it had changes up to %d", read.damage, read.highest)
 	case read.damage != nil:
 		return read.damage
 	case read.journal.last < st.sequence:
 		return damagef("it ends with change %d, the rows with %d", read.journal.last, st.sequence)
-	case read.torn > 0 && o.tookOver:
+	case read.torn > 0 && (o.tookOver || o.oneMeta && read.journal.last == o.began):
+		// A crash leaves only one of these behind.
 		return damagef("its last %d bytes are not whole", read.torn)
 	}
 	return nil
