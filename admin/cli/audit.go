@@ -49,7 +49,7 @@ func (c *call) printAudit(entries []*adminv1.AuditEntry) error {
 		c.note("no such entries")
 		return nil
 	}
-	t := newTable("ID", "TIME", "ACTOR", "ROLE", "FROM", "ACTION", "OBJECTS", "RESULT", "REASON")
+	t := newTable("ID", "TIME", "ACTOR", "ROLE", "FROM", "ACTION", "OBJECTS", "REASON", "RESULT")
 	for _, e := range entries {
 		var objects []string
 		for _, ref := range e.GetRefs() {
@@ -60,7 +60,7 @@ func (c *call) printAudit(entries []*adminv1.AuditEntry) error {
 			result = "refused: " + e.GetWhy()
 		}
 		from := strings.TrimSpace(e.GetVia() + " " + e.GetAddress())
-		t.add(fmt.Sprint(e.GetId()), c.clock(e.GetTime()), e.GetActor(), e.GetRole(), from, e.GetAction(), brief(objects, ", "), result, e.GetReason())
+		t.add(fmt.Sprint(e.GetId()), c.clock(e.GetTime()), e.GetActor(), e.GetRole(), from, e.GetAction(), brief(objects, ", "), e.GetReason(), result)
 	}
 	return t.write(c.out, "")
 }

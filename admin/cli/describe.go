@@ -158,7 +158,7 @@ func (d *description) rules() {
 			continue
 		}
 		d.table(t)
-		d.table(sharesTable(d.observed[observed].GetShares()))
+		d.table(sharesTable(d.observed[observed].GetShares(), true))
 	}
 }
 
@@ -188,18 +188,28 @@ func splitOf(state *adminv1.State, label string) *adminv1.RuleSplit {
 	return nil
 }
 
-// sharesTable sets what was asked for beside what was seen.
-func sharesTable(shares []*adminv1.ObservedShare) *table {
+// sharesTable sets what was asked for beside what was seen; declared says whether
+// what the text has is known.
+func sharesTable(shares []*adminv1.ObservedShare, declared bool) *table {
 	var weights, rpcs uint64
 	for _, s := range shares {
 		weights += uint64(s.GetWeight())
 		rpcs += s.GetRpcs()
 	}
-	t := newTable("BACKEND", "DECLARED", "IN FORCE", "ASKED", "SEEN", "RPCS IN LAST MINUTE", "ENDPOINTS", "PROBLEM")
+	header := []string{"BACKEND", "IN FORCE", "ASKED", "SEEN", "RPCS IN LAST MINUTE", "ENDPOINTS", "PROBLEM"}
+	if declared {
+		header = slices.Insert(header, 1, "DECLARED")
+	}
+	t := newTable(header...)
 	for _, s := range shares {
-		t.add(shortKey(s.GetBackend()), fmt.Sprint(s.GetDeclaredWeight()), fmt.Sprint(s.GetWeight()),
-			percent(uint64(s.GetWeight()), weights), percent(s.GetRpcs(), rpcs), fmt.Sprint(s.GetRpcs()),
-			fmt.Sprint(s.GetEndpoints()), s.GetProblem())
+		row := []string{
+			shortKey(s.GetBackend()), fmt.Sprint(s.GetWeight()), percent(uint64(s.GetWeight()), weights),
+			percent(s.GetRpcs(), rpcs), fmt.Sprint(s.GetRpcs()), fmt.Sprint(s.GetEndpoints()), s.GetProblem(),
+		}
+		if declared {
+			row = slices.Insert(row, 1, fmt.Sprint(s.GetDeclaredWeight()))
+		}
+		t.add(row...)
 	}
 	return t
 }

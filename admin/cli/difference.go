@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"fmt"
 	"io"
 	"strings"
@@ -23,7 +24,7 @@ func writeDifference(w io.Writer, change *adminv1.Change, from, to string) error
 		_, err := fmt.Fprintf(w, "%s %s (with what it was and is, the answer would be too long)\n", refID(change.GetRef()), doneWord(change.GetAction()))
 		return err
 	}
-	owned := !proto.Equal(before.GetOwner(), after.GetOwner())
+	owned := before.GetOwner() != nil && after.GetOwner() != nil && !proto.Equal(before.GetOwner(), after.GetOwner())
 	a, err := diffLines(before, owned)
 	if err != nil {
 		return err
@@ -59,7 +60,7 @@ func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
 	if err != nil {
 		return nil, err
 	}
-	bare(n)
+	bare(n, cmp.Or(o.GetCreated(), o.GetLastChange().GetTime()))
 	state, err := stateView(o.GetState())
 	if err != nil {
 		return nil, err

@@ -59,7 +59,7 @@ func editable(o *adminv1.Object) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	bare(n)
+	bare(n, o.GetCreated())
 	if metadata := lookup(n, "metadata"); metadata != nil {
 		set(metadata, "resourceVersion", text(o.GetRevision()))
 	}

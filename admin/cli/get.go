@@ -92,7 +92,7 @@ func (c *call) printObject(f *format, o *adminv1.Object, withStatus bool) error 
 		return err
 	}
 	if !withStatus {
-		bare(n)
+		bare(n, o.GetCreated())
 	}
 	return c.printNode(f, n)
 }

@@ -74,7 +74,7 @@ func (c *call) printObjects(f *format, objects []*adminv1.Object, withStatus boo
 			return err
 		}
 		if !withStatus {
-			bare(n)
+			bare(n, o.GetCreated())
 		}
 		nodes = append(nodes, n)
 	}
@@ -160,7 +160,7 @@ func stateAfter(change *adminv1.Change) string {
 		return splitsText(change.GetBefore().GetState().GetSplits(), state.GetSplits())
 	case "drain", "undrain":
 		if endpoints := state.GetDrainedEndpoints(); len(endpoints) > 0 && !state.GetDrained() {
-			return ": out of the choice are " + list(endpoints, "and")
+			return ": no new RPCs to " + list(endpoints, "and")
 		}
 	}
 	return ""

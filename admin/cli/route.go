@@ -107,5 +107,5 @@ func (c *call) printExplanation(r *adminv1.ExplainResponse) error {
 		return nil
 	}
 	fmt.Fprintln(c.out)
-	return sharesTable(r.GetShares()).write(c.out, "")
+	return sharesTable(r.GetShares(), false).write(c.out, "")
 }

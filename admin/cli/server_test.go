@@ -122,7 +122,8 @@ func (f *fakeServer) Get(_ context.Context, r *connect.Request[adminv1.GetReques
 	if err != nil {
 		return nil, err
 	}
-	o.Manifest = strings.Replace(o.GetManifest(), `"name":`, `"resourceVersion":"`+o.GetRevision()+`","name":`, 1)
+	o.Manifest = strings.Replace(o.GetManifest(), `"name":`, `"resourceVersion":"`+o.GetRevision()+`","creationTimestamp":"`+
+		o.GetCreated().AsTime().Format(time.RFC3339)+`","name":`, 1)
 	response := &adminv1.GetResponse{Object: o}
 	if o.GetRef().GetName() == "cart" && o.GetRef().GetKind() == grpcRoute {
 		response.Observed = []*adminv1.ObservedRule{{Rule: "all", Overridden: true, Shares: cartShares()}}

@@ -71,10 +71,15 @@ func statusView(o *adminv1.Object) (*yaml.Node, error) {
 	return status, err
 }
 
-// bare takes away what the server has added.
-func bare(n *yaml.Node) {
+// bare takes away what the server has added. A creationTimestamp can also have been
+// declared: one that says what the server knows anyway is its own.
+func bare(n *yaml.Node, created *timestamppb.Timestamp) {
 	remove(n, "status")
-	remove(lookup(n, "metadata"), "resourceVersion")
+	metadata := lookup(n, "metadata")
+	remove(metadata, "resourceVersion")
+	if word(metadata, "creationTimestamp") == created.AsTime().Truncate(time.Second).Format(time.RFC3339) {
+		remove(metadata, "creationTimestamp")
+	}
 }
 
 func fieldsView(m protoreflect.Message, without []string) (*yaml.Node, error) {
