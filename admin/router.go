@@ -9,6 +9,8 @@ import (
 	"runtime/debug"
 	"strings"
 	"time"
+
+	adminv1 "sluice/admin/v1"
 )
 
 // handler answers a request, or returns why it cannot and has written nothing.
@@ -55,10 +57,22 @@ func newRouter(cfg Config, parts Parts, api *api, log *slog.Logger) *router {
 	if parts.Metrics != nil {
 		rt.routes["/metrics"] = infallible(parts.Metrics.ServeHTTP)
 	}
+	if api != nil {
+		rt.routes[protoPath] = rt.proto
+	}
 	if cfg.Pprof {
 		rt.openProfiles()
 	}
 	return rt
+}
+
+// protoPath is where clients of gRPC find what they have to know of the API: there
+// is no reflection for strangers.
+const protoPath = "/admin/v1/admin.proto"
+
+func (rt *router) proto(w http.ResponseWriter, _ *http.Request) error {
+	writeText(w, http.StatusOK, strings.TrimSuffix(adminv1.Proto, "\n"))
+	return nil
 }
 
 const profiles = "/debug/pprof/"
