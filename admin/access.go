@@ -23,8 +23,7 @@ type AccessConfig struct {
 	// door may be called.
 	Hosts []string
 
-	// TLS says that the port speaks it: cookies are then for TLS alone, and links
-	// begin with https.
+	// TLS says that the port speaks it: links begin with https.
 	TLS bool
 
 	// Addr is where the port listens, for links. Nil means that there is no port.

@@ -35,7 +35,9 @@ type auditLog struct {
 	records Records
 	now     func() time.Time
 	log     *slog.Logger
-	most    map[string]int // lines of each volume
+
+	most      map[string]int // lines of each volume
+	mostBytes int64          // of each volume
 
 	mu      sync.Mutex // guards the fields below
 	pace    *auditPace
@@ -68,7 +70,8 @@ type auditVolume struct {
 func newAuditLog(records Records, now func() time.Time, log *slog.Logger) *auditLog {
 	return &auditLog{
 		records: records, now: now, log: log, pace: newAuditPace(now),
-		most: map[string]int{doneVolume: auditDone, visitsVolume: auditVisits, refusedVolume: auditRefused},
+		most:      map[string]int{doneVolume: auditDone, visitsVolume: auditVisits, refusedVolume: auditRefused},
+		mostBytes: auditBytes,
 	}
 }
 
@@ -156,7 +159,7 @@ func (l *auditLog) prune(tx RecordsTx, meta *auditMeta, volume string) error {
 	lines, bytes := meta.Volumes[volume].Lines, meta.Volumes[volume].Bytes
 	var keys []string
 	err := eachLine(tx, volume, func(key string, line []byte) bool {
-		if lines <= l.most[volume] && bytes <= auditBytes && !olderThan(line, oldest) {
+		if lines <= l.most[volume] && bytes <= l.mostBytes && !olderThan(line, oldest) {
 			return false
 		}
 		keys = append(keys, key)

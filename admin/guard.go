@@ -21,7 +21,7 @@ const maxStrangerBody = 64 << 10
 // the API for which the role does not suffice before their body is read.
 func (a *Access) Guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		c := a.newCaller(r)
+		c := newCaller(r)
 		if err := a.inspect(r, c); err != nil {
 			a.refuse(w, r, c, err)
 			return
@@ -33,10 +33,10 @@ func (a *Access) Guard(next http.Handler) http.Handler {
 	})
 }
 
-func (a *Access) newCaller(r *http.Request) *caller {
+func newCaller(r *http.Request) *caller {
 	return &caller{
 		Identity: Identity{Address: clientAddress(r), Via: clientVia(r)},
-		cookies:  a.cookieRule(r),
+		cookies:  newCookieRule(r),
 	}
 }
 
@@ -119,6 +119,8 @@ func (a *Access) refuse(w http.ResponseWriter, r *http.Request, c *caller, err e
 	line := auditLine(c, auditAction(r))
 	line.Refused, line.Why = true, why(err)
 	a.audit.write(line)
+	secureAnswer(w.Header())
+	limitTime(w, r) // its body is nobody's
 	if a.errors.IsSupported(r) && isProcedure(r.URL.Path) {
 		_ = a.errors.Write(w, r, err) // the client has gone
 		return
@@ -131,6 +133,15 @@ func (a *Access) refuse(w http.ResponseWriter, r *http.Request, c *caller, err e
 		status = http.StatusInternalServerError
 	}
 	writeText(w, status, why(err))
+}
+
+// secureAnswer sets what every answer carries: it is no page, belongs into none, and
+// is kept by nobody.
+func secureAnswer(h http.Header) {
+	h.Set("X-Content-Type-Options", "nosniff")
+	h.Set("Content-Security-Policy", "default-src 'none'; frame-ancestors 'none'")
+	h.Set("Referrer-Policy", "no-referrer")
+	h.Set("Cache-Control", "no-store")
 }
 
 func isProcedure(path string) bool {

@@ -38,7 +38,7 @@ func (h hostNames) check(host string) error {
 	if _, err := netip.ParseAddr(strings.Trim(name, "[]")); err == nil {
 		return nil
 	}
-	return fmt.Errorf("%s is not a name of this node; if it should be, start it with --admin-host", quoted(name))
+	return fmt.Errorf("%s is not a name of this node; if it should be, start it with --admin-hosts", quoted(name))
 }
 
 // plainHost is a name as it is compared.

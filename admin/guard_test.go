@@ -85,6 +85,7 @@ func TestGuardRefusesForeignHosts(t *testing.T) {
 				r := httptest.NewRequest(method, path, strings.NewReader("{}"))
 				r.Header.Set("Content-Type", "application/json")
 				resp, text := c.send(t, r)
+				wantSecure(t, resp.Header)
 				if resp.StatusCode != http.StatusForbidden || !strings.Contains(text, "evil.test") {
 					t.Errorf("%s %s: %d %s, want 403", method, path, resp.StatusCode, text)
 				}
@@ -231,8 +232,13 @@ func TestGuardHidesWhatNobodyForesaw(t *testing.T) {
 
 type brokenRecords struct{}
 
-func (brokenRecords) View(func(RecordsTx) error) error   { return fmt.Errorf("read /secret path: broken") }
-func (brokenRecords) Update(func(RecordsTx) error) error { return fmt.Errorf("write /secret path: broken") }
+func (brokenRecords) View(func(RecordsTx) error) error {
+	return fmt.Errorf("read /secret path: broken")
+}
+
+func (brokenRecords) Update(func(RecordsTx) error) error {
+	return fmt.Errorf("write /secret path: broken")
+}
 
 func FuzzHostNames(f *testing.F) {
 	for _, host := range []string{"localhost:1", "[::1]:80", "gate.example", "evil.test", "a.localhost", "[fe80::1%25x]", "gate.example:"} {

@@ -199,16 +199,16 @@ type cookieRule struct {
 	secure bool
 }
 
-// cookieRule depends on whether the request came by TLS, where a cookie can be tied
+// newCookieRule depends on whether the request came by TLS, where a cookie can be tied
 // to it and to this host (RFC 6265bis, section 4.1.3.2: "__Host-"). Cookies are
 // shared by all ports of a host, so the port is in the name: two nodes behind
 // tunnels to one machine do not sign each other's users out.
-func (a *Access) cookieRule(r *http.Request) cookieRule {
+func newCookieRule(r *http.Request) cookieRule {
 	name := "sluice-session"
 	if _, port, err := net.SplitHostPort(r.Host); err == nil && isDigits(port) {
 		name += "-" + port
 	}
-	if a.cfg.TLS || r.TLS != nil {
+	if r.TLS != nil {
 		return cookieRule{"__Host-" + name, true}
 	}
 	return cookieRule{name, false}

@@ -140,8 +140,12 @@ func (t *throttle) begin(address netip.Addr, account string) (*attempt, time.Dur
 	a := &attempt{throttle: t, from: from, before: from.until}
 	a.until = now.Add(doubled(addressWait, addressMaxWait, from.add(1, now, addressForgive), addressFree-1))
 	from.until = a.until
-	a.slot = &t.accounts[maphash.String(t.seed, account)%throttledAccounts]
+	a.slot = &t.accounts[t.slotOf(account)]
 	return a, doubled(accountDelay, accountMaxWait, a.slot.add(1, now, accountForgive), accountFree), nil
+}
+
+func (t *throttle) slotOf(account string) uint64 {
+	return maphash.String(t.seed, account) % throttledAccounts
 }
 
 // end takes back what the attempt counted when it was no failure.
