@@ -144,15 +144,15 @@ func (db *DB) makeCopy(ctx context.Context) error {
 func (db *DB) fill(b *builder, size *int64) (st state, err error) {
 	// Between two Updates, so that rows and journal agree.
 	db.writing.Lock()
-	btx, err := db.bolt.Begin(false)
+	btx, err := db.begin(false)
 	*size = db.journal.size
 	db.writing.Unlock()
 	if err != nil {
-		return state{}, db.beginError(err)
+		return state{}, err
 	}
 	defer func() { _ = btx.Rollback() }() // returns nothing but that it is closed
 	defer db.survive("copy", &err, false)()
-	tx, err := begin(btx)
+	tx, err := newTx(btx)
 	if err != nil {
 		return state{}, err
 	}

@@ -80,6 +80,9 @@ type DB struct {
 	// Why nothing can be written any more until the store is opened again. Set
 	// by whoever finds out, read by Update.
 	failed atomic.Pointer[error]
+
+	// Set when bbolt ended in the midst of its own locks: it is not called again.
+	stuck atomic.Bool
 }
 
 // Recovery says what was wrong with the files when they were opened, what took
@@ -96,24 +99,49 @@ func (db *DB) Close() error {
 		return nil
 	}
 	db.closed = true
-	err := errors.Join(db.bolt.Close(), db.journal.file.Close(), db.unlock())
+	var err error
+	if !db.stuck.Load() {
+		err = db.bolt.Close()
+	}
+	err = errors.Join(err, db.journal.file.Close(), db.unlock())
 	if err != nil {
 		return fmt.Errorf("close store %q: %w", db.opts.Dir, err)
 	}
 	return nil
 }
 
+// begin begins a transaction of bbolt.
+func (db *DB) begin(writable bool) (btx *bbolt.Tx, err error) {
+	if db.stuck.Load() {
+		return nil, fmt.Errorf("store %q: %w", db.opts.Dir, *db.failed.Load())
+	}
+	defer func() {
+		if Damaged(err) {
+			db.stuck.Store(true)
+		}
+	}()
+	defer db.survive("begin to read", &err, true)()
+	btx, err = db.bolt.Begin(writable)
+	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
+		err = ErrClosed
+	}
+	if err != nil {
+		err = fmt.Errorf("store %q: %w", db.opts.Dir, err)
+	}
+	return btx, err
+}
+
 // View calls fn with all rows as they are now. What is written meanwhile waits
 // for nobody and is not seen; the space of what is deleted meanwhile is not used
 // again before View returns.
 func (db *DB) View(fn func(*Tx) error) (err error) {
-	btx, err := db.bolt.Begin(false)
+	btx, err := db.begin(false)
 	if err != nil {
-		return db.beginError(err)
+		return err
 	}
 	defer func() { _ = btx.Rollback() }() // returns nothing but that it is closed
 	defer db.survive("read", &err, false)()
-	tx, err := begin(btx)
+	tx, err := newTx(btx)
 	if err != nil {
 		return err
 	}
@@ -128,9 +156,9 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	if err := db.writable(); err != nil {
 		return err
 	}
-	btx, err := db.bolt.Begin(true)
+	btx, err := db.begin(true)
 	if err != nil {
-		return db.beginError(err)
+		return err
 	}
 	defer func() { _ = btx.Rollback() }() // of nothing, after a commit
 	tx, err := db.change(btx, fn)
@@ -162,7 +190,7 @@ func (db *DB) writable() error {
 // change has fn make its changes.
 func (db *DB) change(btx *bbolt.Tx, fn func(*Tx) error) (tx *Tx, err error) {
 	defer db.survive("change", &err, false)()
-	tx, err = begin(btx)
+	tx, err = newTx(btx)
 	if err != nil {
 		return nil, err
 	}
@@ -251,13 +279,6 @@ func isFault(p any) bool {
 	}
 	_, ok = fault.(interface{ Addr() uintptr })
 	return ok
-}
-
-func (db *DB) beginError(err error) error {
-	if errors.Is(err, bolterrors.ErrDatabaseNotOpen) {
-		err = ErrClosed
-	}
-	return fmt.Errorf("store %q: %w", db.opts.Dir, err)
 }
 
 // tellGrown tells Run when the journal is so long that a copy is worth its while.

@@ -266,7 +266,7 @@ func (o *opening) replay(bolt *bbolt.DB, st state) (*reading, error) {
 			return nil
 		}
 		err := bolt.Update(func(btx *bbolt.Tx) error {
-			tx, err := begin(btx)
+			tx, err := newTx(btx)
 			if err != nil {
 				return err
 			}
@@ -314,7 +314,7 @@ func (o *opening) setAside(name string, cause error) error {
 
 func boltState(bolt *bbolt.DB) (st state, err error) {
 	err = bolt.View(func(btx *bbolt.Tx) error {
-		tx, err := begin(btx)
+		tx, err := newTx(btx)
 		if err == nil {
 			st = tx.state
 		}

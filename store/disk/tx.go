@@ -154,8 +154,8 @@ func each(bucket string, key, record []byte, next func() ([]byte, []byte), yield
 	return nil
 }
 
-// begin reads the state that the transaction starts from.
-func begin(bolt *bbolt.Tx) (*Tx, error) {
+// newTx reads the state that the transaction starts from.
+func newTx(bolt *bbolt.Tx) (*Tx, error) {
 	tx := &Tx{bolt: bolt}
 	value, _, found, err := tx.read(ownBucket, []byte(stateKey))
 	if err != nil {

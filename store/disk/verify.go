@@ -12,6 +12,7 @@ import (
 	"time"
 
 	"go.etcd.io/bbolt"
+	bolterrors "go.etcd.io/bbolt/errors"
 )
 
 // Verify checks the file at path as a whole: its size, its pages and how they hang
@@ -107,6 +108,9 @@ func (im *image) state() (state, error) {
 // boltCheck asks bbolt what it thinks of a file that we think well of.
 func boltCheck(path string) (err error) {
 	bolt, err := bbolt.Open(path, 0o600, &bbolt.Options{ReadOnly: true, Timeout: 2 * time.Second, FreelistType: bbolt.FreelistMapType})
+	if errors.Is(err, bolterrors.ErrTimeout) {
+		return fmt.Errorf("it is in use by %s", holder(path))
+	}
 	if err != nil {
 		return err
 	}

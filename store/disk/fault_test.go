@@ -1,0 +1,181 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"strings"
+	"syscall"
+	"testing"
+)
+
+// TestDBOutlivesFileCutShort cuts the file while it is mapped, where reading it
+// would end the process.
+func TestDBOutlivesFileCutShort(t *testing.T) {
+	for _, size := range []int64{8192, 0} {
+		t.Run(fmt.Sprint(size), func(t *testing.T) {
+			dir := t.TempDir()
+			db := mustOpen(t, Options{Dir: dir})
+			for n := 1; n <= 50; n++ {
+				put(t, db, step(n)...)
+			}
+			if err := os.Truncate(db.path(dbName), size); err != nil {
+				t.Fatal(err)
+			}
+			for range 2 {
+				if _, err := readAll(db); !Damaged(err) {
+					t.Errorf("read: %v, want damage", err)
+				}
+				if err := tryPut(db, "a/1=one"); !Damaged(err) {
+					t.Errorf("write: %v, want damage", err)
+				}
+				if _, err := db.Backup(io.Discard); !Damaged(err) {
+					t.Errorf("backup: %v, want damage", err)
+				}
+				if err := db.keepCopy(context.Background()); !Damaged(err) {
+					t.Errorf("copy: %v, want damage", err)
+				}
+			}
+			if err := db.Close(); err != nil {
+				t.Error(err)
+			}
+			mustRecoverAs(t, dir, "file cut short", 50)
+		})
+	}
+}
+
+// TestDBGoesOnWhenCallerPanics lets the panic through, and nothing else.
+func TestDBGoesOnWhenCallerPanics(t *testing.T) {
+	db := mustOpen(t, Options{Dir: t.TempDir()})
+	for name, call := range map[string]func(func(*Tx) error) error{"view": db.View, "update": db.Update} {
+		func() {
+			defer func() {
+				if p := recover(); p != "mine" {
+					t.Errorf("%s: panic %v, want the caller's", name, p)
+				}
+			}()
+			_ = call(func(*Tx) error { panic("mine") })
+		}()
+	}
+	put(t, db, "a/1=one")
+	mustHold(t, db, rows{"a/1": "one"})
+}
+
+// TestUpdateAfterFailedSyncOfMetaPage has bbolt fail when all is written: the change
+// is there and stays, and nothing more is written.
+func TestUpdateAfterFailedSyncOfMetaPage(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, Options{Dir: dir})
+	err := db.Update(func(tx *Tx) error {
+		tx.bolt.OnCommit(func() { panic("sync failed") })
+		return tx.Put("a", []byte("1"), []byte("one"))
+	})
+	if err != nil {
+		t.Errorf("update: %v, but it is in the journal and to be seen", err)
+	}
+	if err := tryPut(db, "a/2=two"); err == nil || !strings.Contains(err.Error(), "sync failed") {
+		t.Errorf("next update: %v, want the reason why it cannot be written", err)
+	}
+	mustHold(t, db, rows{"a/1": "one"})
+	mustClose(t, db)
+	db = mustOpen(t, Options{Dir: dir})
+	put(t, db, "a/2=two")
+	mustHold(t, db, rows{"a/1": "one", "a/2": "two"})
+}
+
+// badFile is the file of a journal on a disk that fails.
+type badFile struct {
+	journalFile
+	write, sync, truncate error
+}
+
+func (f *badFile) WriteAt(b []byte, at int64) (int, error) {
+	if f.write == nil {
+		return f.journalFile.WriteAt(b, at)
+	}
+	n, _ := f.journalFile.WriteAt(b[:len(b)/2], at)
+	return n, f.write
+}
+
+func (f *badFile) Sync() error {
+	if f.sync != nil {
+		return f.sync
+	}
+	return f.journalFile.Sync()
+}
+
+func (f *badFile) Truncate(size int64) error {
+	if f.truncate != nil {
+		return f.truncate
+	}
+	return f.journalFile.Truncate(size)
+}
+
+func TestUpdateWhenJournalCannotBeWritten(t *testing.T) {
+	full := &os.PathError{Op: "write", Path: "journal", Err: syscall.ENOSPC}
+	broken := errors.New("broken")
+	for _, tt := range []struct {
+		name string
+		bad  badFile
+		want error
+	}{
+		{"full", badFile{write: full}, ErrFull},
+		{"quota", badFile{write: syscall.EDQUOT}, ErrFull},
+		{"sync", badFile{sync: broken}, broken},
+		{"full, not to be cut", badFile{write: full, truncate: broken}, ErrFull},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := t.TempDir()
+			db := mustOpen(t, Options{Dir: dir})
+			put(t, db, "a/1=one")
+			good := db.journal.file
+			tt.bad.journalFile = good
+			db.journal.file = &tt.bad
+			for range 2 {
+				if err := tryPut(db, "a/1=two", "a/2=two"); err == nil || !errors.Is(err, tt.want) && tt.bad.truncate == nil {
+					t.Errorf("update: %v, want %v", err, tt.want)
+				}
+				mustHold(t, db, rows{"a/1": "one"})
+			}
+			db.journal.file = good
+			put(t, db, "a/3=three")
+			mustHold(t, db, rows{"a/1": "one", "a/3": "three"})
+			mustClose(t, db)
+			db = mustOpen(t, Options{Dir: dir})
+			mustHold(t, db, rows{"a/1": "one", "a/3": "three"})
+		})
+	}
+}
+
+// TestDBIsFullAtItsLimit fills the file of rows up to MaxSize: bbolt fails when the
+// journal has the entry already, and the journal forgets it.
+func TestDBIsFullAtItsLimit(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, Options{Dir: dir, MaxSize: 1 << 20})
+	want := rows{}
+	var err error
+	for n := 0; err == nil; n++ {
+		row, value := fmt.Sprintf("a/%d", n), strings.Repeat("x", 20_000)
+		if err = tryPut(db, row+"="+value); err == nil {
+			want[row] = value
+		}
+	}
+	if !errors.Is(err, ErrFull) || Damaged(err) {
+		t.Errorf("write: %v, want %v", err, ErrFull)
+	}
+	if len(want) < 30 || db.journal.last != uint64(len(want)) {
+		t.Errorf("%d rows written, the journal ends with change %d", len(want), db.journal.last)
+	}
+	mustHold(t, db, want)
+	put(t, db, "a/1", "a/2", "a/3", "a/4") // room again
+	put(t, db, "a/1=one")
+	for _, gone := range []string{"a/2", "a/3", "a/4"} {
+		delete(want, gone)
+	}
+	want["a/1"] = "one"
+	mustHold(t, db, want)
+	mustClose(t, db)
+	mustHold(t, mustOpen(t, Options{Dir: dir}), want)
+}
