@@ -30,10 +30,9 @@ func auditLine(c *caller, action string) *adminv1.AuditEntry {
 }
 
 var (
-	refName      = (*adminv1.Ref)(nil).ProtoReflect().Descriptor().FullName()
-	reasonField  = protoreflect.Name("reason")
-	dryRunField  = protoreflect.Name("dry_run")
-	changesField = protoreflect.Name("changes")
+	refName     = (*adminv1.Ref)(nil).ProtoReflect().Descriptor().FullName()
+	reasonField = protoreflect.Name("reason")
+	dryRunField = protoreflect.Name("dry_run")
 )
 
 // describeRequest adds what a request says it is about: the objects it names, and

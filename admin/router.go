@@ -59,6 +59,7 @@ func newRouter(cfg Config, parts Parts, api *api, log *slog.Logger) *router {
 	}
 	if api != nil {
 		rt.routes[protoPath] = rt.proto
+		rt.routes[setUpPath] = infallible(setUpPage)
 	}
 	if cfg.Pprof {
 		rt.openProfiles()
