@@ -23,7 +23,8 @@ type Options struct {
 	// LockTimeout bounds the wait for another process that holds Dir. Zero means 2s.
 	LockTimeout time.Duration
 
-	// MaxSize bounds the file of rows, in bytes. Zero means 1 GiB.
+	// MaxSize bounds the file of rows, in bytes; deletions may take an eighth, and
+	// at least 1 MiB, beyond it. Zero means 1 GiB.
 	MaxSize int64
 
 	// CopyEvery is how often Run makes a copy. Zero means 1h.
@@ -165,6 +166,9 @@ func (db *DB) Update(fn func(*Tx) error) error {
 	if err != nil || len(tx.ops) == 0 {
 		return err
 	}
+	if err := db.room(btx, tx); err != nil {
+		return err
+	}
 	tx.state.sequence++
 	tx.state.changed = db.opts.Now().UnixMilli()
 	if err := tx.putState(); err != nil {
@@ -198,6 +202,19 @@ func (db *DB) change(btx *bbolt.Tx, fn func(*Tx) error) (tx *Tx, err error) {
 		return nil, err
 	}
 	return tx, tx.err
+}
+
+// room refuses what would fill the file of rows up to MaxSize. What makes room may
+// still use the reserve that bbolt has beyond that: to delete rows it writes
+// their pages anew before it frees the old ones.
+func (db *DB) room(btx *bbolt.Tx, tx *Tx) error {
+	stats := db.bolt.Stats()
+	free := int64(stats.FreePageN+stats.PendingPageN) * int64(db.bolt.Info().PageSize)
+	// Twice what is added is at most what it takes, in pages that are not full.
+	if tx.grown <= 0 || btx.Size()-free+2*int64(tx.grown) <= db.opts.MaxSize {
+		return nil
+	}
+	return fmt.Errorf("write %q: limit %d bytes: %w", db.bolt.Path(), db.opts.MaxSize, ErrFull)
 }
 
 // commit makes what tx changed durable: in the journal first, then in bbolt. When

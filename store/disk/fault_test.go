@@ -149,8 +149,8 @@ func TestUpdateWhenJournalCannotBeWritten(t *testing.T) {
 	}
 }
 
-// TestDBIsFullAtItsLimit fills the file of rows up to MaxSize: bbolt fails when the
-// journal has the entry already, and the journal forgets it.
+// TestDBIsFullAtItsLimit fills the file of rows up to MaxSize: what makes room can
+// still be written.
 func TestDBIsFullAtItsLimit(t *testing.T) {
 	dir := t.TempDir()
 	db := mustOpen(t, Options{Dir: dir, MaxSize: 1 << 20})
@@ -178,4 +178,24 @@ func TestDBIsFullAtItsLimit(t *testing.T) {
 	mustHold(t, db, want)
 	mustClose(t, db)
 	mustHold(t, mustOpen(t, Options{Dir: dir}), want)
+}
+
+// TestUpdateThatBboltRefuses goes beyond the reserve: bbolt fails when the journal
+// has the entry already, and the journal forgets it.
+func TestUpdateThatBboltRefuses(t *testing.T) {
+	dir := t.TempDir()
+	db := mustOpen(t, Options{Dir: dir, MaxSize: 1 << 20})
+	put(t, db, "a/1=one", "a/2=two")
+	db.opts.MaxSize = 1 << 30 // bbolt keeps to what it was told
+	before := db.journal.size
+	err := tryPut(db, "a/2=", "a/3="+strings.Repeat("x", 5<<20))
+	if !errors.Is(err, ErrFull) {
+		t.Errorf("write: %v, want %v", err, ErrFull)
+	}
+	if db.journal.size != before || db.journal.last != 1 {
+		t.Error("the journal has the update that bbolt refused")
+	}
+	mustHold(t, db, rows{"a/1": "one", "a/2": "two"})
+	put(t, db, "a/3=three")
+	mustHold(t, db, rows{"a/1": "one", "a/2": "two", "a/3": "three"})
 }

@@ -245,14 +245,16 @@ func (o *opening) openBolt() (*bbolt.DB, error) {
 }
 
 func (o *opening) mapBolt() (*bbolt.DB, error) {
+	// bbolt counts the next step that the file will grow by.
+	limit := o.opts.MaxSize + max(o.opts.MaxSize/8, growStep) + growStep
 	bolt, err := bbolt.Open(o.path(dbName), 0o600, &bbolt.Options{
 		Timeout:        o.opts.LockTimeout,
 		NoFreelistSync: true,
 		FreelistType:   bbolt.FreelistMapType,
-		MaxSize:        int(min(o.opts.MaxSize, math.MaxInt)),
+		MaxSize:        int(min(limit, math.MaxInt)),
 		// Mapped once for as large as it may become: a mapping that grows
 		// waits for all readers, and all readers then wait for it.
-		InitialMmapSize: mapSize(o.opts.MaxSize),
+		InitialMmapSize: mapSize(limit),
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
 		err = fmt.Errorf("it is in use by %s, waited %v", holder(o.path(dbName)), o.opts.LockTimeout)

@@ -21,6 +21,7 @@ type Tx struct {
 	bolt  *bbolt.Tx
 	state state // as this transaction leaves it
 	ops   []byte
+	grown int   // bytes of rows, less those that were taken out
 	err   error // of a change that went wrong: such an Update cannot commit
 }
 
@@ -61,8 +62,10 @@ func (tx *Tx) Put(bucket string, key, value []byte) error {
 	}
 	if found {
 		tx.state.digest.fold(oldSum)
+		tx.grown += len(value) - len(old)
 	} else {
 		tx.state.rows++
+		tx.grown += len(key) + len(record)
 	}
 	tx.state.digest.fold(s)
 	tx.ops = appendPut(tx.ops, bucket, key, value)
@@ -71,10 +74,11 @@ func (tx *Tx) Put(bucket string, key, value []byte) error {
 
 // Delete removes the row of key, if there is one.
 func (tx *Tx) Delete(bucket string, key []byte) error {
-	_, oldSum, found, err := tx.change(bucket, key, 0)
+	old, oldSum, found, err := tx.change(bucket, key, 0)
 	if err != nil || !found {
 		return tx.fail(err)
 	}
+	tx.grown -= len(key) + len(old) + sumSize
 	if err := tx.bolt.Bucket([]byte(bucket)).Delete(key); err != nil {
 		return tx.fail(fmt.Errorf("delete row %q of bucket %q: %w", key, bucket, err))
 	}
