@@ -1,0 +1,135 @@
+package store
+
+import (
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"testing"
+	"time"
+)
+
+// exchange gives each of two stores what the other has.
+func exchange(t testing.TB, a, b *Store) {
+	t.Helper()
+	for _, way := range [][2]*Store{{a, b}, {b, a}} {
+		snap := way[0].Snapshot()
+		result, err := way[1].Merge(t.Context(), append(snap.All(""), snap.Tombstones()...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range result.Refused {
+			t.Errorf("refused %s: %v", r.ID, r.Err)
+		}
+	}
+}
+
+// After random edits on all sides, and random exchanges, everybody has the same.
+func TestStoresThatExchangeAgree(t *testing.T) {
+	for seed := range uint64(6) {
+		t.Run(fmt.Sprint(seed), func(t *testing.T) {
+			rng := rand.New(rand.NewPCG(seed, 11))
+			wall := newTestClock()
+			stores := make([]*Store, 3)
+			for i := range stores {
+				skew := time.Duration(rng.IntN(40)-20) * time.Second
+				stores[i] = openStore(t, Options{Now: func() time.Time { return wall.Now().Add(skew) }})
+			}
+			for range 40 {
+				wall.pass(time.Duration(rng.IntN(3)) * time.Second)
+				if rng.IntN(3) == 0 {
+					i := rng.IntN(3)
+					exchange(t, stores[i], stores[(i+1)%3])
+					continue
+				}
+				randomWrite(t, stores[rng.IntN(3)], rng)
+			}
+			for range 2 {
+				for i := range stores {
+					exchange(t, stores[i], stores[(i+1)%3])
+				}
+			}
+			for _, s := range stores[1:] {
+				if s.Snapshot().Digest() != stores[0].Snapshot().Digest() {
+					t.Error("the nodes do not agree")
+				}
+			}
+			// Nothing is left to say.
+			before := stores[0].Snapshot().Seq()
+			exchange(t, stores[0], stores[1])
+			if after := stores[0].Snapshot().Seq(); after != before {
+				t.Errorf("%d changes more", after-before)
+			}
+		})
+	}
+}
+
+func TestStoreMergeReportsConflicts(t *testing.T) {
+	wall := newTestClock()
+	a, b := openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now})
+	applyText(t, a, backendText("cart-v1", ""))
+	exchange(t, a, b)
+	if o := mustGet(t, b, cartV1); o.Owner.Kind != OwnerPeer {
+		t.Errorf("owner %v", o.Owner)
+	}
+	wall.pass(time.Second)
+	applyText(t, a, backendText("cart-v1", ", labels: {by: a}"))
+	wall.pass(time.Second)
+	applyText(t, b, backendText("cart-v1", ", labels: {by: b}"))
+	exchange(t, a, b)
+	for _, s := range []*Store{a, b} {
+		if got := mustGet(t, s, cartV1).Resource.Metadata().Labels["by"]; got != "b" {
+			t.Errorf("%s won", got)
+		}
+	}
+	// Whoever hears of the other first finds the conflict, and the other follows.
+	changes, err := b.History(cartV1, 0, 1)
+	if err != nil || changes[0].Action != ActionConflict || changes[0].Lost.Resource.Metadata().Labels["by"] != "a" {
+		t.Errorf("history %+v, %v", changes, err)
+	}
+	wall.pass(time.Second)
+	applyText(t, b, backendText("cart-v1", ", labels: {by: b2}"))
+	exchange(t, a, b)
+	changes, err = a.History(cartV1, 0, 1)
+	if err != nil || changes[0].Action != ActionUpdate {
+		t.Errorf("history %+v, %v", changes, err)
+	}
+}
+
+func TestStoreMergeRefusesWhatCannotBe(t *testing.T) {
+	wall := newTestClock()
+	s := openStore(t, Options{Now: wall.Now})
+	mustSync(t, s, backendText("of-a-file", ""))
+	now := wall.Now().UnixMilli()
+	backend := func(name string) Resource { return parseText(t, backendText(name, "")).Backends[0] }
+	object := func(name string, change func(*Object)) *Object {
+		r := Revision{now, 0, "peer"}
+		o := &Object{ID: ID{BackendKind, "default", name}, Revision: r, Vector: Vector{}.with(r), Resource: backend(name)}
+		change(o)
+		return o
+	}
+	ahead := Revision{now + 61_000, 0, "peer"}
+	refused := []*Object{
+		object("ahead", func(o *Object) { o.Revision, o.Vector = ahead, Vector{}.with(ahead) }),
+		object("no-revision", func(o *Object) { o.Revision = Revision{} }),
+		object("not-of-its-past", func(o *Object) { o.Vector = Vector{} }),
+		object("has-seen-the-future", func(o *Object) { o.Vector = o.Vector.with(Revision{now + 1, 0, "other"}) }),
+		object("neither", func(o *Object) { o.Resource = nil }),
+		object("both", func(o *Object) { o.Deleted = true }),
+		object("another", func(o *Object) { o.Resource = backend("somebody-else") }),
+		object("of-a-file", func(*Object) {}),
+		object("bad", func(o *Object) { o.ID.Kind = "Nothing" }),
+	}
+	result, err := s.Merge(t.Context(), append(refused, object("good", func(*Object) {}), object("good", func(*Object) {})))
+	if err != nil || len(result.Refused) != len(refused)+1 || len(result.Changes) != 1 {
+		t.Fatalf("%+v, %v", result, err)
+	}
+	if !errors.Is(result.Refused[0].Err, ErrClockAhead) {
+		t.Errorf("refused because %v, want ErrClockAhead", result.Refused[0].Err)
+	}
+	// What comes next is later than what was merged.
+	wall.pass(-time.Hour)
+	applyText(t, s, backendText("mine", ""))
+	if r := mustGet(t, s, ID{BackendKind, "", "mine"}).Revision; r.Wall < now {
+		t.Errorf("revision %s after a merge of %d", r, now)
+	}
+}
