@@ -92,8 +92,12 @@ func volumeOf(e *adminv1.AuditEntry) string {
 // write adds a line, unless it is a refusal too many: these are counted, and Run
 // tells how many there were.
 func (l *auditLog) write(entry *adminv1.AuditEntry) {
-	if entry.Refused && !l.admit(entry) {
-		return
+	if entry.Refused {
+		if !l.admit(entry) {
+			return
+		}
+		l.log.Info("admin call refused", "action", plainText(entry.Action), "actor", entry.Actor,
+			"address", entry.Address, "why", plainText(entry.Why))
 	}
 	if err := l.append(entry); err != nil {
 		// What was done is done, and is in the objects' history.

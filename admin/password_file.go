@@ -87,13 +87,13 @@ func (a *Access) setFilePassword(ctx context.Context, old *account, password str
 	if err != nil {
 		return err
 	}
-	acc := &account{Name: fileAccount, Role: adminv1.Role_ROLE_ADMIN, Created: a.now()}
+	acc := &account{Name: fileAccount, Created: a.now()}
 	action := "create"
 	if old != nil {
 		kept := *old
 		acc, action = &kept, "update"
 	}
-	acc.Password, acc.FilePassword = hash, hash
+	acc.Role, acc.Password, acc.FilePassword = adminv1.Role_ROLE_ADMIN, hash, hash
 	err = a.records.Update(func(tx RecordsTx) error {
 		if err := endSessions(tx, func(s *session) bool { return s.Account == fileAccount }); err != nil {
 			return err

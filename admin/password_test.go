@@ -183,6 +183,19 @@ func TestPasswordFileMakesTheAdministrator(t *testing.T) {
 	}
 	s = start()
 	wantPassword(s, "third "+goodPassword)
+
+	// An account of that name that somebody made becomes what the file says.
+	records = newMemoryRecords()
+	if err := records.Update(func(tx RecordsTx) error {
+		return put(tx, accountKey("admin"), &account{Name: "admin", Role: adminv1.Role_ROLE_VIEWER})
+	}); err != nil {
+		t.Fatal(err)
+	}
+	s = start()
+	wantPassword(s, "third "+goodPassword)
+	if needs, err := s.NeedsSetUp(); needs || err != nil {
+		t.Errorf("needs set-up: %v, %v", needs, err)
+	}
 }
 
 func TestPasswordFileThatCannotBeUsed(t *testing.T) {

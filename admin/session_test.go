@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"net/http"
+	"net/http/cookiejar"
 	"net/http/httptest"
 	"strings"
 	"testing"
@@ -211,6 +212,50 @@ func TestGuardAllowsNoOtherOrigin(t *testing.T) {
 	for name := range resp.Header {
 		if strings.HasPrefix(name, "Access-Control-") {
 			t.Errorf("a preflight is answered with %s: %s", name, resp.Header.Get(name))
+		}
+	}
+}
+
+// A browser over TLS, with everything that is between it and us.
+func TestSessionOverTLS(t *testing.T) {
+	s := newSite(t)
+	s.addAccount(t, "alice", adminv1.Role_ROLE_ADMIN)
+	server := httptest.NewTLSServer(s.handler)
+	defer server.Close()
+	jar, err := cookiejar.New(nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	browser := server.Client()
+	browser.Jar = jar
+	ask := func(procedure, body, origin string) int {
+		r, err := http.NewRequestWithContext(t.Context(), http.MethodPost, server.URL+procedure, strings.NewReader(body))
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.Header.Set("Content-Type", "application/json")
+		r.Header.Set("Origin", origin)
+		resp, err := browser.Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		return resp.StatusCode
+	}
+	signIn := `{"name":"alice","password":"` + goodPassword + `"}`
+	for _, step := range []struct {
+		procedure, body, origin string
+		want                    int
+	}{
+		{adminv1.ResourceServiceApplyProcedure, "{}", server.URL, 401},
+		{adminv1.AccessServiceSignInProcedure, signIn, server.URL, 200},
+		{adminv1.ResourceServiceApplyProcedure, "{}", server.URL, 200},
+		{adminv1.ResourceServiceApplyProcedure, "{}", "https://evil.test", 403},
+		{adminv1.AccessServiceSignOutProcedure, "{}", server.URL, 200},
+		{adminv1.ResourceServiceApplyProcedure, "{}", server.URL, 401},
+	} {
+		if got := ask(step.procedure, step.body, step.origin); got != step.want {
+			t.Errorf("%s from %s: status %d, want %d", step.procedure, step.origin, got, step.want)
 		}
 	}
 }
