@@ -30,7 +30,7 @@ func readBackendSpec(m *mapping) BackendSpec {
 
 func readEndpoints(m *mapping) []Endpoint {
 	v := m.optional("endpoints")
-	if v.absent() && m.fields["dns"] == nil && m.fields["registration"] == nil {
+	if v.absent() && !m.has("dns") && !m.has("registration") {
 		v = m.required("endpoints")
 	}
 	seen := make(map[string]bool)

@@ -185,6 +185,7 @@ func FuzzParse(f *testing.F) {
 		f.Add(text)
 	}
 	f.Fuzz(func(t *testing.T, text []byte) {
+		checkGroups(t, text)
 		set, faults := parseBounded(t, text)
 		if (set == nil) != (len(faults) > 0) {
 			t.Fatalf("set %v beside faults %v, want one of the two", set, faults)

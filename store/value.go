@@ -2,7 +2,6 @@ package store
 
 import (
 	"fmt"
-	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -294,12 +293,13 @@ func (v *value) texts(check func(string) string) map[string]string {
 		return nil
 	}
 	m := v.mapping()
-	if len(m.keys) == 0 {
+	if len(m.fields) == 0 {
 		return nil
 	}
-	all := make(map[string]string, len(m.keys))
-	for _, k := range m.keys {
-		all[k.Value] = m.optional(k.Value).word(check)
+	all := make(map[string]string, len(m.fields))
+	for i := range m.fields {
+		f := &m.fields[i]
+		all[f.key.Value] = m.child(f.content, f.key.Value, 0).word(check)
 	}
 	return all
 }
@@ -308,18 +308,33 @@ func (v *value) texts(check func(string) string) map[string]string {
 // finish reports those that nobody asked for.
 type mapping struct {
 	*value
-	keys   []*yaml.Node // without those that are faulty themselves
-	fields map[string]*yaml.Node
-	asked  map[string]*value
-	broken bool // it is no mapping: nothing is missing from it
+	fields []field            // without those that are faulty themselves
+	index  map[string]int     // of many fields, by name
+	known  []string           // names that were asked for
+	buffer [knownNames]string // of known, as long as it suffices
+	none   value              // stands for every absent field
+	broken bool               // it is no mapping: nothing is missing from it
 }
+
+// field is a key, what it stands before, and whether somebody asked for it.
+type field struct {
+	key, content *yaml.Node
+	asked        bool
+	value        *value // once it was read
+}
+
+const (
+	knownNames = 8  // as many as most kinds of mappings have
+	maxScanned = 16 // fields that are compared one by one sooner than put into a map
+)
 
 // mapping opens a mapping, and reports keys that are none or stand there twice.
 func (v *value) mapping() *mapping {
 	if v.opened != nil {
 		return v.opened
 	}
-	m := &mapping{value: v, asked: make(map[string]*value)}
+	m := &mapping{value: v, none: value{doc: v.doc, up: v}}
+	m.known = m.buffer[:0]
 	v.opened = m
 	if v.absent() {
 		m.broken = true
@@ -330,7 +345,10 @@ func (v *value) mapping() *mapping {
 		m.broken = true
 		return m
 	}
-	m.fields = make(map[string]*yaml.Node, len(v.node.Content)/2)
+	m.fields = make([]field, 0, len(v.node.Content)/2)
+	if cap(m.fields) > maxScanned {
+		m.index = make(map[string]int, cap(m.fields))
+	}
 	for i := 0; i+1 < len(v.node.Content); i += 2 {
 		m.open(v.node.Content[i], v.node.Content[i+1])
 	}
@@ -349,29 +367,65 @@ func (m *mapping) open(key, content *yaml.Node) {
 		m.faultAt(key, "want a name as the key, not %s", describe(key))
 		return
 	}
-	if _, twice := m.fields[key.Value]; twice {
+	if m.field(key.Value) != nil {
 		m.faultAtKey(key, "the key is there already")
 		return
 	}
-	m.fields[key.Value] = content
-	m.keys = append(m.keys, key)
+	if m.index != nil {
+		m.index[key.Value] = len(m.fields)
+	}
+	m.fields = append(m.fields, field{key: key, content: content})
 }
+
+// field is the field of that name, nil when there is none.
+func (m *mapping) field(name string) *field {
+	if m.index != nil {
+		if at, ok := m.index[name]; ok {
+			return &m.fields[at]
+		}
+		return nil
+	}
+	for i := range m.fields {
+		if m.fields[i].key.Value == name {
+			return &m.fields[i]
+		}
+	}
+	return nil
+}
+
+// has tells whether there is a field of that name, be it null.
+func (m *mapping) has(name string) bool { return m.field(name) != nil }
 
 // optional is the field of that name, absent or not.
 func (m *mapping) optional(name string) *value {
-	if v := m.asked[name]; v != nil {
-		return v
+	f := m.ask(name)
+	switch {
+	case f == nil:
+		return &m.none
+	case f.value == nil:
+		f.value = m.child(f.content, name, 0)
 	}
-	v := m.child(m.fields[name], name, 0)
-	m.asked[name] = v
-	return v
+	return f.value
+}
+
+// ask notes that the field of that name means something, and returns it.
+func (m *mapping) ask(name string) *field {
+	f := m.field(name)
+	if f == nil || !f.asked {
+		m.known = append(m.known, name)
+	}
+	if f != nil {
+		f.asked = true
+	}
+	return f
 }
 
 // required is the field of that name, with a fault when it is absent.
 func (m *mapping) required(name string) *value {
 	v := m.optional(name)
-	if n := m.fields[name]; v.absent() && !m.broken && (n == nil || n.Kind != yaml.AliasNode) {
-		v.faultAt(m.node, "missing")
+	if f := m.field(name); v.absent() && !m.broken && (f == nil || f.content.Kind != yaml.AliasNode) {
+		missing := value{doc: m.doc, up: m.value, key: name}
+		missing.faultAt(m.node, "missing")
 	}
 	return v
 }
@@ -379,25 +433,24 @@ func (m *mapping) required(name string) *value {
 // ignore takes fields that mean nothing to us, whatever they hold.
 func (m *mapping) ignore(names ...string) {
 	for _, name := range names {
-		m.asked[name] = nil
+		m.ask(name)
 	}
 }
 
 // refuse takes fields that are known and not supported.
 func (m *mapping) refuse(names ...string) {
-	m.ignore(names...)
-	for _, k := range m.keys {
-		if slices.Contains(names, k.Value) {
-			m.faultAtKey(k, "%s is not supported yet", k.Value)
+	for _, name := range names {
+		if f := m.ask(name); f != nil {
+			m.faultAtKey(f.key, "%s is not supported yet", name)
 		}
 	}
 }
 
 // finish reports each field that was not asked for.
 func (m *mapping) finish() {
-	for _, k := range m.keys {
-		if _, known := m.asked[k.Value]; !known {
-			m.faultAtKey(k, "unknown field%s", suggest(k.Value, m.asked))
+	for i := range m.fields {
+		if key := m.fields[i].key; !m.fields[i].asked {
+			m.faultAtKey(key, "unknown field%s", suggest(key.Value, m.known))
 		}
 	}
 }
@@ -408,9 +461,9 @@ func (m *mapping) faultAtKey(k *yaml.Node, format string, args ...any) {
 }
 
 // suggest names the word that was probably meant.
-func suggest(word string, known map[string]*value) string {
+func suggest(word string, known []string) string {
 	best, least := "", 3 // a distance of more than two is no slip of the finger
-	for _, k := range slices.Sorted(maps.Keys(known)) {
+	for _, k := range slices.Sorted(slices.Values(known)) {
 		if d := distance(word, k, least); d < least && d < len(k)-1 {
 			best, least = k, d
 		}
