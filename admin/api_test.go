@@ -1,17 +1,20 @@
 package admin
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"strings"
 	"sync"
 	"testing"
+	"testing/synctest"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
@@ -265,45 +268,51 @@ func TestAPIRefusesATextAboveTheLimit(t *testing.T) {
 
 // Large bodies are read a few at a time; small ones go by.
 func TestAPIReadsFewLargeBodiesAtOnce(t *testing.T) {
-	n := startNode(t)
-	token := n.token(t, adminv1.Role_ROLE_ADMIN)
-	url := "http://" + n.addr + adminv1.ResourceServiceApplyProcedure
-	var pipes []*io.PipeWriter
-	for range maxLarge {
-		pr, pw := io.Pipe()
-		pipes = append(pipes, pw)
-		req, _ := http.NewRequestWithContext(t.Context(), http.MethodPost, url, pr)
-		req.Header.Set("Content-Type", "application/json")
-		req.Header.Set("Authorization", "Bearer "+token)
-		go func() {
-			if resp, err := httpClient(t, 1, nil).Do(req); err == nil {
-				resp.Body.Close()
-			}
-		}()
-		if _, err := pw.Write(bytes.Repeat([]byte(" "), smallBody+1)); err != nil {
-			t.Fatal(err)
+	synctest.Test(t, func(t *testing.T) {
+		l, a, _ := bubbleAPI(t)
+		// send sends a body of that size, of which the last two bytes are tail; without
+		// it they never come.
+		send := func(size int, tail string) (conn net.Conn, sent chan struct{}, answer chan string) {
+			conn, sent, answer = l.dial(), make(chan struct{}), make(chan string, 1)
+			go func() {
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n",
+					adminv1.ResourceServiceDiffProcedure, size)
+				conn.Write(bytes.Repeat([]byte(" "), size-2))
+				io.WriteString(conn, tail)
+				close(sent)
+			}()
+			go func() {
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				answer <- line
+			}()
+			return conn, sent, answer
 		}
-		if _, err := pw.Write(bytes.Repeat([]byte(" "), smallBody)); err != nil { // it has been let in
-			t.Fatal(err)
+		var conns []net.Conn
+		for range maxLarge {
+			conn, _, _ := send(smallBody*2, "")
+			defer conn.Close()
+			conns = append(conns, conn)
 		}
-	}
-	n.apply(t, cart) // small
-	ctx, cancel := context.WithCancel(t.Context())
-	late := make(chan error, 1)
-	go func() {
-		_, err := n.resources.Apply(ctx, connect.NewRequest(&adminv1.ApplyRequest{Text: cart + strings.Repeat("# x\n", smallBody)}))
-		late <- err
-	}()
-	for _, pw := range pipes {
+		synctest.Wait()
+		if len(a.large) != maxLarge {
+			t.Fatalf("%d large bodies are being read, want %d", len(a.large), maxLarge)
+		}
+		small, _, answer := send(smallBody, "{}")
+		defer small.Close()
+		if line := <-answer; !strings.Contains(line, "400") {
+			t.Errorf("a small body was answered with %q", line)
+		}
+		late, sent, answer := send(smallBody*3, "{}")
+		defer late.Close()
+		synctest.Wait()
 		select {
-		case err := <-late:
-			t.Errorf("a large body did not wait: %v", err)
+		case <-sent:
+			t.Error("a third large body is read at once")
 		default:
 		}
-		pw.CloseWithError(errors.New("given up"))
-	}
-	if err := <-late; err != nil {
-		t.Errorf("after the others: %v", err)
-	}
-	cancel()
+		conns[0].Close()
+		if line := <-answer; !strings.Contains(line, "400") {
+			t.Errorf("the third was answered with %q", line)
+		}
+	})
 }

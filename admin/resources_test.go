@@ -521,6 +521,39 @@ func TestRollbackOfEverythingToATime(t *testing.T) {
 	wantCode(t, "before the beginning", err, connect.CodeOutOfRange, "")
 }
 
+// Of what a file declares only the state goes back.
+func TestRollbackOfWhatAFileDeclares(t *testing.T) {
+	n := startNode(t)
+	n.syncFiles(t, cartBackends)
+	n.syncFiles(t, strings.Replace(cartBackends, "50052", "50062", 1))
+	if _, err := n.resources.Drain(t.Context(), connect.NewRequest(&adminv1.DrainRequest{Backend: ref("Backend", "cart-v2")})); err != nil {
+		t.Fatal(err)
+	}
+	history, err := n.store.History(store.ID{Kind: "Backend", Name: "cart-v2"}, 0, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, tc := range []struct {
+		name     string
+		revision string
+		warnings int
+	}{
+		{"to the one before, of the same content", "", 0},
+		{"back to the drain", history[0].After.Revision.String(), 0},
+		{"to the first, of another content", history[2].After.Revision.String(), 1},
+	} {
+		resp, err := n.resources.Rollback(t.Context(), connect.NewRequest(&adminv1.RollbackRequest{Ref: ref("Backend", "cart-v2"), Revision: tc.revision}))
+		if err != nil {
+			t.Fatalf("%s: %v", tc.name, err)
+		}
+		o := n.get(t, "Backend", "cart-v2").GetObject()
+		if drained := tc.name == "back to the drain"; o.GetState().GetDrained() != drained || !strings.Contains(o.GetManifest(), "50062") ||
+			o.GetOwner().GetKind() != adminv1.Owner_KIND_FILE || len(resp.Msg.GetWarnings()) != tc.warnings {
+			t.Errorf("%s: %v, warnings %v", tc.name, o, resp.Msg.GetWarnings())
+		}
+	}
+}
+
 // afterNow is a time after everything that has been changed, and before what will be:
 // changes have their time to the millisecond.
 func afterNow(t *testing.T) time.Time {
