@@ -4,7 +4,9 @@ import (
 	"fmt"
 	"log/slog"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"sluice/gateway/listen"
 	"sluice/store"
@@ -79,6 +81,49 @@ func BenchmarkApply(b *testing.B) {
 			}
 		})
 	}
+}
+
+// BenchmarkApplyToFirstRPC is how long a split among 10,000 routes takes from Apply
+// until an RPC that obeys has been answered.
+func BenchmarkApplyToFirstRPC(b *testing.B) {
+	first, second := startFrugalBackend(b), startFrugalBackend(b)
+	g := startGateway(b, Config{})
+	set := manyRoutes(10_000)
+	sets := [2]*store.Set{}
+	for i, refs := range [][]string{{"a=1", "b=0"}, {"a=0", "b=1"}} {
+		split := parse(b, backendAt("a", first.addr), backendAt("b", second.addr), routeTo("split", refs...))
+		if i > 0 {
+			split.Backends = sets[0].Backends[:2]
+		}
+		sets[i] = &store.Set{Backends: append(split.Backends[:2:2], set.Backends...), GRPCRoutes: append(split.GRPCRoutes, set.GRPCRoutes...)}
+	}
+	if err := g.Apply(sets[1]); err != nil {
+		b.Fatal(err)
+	}
+	f := newFrugalCaller(b, g.address())
+	if err := g.Apply(sets[0]); err != nil {
+		b.Fatal(err)
+	}
+	f.run(1, 1)
+	var took []time.Duration
+	i := 0
+	for b.Loop() {
+		i++
+		served := [2]int64{first.served.Load(), second.served.Load()}
+		start := time.Now()
+		if err := g.Apply(sets[i%2]); err != nil {
+			b.Fatal(err)
+		}
+		f.run(1, 1)
+		took = append(took, time.Since(start))
+		served[i%2]++
+		if got := [2]int64{first.served.Load(), second.served.Load()}; got != served {
+			b.Fatalf("change %d: served %v, want %v", i, got, served)
+		}
+	}
+	slices.Sort(took)
+	b.ReportMetric(float64(took[len(took)/2].Microseconds()), "µs-p50")
+	b.ReportMetric(float64(took[len(took)*99/100].Microseconds()), "µs-p99")
 }
 
 // BenchmarkMemoryOfRoutes is what 10,000 routes with 20,000 backends and 40,000

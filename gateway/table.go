@@ -136,14 +136,17 @@ func (t *table) choose(rule *route.Rule, hdr route.Header) int {
 	if readiness(t.backends[splits[i].backend]) == route.Ready {
 		return i
 	}
-	return rule.Spill(i, hdr, t.readiness(splits))
+	var buf [maxInlineSplits]route.Readiness
+	return rule.Spill(i, hdr, t.readiness(buf[:0], splits))
 }
 
-// readiness is how ready the backend of each split is.
-func (t *table) readiness(splits []target) []route.Readiness {
-	ready := make([]route.Readiness, len(splits))
+// maxInlineSplits is how many splits need no memory of their own when an RPC spills.
+const maxInlineSplits = 16
+
+// readiness appends how ready the backend of each split is.
+func (t *table) readiness(ready []route.Readiness, splits []target) []route.Readiness {
 	for i := range splits {
-		ready[i] = readiness(t.backends[splits[i].backend])
+		ready = append(ready, readiness(t.backends[splits[i].backend]))
 	}
 	return ready
 }
@@ -152,10 +155,10 @@ func readiness(b *upstream.Backend) route.Readiness {
 	if b == nil {
 		return route.NotReady
 	}
-	switch weighted, usable := b.Takers(); {
-	case usable > 0:
+	switch weighted, usable := b.Able(); {
+	case usable:
 		return route.Ready
-	case weighted > 0:
+	case weighted:
 		return route.Unreached
 	}
 	return route.NotReady

@@ -208,6 +208,7 @@ func (h *hostMatches) exactLen() int {
 type Decision struct {
 	Split int // -1 when there is none, or when it goes by turns
 	Turns bool
+	Keyed bool // by the sticky metadata
 	Why   string
 }
 
@@ -219,7 +220,7 @@ func (r *Rule) Decide(hdr Header) Decision {
 		}
 		if value := s.key(hdr); value != "" {
 			i := s.sideOf(value)
-			return Decision{Split: i, Why: fmt.Sprintf("the metadata %s is %q, whose hash %08x is on that side", s.sticky, value, keyPoint(value))}
+			return Decision{Split: i, Keyed: true, Why: fmt.Sprintf("the metadata %s is %q, whose hash %08x is on that side", s.sticky, value, keyPoint(value))}
 		}
 	}
 	switch len(r.steps) {

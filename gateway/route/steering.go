@@ -177,47 +177,53 @@ const (
 // other is better. An RPC with a sticky key goes where the others of its key go;
 // the rest spread evenly.
 func (r *Rule) Spill(i int, hdr Header, ready []Readiness) int {
-	for _, enough := range []Readiness{Ready, Unreached} {
-		if ready[i] >= enough {
-			return i
-		}
-		if j := r.spillTo(hdr, func(split int) bool { return ready[split] >= enough }); j >= 0 {
+	var buf [maxInline]int
+	able := r.Able(buf[:0], i, ready)
+	sum := uint64(0)
+	for _, j := range able {
+		sum += r.spillWeight(j)
+	}
+	if sum == 0 {
+		return i
+	}
+	at, _ := bits.Mul64(r.spillHash(hdr), sum)
+	for _, j := range able {
+		w := r.spillWeight(j)
+		if at < w {
 			return j
 		}
+		at -= w
 	}
 	return i
 }
 
-func (r *Rule) spillTo(hdr Header, able func(split int) bool) int {
-	weights, reserves := uint64(0), uint64(0)
-	for i, s := range r.Splits {
-		if able(i) {
-			weights += uint64(s.Weight)
-			if s.Weight == 0 {
-				reserves++
+// maxInline is how many splits need no memory of their own when an RPC spills.
+const maxInline = 16
+
+// Able appends the splits that Spill chooses from, none when i keeps its RPCs: those
+// that are ready; if there is none, those that at least have endpoints, when i has
+// not. Of them only those with weight count, unless there is none.
+func (r *Rule) Able(able []int, i int, ready []Readiness) []int {
+	for enough := Ready; enough > ready[i]; enough-- {
+		weighted := false
+		for j := range r.Splits {
+			if ready[j] >= enough {
+				able = append(able, j)
+				weighted = weighted || r.Splits[j].Weight > 0
 			}
 		}
-	}
-	if weights+reserves == 0 {
-		return -1
-	}
-	share := func(s *Split) uint64 { return uint64(s.Weight) }
-	if weights == 0 {
-		weights, share = reserves, func(*Split) uint64 { return 1 }
-	}
-	at, _ := bits.Mul64(r.spillHash(hdr), weights)
-	for i := range r.Splits {
-		if !able(i) {
-			continue
+		if weighted {
+			able = slices.DeleteFunc(able, func(j int) bool { return r.Splits[j].Weight == 0 })
 		}
-		w := share(&r.Splits[i])
-		if at < w {
-			return i
+		if len(able) > 0 {
+			break
 		}
-		at -= w
 	}
-	return -1
+	return able
 }
+
+// spillWeight of splits without weight is the same for all.
+func (r *Rule) spillWeight(i int) uint64 { return max(1, uint64(r.Splits[i].Weight)) }
 
 // spillHash is another hash than that of the sides: those who spill are all of one
 // side. Without a key, the multiples of the golden section spread better than chance.

@@ -96,16 +96,29 @@ func rank(hostname string, m store.GRPCRouteMatch) []int {
 }
 
 // TestTableAgreesWithTheOracle makes sets of a small vocabulary, so that many
-// routes compete for each RPC.
+// routes compete for each RPC: anew, and from the table of another set. Explain says
+// what Lookup does.
 func TestTableAgreesWithTheOracle(t *testing.T) {
 	rng := rand.New(rand.NewPCG(7, 11))
-	hits := 0
-	for range 300 {
-		set := randomSet(rng)
-		table := Compile(set, nil)
-		slices.SortStableFunc(set.GRPCRoutes, byAge) // the oracle takes places for ages
+	hits, explained := 0, 0
+	var table *Table
+	var set *store.Set
+	for range 600 {
+		set = alter(rng, set)
+		before := table.describe()
+		prev := table
+		table = Compile(set, prev)
+		if prev.describe() != before {
+			t.Fatal("the table before has changed")
+		}
+		fresh := Compile(set, nil)
+		if got, want := table.describe(), fresh.describe(); got != want {
+			t.Fatalf("made from another table:\n%s\nmade anew:\n%s", got, want)
+		}
+		ordered := &store.Set{GRPCRoutes: slices.Clone(set.GRPCRoutes)}
+		slices.SortStableFunc(ordered.GRPCRoutes, byAge) // the oracle takes places for ages
 		for range 40 {
-			authority := pick(rng, "a.com", "b.a.com", "c.b.a.com", "A.COM:80", "x.org")
+			authority := pick(rng, "a.com", "b.a.com", "c.b.a.com", "A.COM:80", "x.org", "")
 			path := "/" + pick(rng, "s.A", "s.B", "s.AB") + "/" + pick(rng, "Get", "List", "G")
 			hdr := headers{}
 			for _, name := range []string{"x", "y", "z"} {
@@ -113,7 +126,7 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 					hdr[name] = pick(rng, "1", "12")
 				}
 			}
-			want, wantMiss := oracle(set, authority, path, hdr)
+			want, wantMiss := oracle(ordered, authority, path, hdr)
 			got, miss := table.Lookup(authority, path, hdr)
 			if miss != wantMiss || got != nil && got.fullName() != want {
 				t.Fatalf("%s %s %v: got %v, %v; want %s, %v\n%s", authority, path, hdr, got, miss, want, wantMiss, table)
@@ -121,11 +134,104 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 			if got != nil {
 				hits++
 			}
+			explained += checkExplained(t, table, authority, path, hdr)
+		}
+		for _, path := range []string{"", "/", "/s.A", "/s.A/", "//Get", "/s.A/Get/", "s.A/Get", "/s.A/Get/List"} {
+			checkExplained(t, table, "a.com", path, headers{"x": "1"})
 		}
 	}
-	if hits < 3000 {
-		t.Errorf("%d of 12000 lookups found a rule; the vocabulary is too large", hits)
+	if hits < 6000 || explained < 20_000 {
+		t.Errorf("%d of 24000 lookups found a rule, with %d candidates in all; the vocabulary is too large", hits, explained)
 	}
+}
+
+// checkExplained compares an explanation with the lookup, and returns how many
+// candidates it has.
+func checkExplained(t *testing.T, table *Table, authority, path string, hdr Header) int {
+	t.Helper()
+	rule, miss := table.Lookup(authority, path, hdr)
+	e := table.Explain(authority, path, hdr)
+	if e.Rule != rule || e.Miss != miss {
+		t.Fatalf("%s %s %v: explained as %v, %v; found %v, %v\n%s", authority, path, hdr, e.Rule, e.Miss, rule, miss, table)
+	}
+	winners := 0
+	for _, c := range e.Candidates {
+		if c.Wins {
+			winners++
+			if c.Route != rule.Route || c.Rule != rule.Label() {
+				t.Fatalf("%s %s %v: the winner is %+v, found %v", authority, path, hdr, c, rule)
+			}
+		}
+		if c.Why == "" || c.Hostname == "" || c.Match == "" {
+			t.Fatalf("%s %s %v: candidate %+v", authority, path, hdr, c)
+		}
+	}
+	if (winners == 1) != (rule != nil) || winners > 1 {
+		t.Fatalf("%s %s %v: %d winners, found %v", authority, path, hdr, winners, rule)
+	}
+	return len(e.Candidates)
+}
+
+// alter takes routes away, adds some and changes the order, or makes another set.
+func alter(rng *rand.Rand, set *store.Set) *store.Set {
+	fresh := randomSet(rng)
+	if set == nil || rng.IntN(20) == 0 {
+		return fresh
+	}
+	next := &store.Set{GRPCRoutes: slices.Clone(set.GRPCRoutes)}
+	for range rng.IntN(3) {
+		if n := len(next.GRPCRoutes); n > 0 {
+			i := rng.IntN(n)
+			next.GRPCRoutes = slices.Delete(next.GRPCRoutes, i, i+1)
+		}
+	}
+	used := make(map[string]bool)
+	for _, r := range next.GRPCRoutes {
+		used[r.Key()] = true
+	}
+	for _, r := range fresh.GRPCRoutes {
+		if len(next.GRPCRoutes) < 8 && !used[r.Key()] && rng.IntN(3) == 0 {
+			used[r.Key()] = true
+			next.GRPCRoutes = slices.Insert(next.GRPCRoutes, rng.IntN(len(next.GRPCRoutes)+1), r)
+		}
+	}
+	if rng.IntN(5) == 0 {
+		rng.Shuffle(len(next.GRPCRoutes), func(i, j int) {
+			next.GRPCRoutes[i], next.GRPCRoutes[j] = next.GRPCRoutes[j], next.GRPCRoutes[i]
+		})
+	}
+	return next
+}
+
+// describe is all that lookups meet.
+func (t *Table) describe() string {
+	if t == nil {
+		return ""
+	}
+	var lines []string
+	note := func(key string, list *candidates) {
+		for i, c := range append([]candidate{list.one}, list.more...) {
+			if c.rule != nil {
+				lines = append(lines, fmt.Sprintf("%s %d %v: %v, %v", key, i, c.rule.fullName(), c.match, c.rest != nil))
+			}
+		}
+	}
+	for name, l := range map[string]*level{"exact": &t.exact, "wild": &t.wild, "any": &t.any} {
+		for _, first := range l.literals {
+			for e := first; e != nil; e = e.next {
+				note(name+" "+e.key, &e.list)
+			}
+		}
+		for host, b := range l.hosts {
+			note(name+" services of "+host, &b.servicePatterns)
+			note(name+" methods of "+host, &b.methodPatterns)
+			note(name+" all of "+host, &b.all)
+			lines = append(lines, fmt.Sprintf("%s %s has %d", name, host, b.matches))
+		}
+		lines = append(lines, fmt.Sprintf("%s uses %v", name, l.used))
+	}
+	slices.Sort(lines)
+	return strings.Join(append(lines, fmt.Sprint("longest ", t.longest)), "\n")
 }
 
 func byAge(a, b *store.GRPCRoute) int {
@@ -198,6 +304,7 @@ func FuzzLookup(f *testing.F) {
 		if (r == nil) == (miss == Found) {
 			t.Fatalf("rule %v beside miss %v", r, miss)
 		}
+		checkExplained(t, table, authority, path, headers{name: value})
 		if r != nil && (r.Pick() >= len(r.Splits) || !strings.Contains(table.String(), r.String())) {
 			t.Fatalf("rule %v of\n%s", r, table)
 		}

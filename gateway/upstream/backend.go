@@ -64,6 +64,20 @@ func (b *Backend) Takers() (weighted, usable int) {
 	return weighted, usable
 }
 
+// Able tells whether an endpoint has weight, and whether one of those can be reached,
+// as far as is known. Mostly the first is such a one.
+func (b *Backend) Able() (weighted, usable bool) {
+	for _, n := range b.nodes {
+		if n.Weight() == 0 {
+			continue
+		}
+		if weighted = true; n.Usable() {
+			return true, true
+		}
+	}
+	return weighted, false
+}
+
 // Down is why an endpoint that may be picked cannot be reached, nil when all can.
 func (b *Backend) Down() error {
 	for _, e := range b.Endpoints {

@@ -228,6 +228,12 @@ func TestBackendCountsWhoTakesRPCs(t *testing.T) {
 		if weighted, usable := b.Takers(); weighted != 2 || usable != 1 {
 			t.Errorf("%d with weight and %d usable, want 2 and 1", weighted, usable)
 		}
+		for _, up := range []bool{true, false} {
+			b.Endpoints[0].SetUsable(up)
+			if weighted, usable := b.Able(); !weighted || usable != up {
+				t.Errorf("with an endpoint up %v: weight %v, usable %v", up, weighted, usable)
+			}
+		}
 		if !b.Others(balance.Mask(nil).With(0)) || b.Others(balance.Mask(nil).With(0).With(1)) {
 			t.Error("an endpoint without weight counts among the others")
 		}
