@@ -31,19 +31,26 @@ func (s *accessServer) SignIn(ctx context.Context, r *connect.Request[adminv1.Si
 	if len(name) > maxPassword || len(password) > maxPassword {
 		return nil, invalid(fmt.Errorf("name or password of more than %d bytes", maxPassword))
 	}
-	if !c.Local {
-		attempt, err := s.throttle.admit(ctx, c.Address, name)
-		if err != nil {
-			return nil, tooEarly(err)
-		}
-		good := false
-		defer func() { attempt.end(good) }()
-		acc, err := s.authenticate(ctx, name, password)
-		good = err == nil
-		return s.signIn(c, acc, err)
+	attempt, err := s.attempt(ctx, c, name)
+	if err != nil {
+		return nil, tooEarly(err)
 	}
+	good := false
+	defer func() { attempt.end(good) }()
 	acc, err := s.authenticate(ctx, name, password)
-	return s.signIn(c, acc, err)
+	if err != nil {
+		return nil, err
+	}
+	good = true
+	return s.signIn(c, acc)
+}
+
+// attempt returns when it is time to compare the password. By the socket it always is.
+func (s *accessServer) attempt(ctx context.Context, c *caller, name string) (*attempt, error) {
+	if c.Local {
+		return new(attempt), nil
+	}
+	return s.throttle.admit(ctx, c.Address, name)
 }
 
 // tooEarly says when to try again, where that is known.
@@ -72,7 +79,8 @@ func (s *accessServer) authenticate(ctx context.Context, name, password string) 
 	hash := s.passwords.nobody
 	if acc != nil {
 		hash = acc.Password
-		noteActor(ctx, acc.Name, adminv1.Role_ROLE_UNSPECIFIED) // what was tried as a name may be a password: only names that exist are written down
+		// Only names that exist are written down: another may be a password.
+		noteActor(ctx, acc.Name, adminv1.Role_ROLE_UNSPECIFIED)
 	}
 	good, err := s.passwords.verify(ctx, hash, password, callerFrom(ctx).Local)
 	if err != nil {
@@ -109,15 +117,11 @@ func (s *accessServer) keepHash(acc *account, compared string) error {
 	})
 }
 
-// signIn answers with a session for the account, unless it could not be
-// authenticated.
-func (s *accessServer) signIn(c *caller, acc *account, err error) (*connect.Response[adminv1.SignInResponse], error) {
-	if err != nil {
-		return nil, err
-	}
+// signIn answers with a session for the account.
+func (s *accessServer) signIn(c *caller, acc *account) (*connect.Response[adminv1.SignInResponse], error) {
 	now := s.now()
 	var secret string
-	err = s.records.Update(func(tx RecordsTx) error {
+	err := s.records.Update(func(tx RecordsTx) error {
 		current, err := getAccount(tx, acc.Name)
 		if err != nil {
 			return err

@@ -7,6 +7,7 @@ import (
 	"net/http/cookiejar"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -257,5 +258,49 @@ func TestSessionOverTLS(t *testing.T) {
 		if got := ask(step.procedure, step.body, step.origin); got != step.want {
 			t.Errorf("%s from %s: status %d, want %d", step.procedure, step.origin, got, step.want)
 		}
+	}
+}
+
+// Everything at once, for the race detector.
+func TestAccessServesManyAtOnce(t *testing.T) {
+	s := newSite(t)
+	root := s.signedIn(t, "root", adminv1.Role_ROLE_ADMIN)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			name := fmt.Sprint("user", i)
+			s.addAccount(t, name, adminv1.Role_ROLE_ADMIN)
+			for round := range 5 {
+				b := s.browser()
+				b.address = fmt.Sprintf("10.0.%d.%d", round, i)
+				b.signIn(t.Context(), name, "wrong "+goodPassword)
+				if err := b.signIn(t.Context(), name, goodPassword); err != nil {
+					t.Error(err)
+					return
+				}
+				program := s.program(b.addToken(t, "x", adminv1.Role_ROLE_OPERATOR, nil))
+				program.apply(t.Context(), name)
+				s.clock.advance(time.Second)
+				b.get(t.Context())
+				b.signOut(t.Context())
+				b.get(t.Context())
+				if err := s.tidy(); err != nil {
+					t.Error(err)
+				}
+			}
+			if _, err := s.local().access().DeleteAccount(t.Context(), connect.NewRequest(&adminv1.DeleteAccountRequest{Name: name})); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	all.Wait()
+	if err := root.get(t.Context()); err != nil {
+		t.Errorf("who was not concerned: %v", err)
+	}
+	if state := s.records.state(); strings.Count(state, sessionPrefix) != 1 || strings.Contains(state, "token/") || strings.Count(state, accountPrefix) != 1 {
+		t.Errorf("left over:\n%s", state)
+	}
+	if got, want := s.routes.count(), 8*5*2+1; got != want { // an Apply and a Get of each, and root's
+		t.Errorf("%d calls, want %d", got, want)
 	}
 }

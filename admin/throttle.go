@@ -98,7 +98,7 @@ func (e *throttledError) Error() string {
 		e.address, max(time.Second, e.wait.Round(time.Second)))
 }
 
-// attempt is one sign-in under way.
+// attempt is one sign-in under way. The zero attempt is nobody's concern.
 type attempt struct {
 	throttle      *throttle
 	from          *addressFailures
@@ -150,6 +150,9 @@ func (t *throttle) slotOf(account string) uint64 {
 
 // end takes back what the attempt counted when it was no failure.
 func (a *attempt) end(succeeded bool) {
+	if a.throttle == nil {
+		return
+	}
 	a.throttle.mu.Lock()
 	defer a.throttle.mu.Unlock()
 	a.throttle.waiting--
