@@ -211,7 +211,9 @@ func (m *mutator) replacement(old any) any {
 		nil, true, false, 0, -1, 1, 16, 65536, 1 << 40, 1.5, "", "a", "A", "*", "a.b", "a\x00", "\u202e", "5s", "0s", "99999h", "100000h",
 		"/", "/a", "//", "/a/../b", "yes", "~", "[a]", "&a", "*a", "<<", "1763766000123.0@k3f9x2ab", "Exact", "RegularExpression", "PathPrefix", "(", "a*",
 		"9999-12-31T23:59:59-01:00", "0000-01-01T00:00:00+01:00", "2026-02-30T00:00:00Z", strings.Repeat("a", 300), strings.Repeat("a.", 2000),
-		map[string]any{}, []any{}, []any{[]any{}},
+		map[string]any{},
+		[]any{},
+		[]any{[]any{}},
 	}
 	s, isText := old.(string)
 	switch pick := m.rng.IntN(4); {
