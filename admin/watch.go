@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"time"
 
 	"connectrpc.com/connect"
 
@@ -73,23 +74,28 @@ func (w *watch) sendAll(ctx context.Context, snapshot *store.Snapshot) error {
 	return w.stream.Send(&adminv1.WatchResponse{Kind: adminv1.WatchResponse_KIND_SYNCED, Sequence: snapshot.Seq()})
 }
 
-// follow sends each change, and a sign of life when there is none for a while.
+// follow sends each change, and a sign of life when nothing has been sent for a while.
 func (w *watch) follow(ctx context.Context, changes *store.Watcher) error {
-	var seq uint64
+	var seq uint64 // of the last change, of whatever kind
+	due := time.Now().Add(aliveEvery)
 	for {
-		// A change of another kind does not put the sign of life off for long: it is
-		// sent when nothing has come for aliveEvery.
-		waiting, cancel := context.WithTimeout(ctx, aliveEvery)
+		waiting, cancel := context.WithDeadline(ctx, due)
 		c, err := changes.Next(waiting)
 		cancel()
 		switch {
 		case ctx.Err() != nil:
 			return ctx.Err()
-		case errors.Is(err, context.DeadlineExceeded):
-			err = w.stream.Send(&adminv1.WatchResponse{Kind: adminv1.WatchResponse_KIND_ALIVE, Sequence: seq})
+		case err == nil && (w.kind == "" || w.kind == c.ID.Kind):
+			seq, due = c.Seq, time.Now().Add(aliveEvery)
+			err = w.sendChange(&c)
 		case err == nil:
 			seq = c.Seq
-			err = w.sendChange(&c)
+		case errors.Is(err, context.DeadlineExceeded):
+			err = nil
+		}
+		if err == nil && !time.Now().Before(due) {
+			due = time.Now().Add(aliveEvery)
+			err = w.stream.Send(&adminv1.WatchResponse{Kind: adminv1.WatchResponse_KIND_ALIVE, Sequence: seq})
 		}
 		if err != nil {
 			return err
@@ -98,9 +104,6 @@ func (w *watch) follow(ctx context.Context, changes *store.Watcher) error {
 }
 
 func (w *watch) sendChange(c *store.Change) error {
-	if w.kind != "" && w.kind != c.ID.Kind {
-		return nil
-	}
 	room := manifests{room: maxListed}
 	m, err := room.changeMessage(c)
 	if err != nil {

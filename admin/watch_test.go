@@ -226,26 +226,67 @@ func watchRequest(body string) string {
 		adminv1.ResourceServiceWatchProcedure, len(body)+5, len(body), body)
 }
 
+// Signs of life come when nothing else does: changes of a kind that is not watched
+// are nothing else.
 func TestWatchGivesSignsOfLife(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		l, _, _ := bubbleAPI(t)
-		conn := l.dial()
-		defer conn.Close()
-		go io.WriteString(conn, watchRequest(`{"after":"3"}`))
-		var text strings.Builder
-		begun := time.Now()
-		for strings.Count(text.String(), "KIND_ALIVE") < 4 {
-			buf := make([]byte, 4096)
-			m, err := conn.Read(buf)
-			if err != nil {
-				t.Fatalf("%v after %q", err, text.String())
-			}
-			text.Write(buf[:m])
-		}
-		if took := time.Since(begun); took != 4*aliveEvery {
-			t.Errorf("four signs of life took %v, want %v", took, 4*aliveEvery)
-		}
-	})
+	for _, tc := range []struct {
+		name, request string
+		changes       time.Duration // between changes of a backend
+	}{
+		{"nothing happens", `{"after":"3"}`, time.Hour},
+		{"nothing of that kind happens", `{"after":"3","kind":"GRPCRoute"}`, 4 * time.Second},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				l, a, _ := bubbleAPI(t)
+				conn := l.dial()
+				defer conn.Close()
+				ticker := time.NewTicker(tc.changes)
+				defer ticker.Stop()
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				go func() {
+					for {
+						select {
+						case <-ticker.C:
+							drainOrNot(t, a.store)
+						case <-ctx.Done():
+							return
+						}
+					}
+				}()
+				go io.WriteString(conn, watchRequest(tc.request))
+				var text strings.Builder
+				begun := time.Now()
+				for strings.Count(text.String(), "KIND_ALIVE") < 4 {
+					buf := make([]byte, 4096)
+					m, err := conn.Read(buf)
+					if err != nil {
+						t.Fatalf("%v after %q", err, text.String())
+					}
+					text.Write(buf[:m])
+				}
+				// A change in between wakes it, and the next is up to 4 s away.
+				if took := time.Since(begun); took < 4*aliveEvery || took > 4*aliveEvery+4*time.Second {
+					t.Errorf("four signs of life took %v, want %v", took, 4*aliveEvery)
+				}
+			})
+		})
+	}
+}
+
+// drainOrNot changes a backend.
+func drainOrNot(t *testing.T, st *store.Store) {
+	_, err := st.Write(t.Context(), store.Txn{Ops: []store.Op{{
+		ID: store.ID{Kind: "Backend", Name: "cart-v1"},
+		State: func(s store.State, _ *store.Object) (store.State, error) {
+			s.Drained = !s.Drained
+			return s, nil
+		},
+	}}})
+	if err != nil && t.Context().Err() == nil {
+		t.Error(err)
+	}
 }
 
 // A client that does not read is cut off, and its place is free again.
