@@ -42,6 +42,14 @@ lint: $(BIN)/built ## go vet, staticcheck, gofumpt and the house rules
 fuzz: ## Each fuzz target for FUZZ_EACH seconds
 	@scripts/fuzz.sh $(FUZZ_EACH) $(FUZZ_TOTAL)
 
+# Each part adds its own to the list; what they count, they print.
+.PHONY: faults
+faults: faults-disk ## Kills, damaged files and full disks, by the thousand
+
+.PHONY: faults-disk
+faults-disk:
+	SLUICE_KILLS=1000 SLUICE_MUTATIONS=10000 go test -v -count=1 -timeout 30m ./store/disk
+
 .PHONY: limits-removed
 limits-removed: ## Each limit removed in turn: which tests miss it
 	@scripts/limits-removed.sh
