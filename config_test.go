@@ -80,6 +80,7 @@ var everySetting = map[string]string{
 	"tls-cert": "c", "tls-key": "k", "tls-client-ca": "ca", "grace": "1s", "drain-delay": "2s",
 	"proxy-protocol": "true", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "trusted-hops": "1",
 	"pprof": "true", "log-format": "json",
+	"admin-tls-cert": "ac", "admin-tls-key": "ak", "admin-hosts": "a.example.com,b", "admin-password-file": "p",
 }
 
 func TestConfigTakesEverySettingFromEverySource(t *testing.T) {

@@ -109,7 +109,7 @@ func runDemo(ctx context.Context, opts demoOptions, stdout, stderr io.Writer) er
 		ctx, cancel = context.WithTimeout(ctx, opts.duration)
 		defer cancel()
 	}
-	if err := introduce(stdout, node, backends); err != nil {
+	if err := introduce(stdout, node, backends, cfg.dataDir); err != nil {
 		return err
 	}
 	err = runParts(ctx, backends, node, load, stdout)
@@ -145,7 +145,7 @@ func runParts(ctx context.Context, backends *demo.Backends, node *node, load *de
 }
 
 // introduce says what is running where, and what to try.
-func introduce(w io.Writer, node *node, backends *demo.Backends) error {
+func introduce(w io.Writer, node *node, backends *demo.Backends, dataDir string) error {
 	target := pasted(node.gateway.Addr())
 	text := "Sluice demo: one gRPC service in two versions behind one gateway.\n\n"
 	text += fmt.Sprintf("  gateway   %s\n", node.gateway.Addr())
@@ -160,9 +160,14 @@ Try in another terminal:
   grpcurl -plaintext %[1]s describe shop.v1.Cart
   grpcurl -plaintext -d '{"id": "1"}' %[1]s shop.v1.Cart/Get
 
+  export SLUICE_DATA_DIR=%[2]s
+  sluice split cart cart-v1=50 cart-v2=50
+  sluice describe route cart
+  sluice rollback route cart
+
 Ctrl-C ends the demo and removes what it made.
 
-`, target)
+`, target, dataDir)
 	_, err := io.WriteString(w, text)
 	return err
 }

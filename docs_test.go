@@ -40,7 +40,7 @@ import (
 // documents put the gateway in front of is the example of the demo.
 
 // documents are the files that a user reads.
-var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/resources.md", "docs/design.md"}
+var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/resources.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
 
 // block is one fenced block of a document.
 type block struct {
@@ -101,14 +101,7 @@ func TestDocumentsCanBeFollowed(t *testing.T) {
 // every machine: sluice, which is this test, and grpcurl.
 func toolbox(t *testing.T) string {
 	t.Helper()
-	dir := t.TempDir()
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Symlink(self, filepath.Join(dir, "sluice")); err != nil {
-		t.Fatal(err)
-	}
+	dir := named(t)
 	build := exec.Command("go", "build", "-C", "tools", "-o", filepath.Join(dir, "grpcurl"),
 		"github.com/fullstorydev/grpcurl/cmd/grpcurl")
 	if out, err := build.CombinedOutput(); err != nil {

@@ -13,6 +13,8 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+
+	"sluice/admin/cli"
 )
 
 // echo is how long after the first signal another is taken for the same one:
@@ -36,9 +38,12 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		Long: `Sluice takes gRPC on one port and balances every RPC and every stream over the
 backends behind it.
 
-  sluice demo                            see it work
-  sluice validate -f routes.yaml         check what you wrote
-  sluice serve --resources routes.yaml   run it`,
+  sluice demo                               see it work
+  sluice serve                              run it
+  sluice apply -f shop.yaml                 say what goes where
+  sluice split cart/all shop=90 next=10     try a new version
+  sluice describe route cart                see the share it gets
+  sluice rollback route cart                go back`,
 		SilenceErrors: true,
 		SilenceUsage:  true,
 		Args:          cobra.ArbitraryArgs, // so that an unknown command comes to RunE
@@ -46,7 +51,8 @@ backends behind it.
 
 		SuggestionsMinimumDistance: 2, // letters between what was typed and what was meant
 	}
-	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand())
+	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand(), verifyStoreCommand())
+	root.AddCommand(cli.Commands(cli.Options{DataDir: defaultDataDir(), Version: version})...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
 	})
@@ -88,12 +94,23 @@ func usageErrorf(format string, args ...any) error {
 // exitCode reports err on stderr and returns the status of the process: 0
 // done, 1 failed, 2 wrong usage.
 func exitCode(err error, stderr io.Writer) int {
-	if err == nil {
+	var ready exitStatus
+	switch {
+	case err == nil:
 		return 0
+	case errors.As(err, &ready):
+		return int(ready)
+	case errors.Is(err, cli.ErrDiffers):
+		return 1
 	}
 	fmt.Fprintln(stderr, "sluice:", err)
-	if errors.As(err, new(usageError)) {
+	if errors.As(err, new(usageError)) || errors.As(err, new(cli.UsageError)) {
 		return 2
 	}
 	return 1
 }
+
+// exitStatus is the end of a command that has said all that there was to say.
+type exitStatus int
+
+func (s exitStatus) Error() string { return fmt.Sprintf("exit status %d", int(s)) }

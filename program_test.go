@@ -15,3 +15,17 @@ func TestMain(m *testing.M) {
 	}
 	os.Exit(m.Run())
 }
+
+// named is a folder with this test under the name of the program, for scripts.
+func named(t *testing.T) string {
+	t.Helper()
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := t.TempDir()
+	if err := os.Symlink(self, filepath.Join(dir, "sluice")); err != nil {
+		t.Fatal(err)
+	}
+	return dir
+}

@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"log/slog"
@@ -20,6 +21,7 @@ import (
 	"sluice/gateway"
 	"sluice/gateway/listen"
 	"sluice/store"
+	"sluice/store/disk"
 )
 
 func serveCommand() *cobra.Command {
@@ -65,13 +67,44 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
+	if err := n.invite(); err != nil {
+		return errors.Join(err, n.store.Close())
+	}
 	return n.Run(ctx)
+}
+
+// invite says, while there is no administrator, how the first one is made. The
+// command line on this machine needs none.
+func (n *node) invite() error {
+	access := n.door.Access()
+	needed, err := access.NeedsSetUp()
+	if err != nil || !needed {
+		return err
+	}
+	link, err := access.SetUpLink()
+	if err != nil {
+		return err
+	}
+	for _, url := range link.URLs {
+		n.log.Info("no administrator yet: open this link once, or run sluice admin create NAME", "link", url, "expires", link.Expires.UTC().Format(time.RFC3339))
+	}
+	if link.Hint != "" {
+		n.log.Info("from another machine", "first", link.Hint)
+	}
+	return nil
 }
 
 // gatewayPart is what the node needs of the gateway.
 type gatewayPart interface {
-	// Apply puts a set in force, whole or not at all.
+	// Apply puts a set in force. What of it cannot be is the error, of type
+	// gateway.Problems, and all else is.
 	Apply(*store.Set) error
+	// Check is what Apply would refuse of the changed objects of a set.
+	Check(set *store.Set, changed []store.ID) store.Faults
+	// Explain says which rule an RPC would meet, and why.
+	Explain(authority, path string, headers [][2]string) gateway.Explanation
+	// Observed is what was seen of the rules of a route in the last minute.
+	Observed(routeKey string) []gateway.ObservedRule
 	// ReloadCertificates reads the files of the one port's TLS again, and
 	// keeps the last good ones when that fails.
 	ReloadCertificates() error
@@ -127,6 +160,8 @@ const watchInterval = 500 * time.Millisecond
 // node is one running gateway with its operator's door.
 type node struct {
 	gateway   gatewayPart
+	store     *store.Store
+	applier   *applier
 	door      *admin.Admin
 	resources *resources
 	log       *slog.Logger
@@ -139,37 +174,78 @@ type node struct {
 func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	began := time.Now()
 
-	// What the node keeps from one start to the next.
-	if err := os.MkdirAll(cfg.dataDir, 0o700); err != nil {
-		return nil, fmt.Errorf("%w; choose another data directory with --data-dir", err)
-	}
-
-	// The one port: RPCs in, RPCs out, by a table compiled from resources.
+	// The one port: RPCs in, RPCs out, by a table compiled from what the store holds.
 	gw, err := newGateway(cfg, log.With("part", "gateway"))
 	if err != nil {
 		return nil, explainListen(err, "--listen", cfg.listen)
 	}
 
-	// What the operator wrote, kept in step with the files.
-	res := &resources{
-		paths:   cfg.resources,
-		options: store.LoadOptions{AllowUnresolved: cfg.allowUnresolved},
-		apply:   gw.Apply,
-		log:     log.With("part", "resources"),
-	}
-	if err := res.load(); err != nil {
+	// What the operator asked for, kept from one start to the next.
+	kept, err := openStore(cfg, gw, log.With("part", "store"))
+	if err != nil {
 		return nil, err
 	}
+	n := &node{gateway: gw, store: kept, log: log, began: began}
+	n.applier = newApplier(kept, gw, log.With("part", "applier"))
 
-	// The operator's door: health, metrics, profiles.
-	door, err := admin.New(
-		admin.Config{Listen: cfg.admin, Pprof: cfg.pprof},
-		admin.Parts{Ready: gw.Ready, Metrics: gw.Metrics(), Version: version},
+	// What of it stands in files, kept in step with them.
+	n.resources = &resources{
+		paths:   cfg.resources,
+		options: store.LoadOptions{AllowUnresolved: true}, // the store looks at all there is
+		apply:   n.syncFiles,
+		log:     log.With("part", "resources"),
+	}
+	if err := n.resources.load(); err != nil {
+		return nil, errors.Join(err, kept.Close())
+	}
+	n.applier.catchUp() // also when nothing has changed since the last time
+
+	// The operator's door: the admin API, health, metrics, profiles.
+	n.door, err = admin.New(
+		admin.Config{
+			Listen: cfg.admin, Pprof: cfg.pprof, DataDir: cfg.dataDir, Hosts: cfg.adminHosts,
+			TLSCert: cfg.adminTLSCert, TLSKey: cfg.adminTLSKey, PasswordFile: cfg.adminPassword,
+		},
+		admin.Parts{
+			Ready: gw.Ready, Metrics: gw.Metrics(), Version: version,
+			Store: kept, Gateway: n.applier, Port: newDoor(log.With("part", "admin")),
+		},
 		log.With("part", "admin"))
 	if err != nil {
-		return nil, explainListen(err, "--admin", cfg.admin)
+		return nil, errors.Join(explainListen(err, "--admin", cfg.admin), kept.Close())
 	}
-	return &node{gateway: gw, door: door, resources: res, log: log, began: began}, nil
+	return n, nil
+}
+
+// openStore opens what the node keeps, and says so when it is not as it was left.
+func openStore(cfg *config, gw gatewayPart, log *slog.Logger) (*store.Store, error) {
+	if err := os.MkdirAll(cfg.dataDir, 0o700); err != nil {
+		return nil, fmt.Errorf("%w; choose another data directory with --data-dir", err)
+	}
+	kept, err := store.Open(store.Options{
+		Dir: cfg.dataDir, Verify: disk.InChild(verifyCommand), Check: gw.Check,
+		AllowUnresolved: cfg.allowUnresolved, Log: log,
+	})
+	if err != nil {
+		return nil, err
+	}
+	if found := kept.Recovery(); found != "" {
+		log.Error("store recovered", "found", found)
+	}
+	return kept, nil
+}
+
+// syncFiles makes what files declare part of the store, and puts it in force.
+func (n *node) syncFiles(set *store.Set) error {
+	result, err := n.store.SyncFiles(context.Background(), set, store.Author{Actor: "files", Via: "file"})
+	if err != nil {
+		return err
+	}
+	for _, warning := range result.Warnings {
+		n.resources.log.Warn(warning)
+	}
+	n.applier.catchUp()
+	return nil
 }
 
 // Run serves until ctx is done or a part fails, and returns when all parts
@@ -186,6 +262,8 @@ func (n *node) Run(ctx context.Context) error {
 	// Every goroutine of the node belongs to one of these.
 	g, ctx := errgroup.WithContext(ctx)
 	g.Go(func() error { return n.watch(ctx, hangup) })
+	g.Go(func() error { return n.store.Run(doorCtx) })
+	g.Go(func() error { return n.applier.Run(doorCtx) })
 	g.Go(func() error { return n.door.Run(doorCtx) })
 	g.Go(func() error {
 		defer closeDoor()
@@ -196,7 +274,7 @@ func (n *node) Run(ctx context.Context) error {
 
 	<-ctx.Done()
 	told := time.Now()
-	err := g.Wait()
+	err := errors.Join(g.Wait(), n.store.Close())
 	n.log.Info("ended", "took", time.Since(told).Round(time.Millisecond))
 	return err
 }

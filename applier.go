@@ -1,0 +1,110 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync"
+	"time"
+
+	"sluice/gateway"
+	"sluice/store"
+)
+
+// applier puts in force what the store holds: each change as it comes, or several
+// at once when they come faster than they can be put in force. It is the one road
+// from the store to the gateway.
+type applier struct {
+	// Fixed at construction.
+	store   *store.Store
+	gateway gatewayPart
+	log     *slog.Logger
+
+	turn    sync.Mutex      // held while a snapshot is put in force, so that none overtakes a later one
+	current *store.Snapshot // the one in force; guarded by turn
+
+	mu       sync.Mutex // guards the fields below
+	seq      uint64     // of the last change in force
+	problems map[store.ID]error
+	changed  chan struct{} // closed when seq grows
+}
+
+func newApplier(s *store.Store, gw gatewayPart, log *slog.Logger) *applier {
+	return &applier{store: s, gateway: gw, log: log, changed: make(chan struct{})}
+}
+
+// Run follows the store until ctx is done.
+func (a *applier) Run(ctx context.Context) error {
+	seq, _ := a.Programmed()
+	watcher := a.store.Watch(seq)
+	for {
+		_, err := watcher.Next(ctx)
+		switch {
+		case ctx.Err() != nil:
+			return nil
+		case errors.Is(err, store.ErrCompacted): // what is current is all that matters here
+			a.catchUp()
+			seq, _ = a.Programmed()
+			watcher = a.store.Watch(seq)
+		case err != nil:
+			return err
+		default:
+			a.catchUp()
+		}
+	}
+}
+
+// catchUp puts the current snapshot in force, unless it is. What of it cannot be, is
+// told of and kept; all else is.
+func (a *applier) catchUp() {
+	a.turn.Lock()
+	defer a.turn.Unlock()
+	begin := time.Now()
+	snapshot := a.store.Snapshot()
+	if snapshot == a.current {
+		return
+	}
+	set := snapshot.Effective()
+	err := a.gateway.Apply(set)
+	var problems gateway.Problems
+	if err != nil && !errors.As(err, &problems) {
+		a.log.Error("configuration refused, last good one kept", "sequence", snapshot.Seq(), "error", err)
+		return
+	}
+	for id, problem := range problems {
+		a.log.Error("cannot be put in force", "object", id.String(), "error", problem)
+	}
+	a.log.Info("configuration applied", "sequence", snapshot.Seq(), "routes", len(set.GRPCRoutes),
+		"backends", len(set.Backends), "took", time.Since(begin).Round(time.Microsecond))
+
+	a.current = snapshot
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.seq, a.problems = snapshot.Seq(), problems
+	close(a.changed)
+	a.changed = make(chan struct{})
+}
+
+// Programmed is the last change in force, and what of the whole is not.
+func (a *applier) Programmed() (seq uint64, problems map[store.ID]error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.seq, a.problems
+}
+
+// WaitProgrammed waits until the change of that sequence is in force.
+func (a *applier) WaitProgrammed(ctx context.Context, seq uint64) error {
+	for {
+		a.mu.Lock()
+		now, changed := a.seq, a.changed
+		a.mu.Unlock()
+		if now >= seq {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}

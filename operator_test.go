@@ -1,0 +1,267 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"connectrpc.com/connect"
+	"google.golang.org/grpc"
+
+	adminv1 "sluice/admin/v1"
+	"sluice/demo"
+	shopv1 "sluice/demo/shop/v1"
+)
+
+// operator speaks the admin API by the socket of a data directory.
+type operator struct {
+	t         testing.TB
+	resources adminv1.ResourceServiceClient
+	node      adminv1.NodeServiceClient
+}
+
+func operate(t testing.TB, dataDir string) *operator {
+	transport := &http.Transport{DialContext: func(ctx context.Context, _, _ string) (net.Conn, error) {
+		return new(net.Dialer).DialContext(ctx, "unix", filepath.Join(dataDir, "admin.sock"))
+	}}
+	t.Cleanup(transport.CloseIdleConnections)
+	client := &http.Client{Transport: transport}
+	return &operator{
+		t:         t,
+		resources: adminv1.NewResourceServiceClient(client, "http://localhost"),
+		node:      adminv1.NewNodeServiceClient(client, "http://localhost"),
+	}
+}
+
+func (o *operator) apply(text string) *adminv1.WriteResponse {
+	o.t.Helper()
+	reply, err := o.resources.Apply(o.t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: text}))
+	if err != nil {
+		o.t.Fatalf("apply: %v", err)
+	}
+	return reply.Msg
+}
+
+func (o *operator) split(route string, shares ...*adminv1.Share) *adminv1.WriteResponse {
+	o.t.Helper()
+	reply, err := o.resources.Split(o.t.Context(), connect.NewRequest(&adminv1.SplitRequest{
+		Route: &adminv1.Ref{Kind: "GRPCRoute", Name: route}, Shares: shares,
+	}))
+	if err != nil {
+		o.t.Fatalf("split: %v", err)
+	}
+	return reply.Msg
+}
+
+// canary declares a route to two versions of the shop, the second in reserve.
+func canary(shop *demo.Backends) string {
+	return fmt.Sprintf(`apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: cart}
+spec:
+  rules:
+  - name: all
+    backendRefs:
+    - {group: sluice.dev, kind: Backend, name: v1, weight: 1}
+    - {group: sluice.dev, kind: Backend, name: v2, weight: 0}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Backend
+metadata: {name: v1}
+spec:
+  endpoints: [{address: %q}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Backend
+metadata: {name: v2}
+spec:
+  endpoints: [{address: %q}]
+`, shop.Addr("v1"), shop.Addr("v2"))
+}
+
+// manyRoutes declares n routes, each with a host name of its own, to backend v1.
+func manyRoutes(n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, `---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: route-%[1]d}
+spec:
+  hostnames: [host-%[1]d.example.com]
+  rules:
+  - name: all
+    matches: [{method: {service: shop.v1.Cart}}]
+    backendRefs: [{group: sluice.dev, kind: Backend, name: v1}]
+`, i)
+	}
+	return b.String()
+}
+
+func sharing(backend string, weight uint32) *adminv1.Share {
+	return &adminv1.Share{Backend: backend, Weight: weight}
+}
+
+// A split holds from the first RPC that begins after the write was acknowledged.
+func TestServeObeysASplitAtOnce(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	conn := s.dial(t)
+	cart := shopv1.NewCartClient(conn)
+	var took []time.Duration
+	for i := range 100 {
+		want := []string{"v1", "v2"}[(i+1)%2]
+		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
+		acknowledged := time.Now()
+		for {
+			reply, err := cart.Get(t.Context(), &shopv1.GetRequest{Id: "1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if reply.GetServedBy() == want {
+				break
+			}
+			if time.Since(acknowledged) > patience {
+				t.Fatalf("split %d is not in force after %v", i, patience)
+			}
+		}
+		took = append(took, time.Since(acknowledged))
+	}
+	slices.Sort(took)
+	t.Logf("from the acknowledged write to the end of the first RPC that obeys: median %v, p99 %v", took[50], took[98])
+	if p99 := took[98]; p99 > 10*time.Millisecond {
+		t.Errorf("p99 %v, want 10ms at most", p99)
+	}
+}
+
+// What was acknowledged is there after the process was killed, and serves.
+func TestServeComesBackWithWhatItKept(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	o.split("cart", sharing("v1", 0), sharing("v2", 1))
+	s.end(t)
+	s = startServer(t, "--data-dir", data)
+	if got := s.who(t); got != "v2" {
+		t.Errorf("served by %s after a restart, want v2 as the split has it", got)
+	}
+}
+
+// A split made by hand stays when the file is read again.
+func TestServeKeepsASplitBesideAFile(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data, file := t.TempDir(), filepath.Join(t.TempDir(), "cart.yaml")
+	writeFile(t, file, canary(shop))
+	s := startServer(t, "--data-dir", data, "--resources", file)
+	o := operate(t, data)
+	if got := s.who(t); got != "v1" {
+		t.Fatalf("served by %s, want v1", got)
+	}
+	o.split("cart", sharing("v1", 0), sharing("v2", 1))
+	writeFile(t, file, strings.Replace(canary(shop), "metadata: {name: cart}", "metadata: {name: cart, labels: {changed: 'yes'}}", 1))
+	s.log.await(t, `(?s)msg="configuration applied".*msg="configuration applied".*msg="configuration applied"`)
+	if got := s.who(t); got != "v2" {
+		t.Errorf("served by %s after the file was read again, want v2", got)
+	}
+	if _, err := o.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: canary(shop)})); err == nil {
+		t.Error("the API changed what the file owns")
+	} else if !strings.Contains(err.Error(), file) {
+		t.Errorf("refused with %v, want the file named", err)
+	}
+}
+
+// 10,000 routes: how long the start takes, and a change.
+func TestServeHoldsTenThousandRoutes(t *testing.T) {
+	if testing.Short() {
+		t.Skip("takes seconds")
+	}
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	begin := time.Now()
+	o.apply(manyRoutes(10_000))
+	t.Logf("10,000 routes were applied in %v", time.Since(begin))
+	var worst time.Duration
+	for i := range 10 {
+		begin := time.Now()
+		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
+		worst = max(worst, time.Since(begin))
+	}
+	t.Logf("a change among them took %v at most", worst)
+	s.end(t)
+
+	begin = time.Now()
+	s = startServer(t, "--data-dir", data)
+	s.who(t)
+	took := time.Since(begin)
+	t.Logf("from the start to the first RPC: %v", took)
+	if took > 2*time.Second*slowdown {
+		t.Errorf("from the start to the first RPC: %v, want 2s at most", took)
+	}
+	if worst > 50*time.Millisecond*slowdown {
+		t.Errorf("a change took %v, want 50ms at most", worst)
+	}
+}
+
+// 100 changes at the pace of a thousand a minute, and no RPC comes to harm.
+func TestServeChangesUnderLoad(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	ctx, stop := context.WithCancel(t.Context())
+	var answered atomic.Int64
+	var load sync.WaitGroup
+	for range 4 {
+		conn := s.dial(t)
+		load.Go(func() { callUntil(ctx, t, conn, &answered) })
+	}
+	tick := time.NewTicker(time.Minute / 1000)
+	defer tick.Stop()
+	for i := range 100 {
+		<-tick.C
+		o.split("cart", sharing("v1", uint32(i)), sharing("v2", uint32(100-i)))
+	}
+	stop()
+	load.Wait()
+	t.Logf("%d RPCs were answered during 100 changes", answered.Load())
+	if answered.Load() < 100 {
+		t.Errorf("%d RPCs were answered, want a load", answered.Load())
+	}
+}
+
+// callUntil calls until ctx is done; each call must be answered.
+func callUntil(ctx context.Context, t *testing.T, conn *grpc.ClientConn, answered *atomic.Int64) {
+	cart := shopv1.NewCartClient(conn)
+	for ctx.Err() == nil {
+		if _, err := cart.Get(t.Context(), &shopv1.GetRequest{Id: "1"}); err != nil {
+			t.Errorf("an RPC came to harm: %v", err)
+			return
+		}
+		answered.Add(1)
+	}
+}
+
+func writeFile(t *testing.T, name, text string) {
+	t.Helper()
+	if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
