@@ -34,7 +34,7 @@ func TestPrintedManifestsAreTakenAgain(t *testing.T) {
 func TestManifestKeepsItsMeaning(t *testing.T) {
 	for _, text := range []string{
 		`{"a":"yes","b":"on","c":"1","d":"1e3","e":"null","f":"~","g":"true","h":"0x1f","i":"1:20","j":"2026-01-31"}`,
-		`{"a":"line\nline\n","b":" edges ","c":"# no remark","d":"a: b","e":"- x","f":"","g":"\t","h":"\u0007\u2028\ud83d\ude00"}`,
+		`{"a":"line\nline\n","b":" edges ","c":"# no remark","d":"a: b","e":"- x","f":"","g":"\t","h":"\u0007\u2028\ud83d\ude00","i":"say \"x\"","j":"a\\b"}`,
 		`{"n":1,"m":1.5,"o":1e21,"p":-0,"q":90071992547409931,"t":true,"f":false,"z":null,"l":[],"m2":{},"ll":[[1],[{"a":[]}]]}`,
 	} {
 		checkMeaning(t, text)
