@@ -3,11 +3,13 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
 	"strings"
 	"time"
+	"unicode"
 
 	"connectrpc.com/connect"
 
@@ -98,8 +100,11 @@ func (a *api) serves(r *http.Request) bool { return strings.HasPrefix(r.URL.Path
 
 // author is who sent a request, for the history.
 func author(ctx context.Context, reason string) (store.Author, error) {
-	if len(reason) > maxReason {
-		return store.Author{}, store.Faults{{Field: "reason", Message: "more than 1000 bytes"}}
+	switch {
+	case len(reason) > maxReason:
+		return store.Author{}, store.Faults{{Field: "reason", Message: fmt.Sprintf("%d bytes, limit %d", len(reason), maxReason)}}
+	case strings.ContainsFunc(reason, unicode.IsControl):
+		return store.Author{}, store.Faults{{Field: "reason", Message: "has control characters: want one line of text"}}
 	}
 	id := IdentityFrom(ctx)
 	return store.Author{Actor: id.Actor, Via: id.Via, Address: id.Address, Reason: reason}, nil

@@ -71,8 +71,10 @@ func TestApplyDeclaresAllOrNothing(t *testing.T) {
 		_, err := n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: text}))
 		wantCode(t, name, err, connect.CodeInvalidArgument, "")
 	}
-	_, err = n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: cart, Reason: strings.Repeat("x", 1001)}))
-	wantCode(t, "a long reason", err, connect.CodeInvalidArgument, "reason")
+	for name, reason := range map[string]string{"a long reason": strings.Repeat("x", 1001), "a reason of two lines": "a\nb", "an escape": "\x1b[31m", "NUL": "\x00"} {
+		_, err = n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: cart, Reason: reason}))
+		wantCode(t, name, err, connect.CodeInvalidArgument, "reason")
+	}
 }
 
 // bomb is a text of a few hundred bytes that would be gigabytes written out.
