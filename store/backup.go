@@ -29,7 +29,9 @@ func (s *Store) Restore(ctx context.Context, path string, author Author, dryRun 
 	txn := &Txn{Author: author, Action: ActionRestore, DryRun: dryRun, AllowUnresolved: true}
 	return s.transact(ctx, txn, func(p *plan) error {
 		ops, warnings := p.base.OpsTo(objects)
-		p.warnings = append(p.warnings, warnings...)
+		for _, w := range warnings {
+			p.warn("%s", w)
+		}
 		for i := range ops {
 			if err := p.do(&ops[i]); err != nil {
 				return err

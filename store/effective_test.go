@@ -114,7 +114,7 @@ func TestEffectiveKeepsPointers(t *testing.T) {
 				t.Errorf("backend %s has another pointer", b.Key())
 			}
 		}
-		if after.Effective() != after.Effective() {
+		if set := after.Effective(); set != after.Effective() {
 			t.Error("the set is made twice")
 		}
 		before = after

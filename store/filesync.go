@@ -1,8 +1,6 @@
 package store
 
-import (
-	"context"
-)
+import "context"
 
 // SyncFiles makes the objects that files own those of set, which is all that the
 // files declare: it creates, updates and deletes. What the API owns stays as it is,
@@ -23,7 +21,7 @@ func (p *plan) syncFiles(resources []Resource) error {
 		return err
 	}
 	ids := make(map[ID]bool, len(declared))
-	p.shadowed = map[ID]Resource{}
+	p.shadowed, p.copied = map[ID]Resource{}, true
 	for _, o := range declared {
 		ids[o.ID] = true
 		old := p.base.find(o.ID)

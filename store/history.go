@@ -87,8 +87,11 @@ func (s *Store) At(t time.Time) ([]*Object, error) {
 		if err != nil {
 			return nil, fmt.Errorf("go back to %s: %w", t.UTC().Format(time.RFC3339), err)
 		}
-		if len(changes) == len(first) { // none was dropped meanwhile
+		switch {
+		case len(changes) == len(first):
 			return snap.undo(changes), nil
+		case s.Snapshot() == snap: // else some were dropped meanwhile
+			return nil, fmt.Errorf("go back to %s: history lacks %d changes", t.UTC().Format(time.RFC3339), len(first)-len(changes))
 		}
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode/utf8"
 )
 
 // ID names an object.
@@ -117,6 +118,32 @@ type Author struct {
 	Via     string `json:"via,omitempty"`     // cli, api, page, file, peer
 	Address string `json:"address,omitempty"` // of the client
 	Reason  string `json:"reason,omitempty"`  // in the author's words
+}
+
+// maxAuthor bounds each text of an Author, in bytes: every change keeps them.
+const maxAuthor = 1024
+
+// check refuses texts that would fill the history, or could not be read back.
+func (a Author) check() error {
+	var list faultList
+	for _, text := range [...]struct{ field, value string }{
+		{"actor", a.Actor}, {"via", a.Via}, {"address", a.Address}, {"reason", a.Reason},
+	} {
+		switch {
+		case len(text.value) > maxAuthor:
+			list.add(Position{}, text.field, "%d bytes, limit %d", len(text.value), maxAuthor)
+		case !utf8.ValidString(text.value):
+			list.add(Position{}, text.field, "not UTF-8")
+		default:
+			if problem := checkControls(text.value); problem != "" {
+				list.add(Position{}, text.field, "%s: %s", quote(text.value), problem)
+			}
+		}
+	}
+	if faults := list.faults(); len(faults) > 0 {
+		return faults
+	}
+	return nil
 }
 
 // Object is one object as it is kept, or as a change left it. It does not change any

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"time"
 )
@@ -13,10 +14,12 @@ type plan struct {
 	txn      *Txn
 	base     *Snapshot
 	now      time.Time
-	order    []ID           // as they were planned
-	planned  map[ID]*Object // not stored yet: they may be changed
-	shadowed map[ID]Resource
+	order    []ID            // as they were planned
+	planned  map[ID]*Object  // not stored yet: they may be changed
+	shadowed map[ID]Resource // the store's own map until it is copied
+	copied   bool            // shadowed is
 	warnings []string
+	unsaid   int // warnings beyond maxFaults
 
 	merging bool           // it takes in what is in force elsewhere: nothing is refused for its content
 	foreign map[ID]Outcome // of the versions that keep their own stamp
@@ -42,6 +45,10 @@ func (s *Store) newPlan(txn *Txn) *plan {
 }
 
 func (p *plan) warn(format string, args ...any) {
+	if len(p.warnings) == maxFaults {
+		p.unsaid++
+		return
+	}
 	p.warnings = append(p.warnings, fmt.Sprintf(format, args...))
 }
 
@@ -182,15 +189,14 @@ func (p *plan) declare(id ID, next *Object, owner Owner) {
 // shadow notes what a file declares of an object that it does not own, nil when it
 // declares it no more.
 func (p *plan) shadow(id ID, r Resource) {
-	next := make(map[ID]Resource, len(p.shadowed)+1)
-	for k, v := range p.shadowed {
-		next[k] = v
+	if !p.copied {
+		p.shadowed, p.copied = maps.Clone(p.shadowed), true
 	}
-	next[id] = r
 	if r == nil {
-		delete(next, id)
+		delete(p.shadowed, id)
+		return
 	}
-	p.shadowed = next
+	p.shadowed[id] = r
 }
 
 // ownCopy is the resource as it is kept: without the revision that it was read from,
@@ -481,6 +487,9 @@ func (p *plan) resolve() error {
 
 func (p *plan) result() *Result {
 	r := &Result{Seq: p.next.seq, Unchanged: p.unchanged, Warnings: p.warnings}
+	if p.unsaid > 0 {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("and %d more warnings", p.unsaid))
+	}
 	if p.txn.DryRun {
 		r.Seq = p.base.seq
 	}

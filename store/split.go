@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"time"
+	"unicode/utf8"
 )
 
 // Bounds of one rule's split.
@@ -198,6 +199,8 @@ func checkPinValue(s string) string {
 		return "want a value"
 	case len(s) > maxPinLength:
 		return fmt.Sprintf("%d bytes, limit %d", len(s), maxPinLength)
+	case !utf8.ValidString(s):
+		return "not UTF-8"
 	}
 	return checkControls(s)
 }

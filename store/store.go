@@ -54,7 +54,8 @@ type Options struct {
 	Now func() time.Time // nil means time.Now
 	Log *slog.Logger     // of what Run did; nil means none
 
-	limits *limits // of history; nil means the default ones
+	limits  *limits // of history; nil means the default ones
+	maxSize int64   // of the file, in bytes; zero means what the disk thinks right
 }
 
 // Store keeps the objects of one node, and their history, in one folder. Its methods
@@ -94,7 +95,7 @@ func Open(opts Options) (*Store, error) {
 	}
 	db, err := disk.Open(disk.Options{
 		Dir: opts.Dir, LockTimeout: opts.LockTimeout, Now: opts.Now, Log: opts.Log,
-		Verify: opts.Verify, CopyEvery: opts.CopyEvery,
+		Verify: opts.Verify, CopyEvery: opts.CopyEvery, MaxSize: opts.maxSize,
 	})
 	if err != nil {
 		return nil, err

@@ -72,6 +72,9 @@ func (s *Store) transact(ctx context.Context, txn *Txn, fill func(*plan) error) 
 		return nil, err
 	}
 	defer s.end()
+	if err := txn.Author.check(); err != nil {
+		return nil, err
+	}
 	p := s.newPlan(txn)
 	if err := fill(p); err != nil {
 		return nil, err

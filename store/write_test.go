@@ -311,6 +311,39 @@ func TestWriteKeepsTheCreationTimestamp(t *testing.T) {
 	}
 }
 
+func TestWriteRefusesAuthorsThatCannotBeKept(t *testing.T) {
+	s := openStore(t, Options{})
+	for _, author := range []Author{
+		{Reason: strings.Repeat("x", 1025)}, {Actor: "a\nb"}, {Via: "\xff"}, {Address: "\x00"},
+	} {
+		_, err := s.Write(t.Context(), Txn{Author: author, Ops: applyOps(parseText(t, backendText("a", "")))})
+		if _, ok := err.(Faults); !ok {
+			t.Errorf("%+v: error %v, want a fault", author, err)
+		}
+	}
+}
+
+// Many objects are taken over, and given back, in one go.
+func TestWriteAdoptsManyAtOnce(t *testing.T) {
+	s := openStore(t, Options{})
+	const n = 2000
+	if _, err := s.SyncFiles(t.Context(), routeSet(n), Author{}); err != nil {
+		t.Fatal(err)
+	}
+	var adopt, release []Op
+	for _, o := range s.Snapshot().All(GRPCRouteKind) {
+		adopt, release = append(adopt, Op{ID: o.ID, Adopt: true}), append(release, Op{ID: o.ID, Release: true})
+	}
+	mustWrite(t, s, Txn{Ops: adopt})
+	result, err := s.SyncFiles(t.Context(), routeSet(n), Author{})
+	if err != nil || len(result.Changes) != 0 || len(result.Warnings) != maxFaults+1 {
+		t.Errorf("%d changes, %d warnings, %v", len(result.Changes), len(result.Warnings), err)
+	}
+	if result := mustWrite(t, s, Txn{Ops: release}); len(result.Changes) != n {
+		t.Errorf("%d were given back", len(result.Changes))
+	}
+}
+
 func TestWriteEndsWithItsContext(t *testing.T) {
 	s := openStore(t, Options{})
 	ctx, cancel := context.WithCancel(t.Context())
