@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -139,6 +140,9 @@ func TestUpdateWhenJournalCannotBeWritten(t *testing.T) {
 				}
 				mustHold(t, db, rows{"a/1": "one"})
 			}
+			if left := len(readFiles(t, dir)[journalName]); tt.bad.truncate == nil && int64(left) != db.journal.size {
+				t.Errorf("journal of %d bytes, want %d: what was refused could come back", left, db.journal.size)
+			}
 			db.journal.file = good
 			put(t, db, "a/3=three")
 			mustHold(t, db, rows{"a/1": "one", "a/3": "three"})
@@ -198,4 +202,41 @@ func TestUpdateThatBboltRefuses(t *testing.T) {
 	mustHold(t, db, rows{"a/1": "one", "a/2": "two"})
 	put(t, db, "a/3=three")
 	mustHold(t, db, rows{"a/1": "one", "a/2": "two", "a/3": "three"})
+}
+
+// seenFile tells what is done to the file of a journal.
+type seenFile struct {
+	journalFile
+	did func(what string)
+}
+
+func (f seenFile) WriteAt(b []byte, at int64) (int, error) {
+	f.did("write")
+	return f.journalFile.WriteAt(b, at)
+}
+
+func (f seenFile) Sync() error {
+	f.did("sync")
+	return f.journalFile.Sync()
+}
+
+// TestUpdateIsInTheJournalFirst: on the disk, before bbolt has anything of it.
+func TestUpdateIsInTheJournalFirst(t *testing.T) {
+	db := mustOpen(t, Options{Dir: t.TempDir()})
+	put(t, db, "a/1=one")
+	var did []string
+	before := readFiles(t, db.opts.Dir)[dbName]
+	db.journal.file = seenFile{db.journal.file, func(what string) {
+		did = append(did, what)
+		if !bytes.Equal(readFiles(t, db.opts.Dir)[dbName], before) {
+			t.Errorf("%s of the journal: bbolt has written", what)
+		}
+	}}
+	put(t, db, "a/1=two")
+	if got := strings.Join(did, " "); got != "write sync" {
+		t.Errorf("the journal: %s, want one write and one sync", got)
+	}
+	if db.bolt.NoSync || db.bolt.NoGrowSync {
+		t.Error("bbolt does not sync")
+	}
 }

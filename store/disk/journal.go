@@ -33,7 +33,7 @@ const (
 
 	// journalLong is the size from which on a copy, after which it is short
 	// again, does not wait for its hour.
-	journalLong = 64 << 20
+	journalLong = 16 << 20
 
 	// entryLimit bounds a body, so that damage does not reserve memory.
 	entryLimit = maxChange + entryState + 1<<20
