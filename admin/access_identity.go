@@ -69,6 +69,9 @@ func clientAddress(r *http.Request) string {
 
 // clientVia is what the client says that it is. Nothing is allowed or refused by it.
 func clientVia(r *http.Request) string {
+	if saysOrigin(r) {
+		return "page"
+	}
 	if strings.HasPrefix(r.UserAgent(), "sluice") {
 		return "cli"
 	}

@@ -93,7 +93,7 @@ func (a *Access) identify(r *http.Request, c *caller) error {
 	case isLocal:
 		c.Actor, c.Role, c.Local = "local "+peer.User(), adminv1.Role_ROLE_ADMIN, true
 	case cookie != nil:
-		c.Via, c.shown = "page", sessionKey(cookie.Value)
+		c.shown = sessionKey(cookie.Value)
 		if !isSafe(r.Method) && !saysOrigin(r) {
 			return connect.NewError(connect.CodePermissionDenied,
 				errors.New("a request with a session's cookie has to say which origin it comes from"))
