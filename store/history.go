@@ -8,13 +8,14 @@ import (
 
 // Bounds of one call of History.
 const (
-	defaultHistory = 100
-	maxHistory     = 1000
+	defaultHistory  = 100
+	maxHistory      = 1000
+	maxHistoryBytes = 16 << 20 // on the disk
 )
 
 // History lists changes, the latest first: those of one object, or of all when id is
 // zero, with a sequence below before, or all when that is 0. A limit of 0 means 100;
-// there are at most 1000. 50,000 changes are kept, or 128 MiB of them if that is
+// there are at most 1000, and fewer, but one, when they take more than 16 MiB. 50,000 changes are kept, or 128 MiB of them if that is
 // less; of one object at most the last 200, and those of the last 5,000 of all.
 func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
 	if limit <= 0 {
@@ -28,15 +29,11 @@ func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
 		}
 	}
 	s.mu.RLock()
-	seqs := s.timeline.before(id, before, limit)
+	seqs := s.timeline.fitting(s.timeline.before(id, before, limit), maxHistoryBytes)
 	s.mu.RUnlock()
-	read, err := s.read(seqs)
-	if err != nil {
+	changes := make([]Change, 0, len(seqs))
+	if err := s.read(seqs, func(c *Change) { changes = append(changes, *c) }); err != nil {
 		return nil, fmt.Errorf("read the history: %w", err)
-	}
-	changes := make([]Change, len(read))
-	for i, c := range read {
-		changes[i] = *c
 	}
 	return changes, nil
 }
@@ -44,25 +41,38 @@ func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
 // Version is an object as it was at a revision, or the one before its current version
 // when revision is empty. The error is a *NotFoundError when history does not have it.
 func (s *Store) Version(id ID, revision string) (*Object, error) {
-	changes, err := s.History(id, 0, maxHistory)
-	if err != nil {
-		return nil, err
-	}
-	for i, c := range changes {
-		switch {
-		case revision == "" && i == 0 && c.Before != nil:
-			return c.Before, nil
-		case revision == "" && i == 0:
-			return &Object{ID: c.ID, Deleted: true}, nil
-		case revision != "" && c.After.Revision.String() == revision:
-			return c.After, nil
-		case revision != "" && c.Before != nil && c.Before.Revision.String() == revision:
-			return c.Before, nil
-		case revision != "" && c.Lost != nil && c.Lost.Revision.String() == revision:
-			return c.Lost, nil
+	for before := uint64(0); ; {
+		changes, err := s.History(id, before, 10)
+		if err != nil {
+			return nil, err
+		}
+		if len(changes) == 0 {
+			return nil, &NotFoundError{id}
+		}
+		for _, c := range changes {
+			if o := c.version(revision); o != nil {
+				return o, nil
+			}
+			before = c.Seq
 		}
 	}
-	return nil, &NotFoundError{id}
+}
+
+// version is the object of that revision that the change has to do with, or what was
+// before the change when revision is empty; nil when there is none.
+func (c *Change) version(revision string) *Object {
+	switch {
+	case revision == "" && c.Before == nil:
+		return &Object{ID: c.ID, Deleted: true}
+	case revision == "":
+		return c.Before
+	}
+	for _, o := range [...]*Object{c.After, c.Before, c.Lost} {
+		if o != nil && o.Revision.String() == revision {
+			return o
+		}
+	}
+	return nil
 }
 
 // At is all objects as they were at a time, in the order of their IDs. The error
@@ -83,28 +93,17 @@ func (s *Store) At(t time.Time) ([]*Object, error) {
 			return nil, fmt.Errorf("go back to %s: history begins at %s: %w",
 				t.UTC().Format(time.RFC3339), since.UTC().Format(time.RFC3339), ErrCompacted)
 		}
-		changes, err := s.read(first)
-		if err != nil {
+		was := make([]*Object, 0, len(first))
+		if err := s.read(first, func(c *Change) { was = append(was, c.version("")) }); err != nil {
 			return nil, fmt.Errorf("go back to %s: %w", t.UTC().Format(time.RFC3339), err)
 		}
 		switch {
-		case len(changes) == len(first):
-			return snap.undo(changes), nil
+		case len(was) == len(first):
+			return overlay(snap.All(""), was, (*Object).live), nil
 		case s.Snapshot() == snap: // else some were dropped meanwhile
-			return nil, fmt.Errorf("go back to %s: history lacks %d changes", t.UTC().Format(time.RFC3339), len(first)-len(changes))
+			return nil, fmt.Errorf("go back to %s: history lacks %d changes", t.UTC().Format(time.RFC3339), len(first)-len(was))
 		}
 	}
-}
-
-// undo is all objects as they were before changes, the first one of each object.
-func (s *Snapshot) undo(changes []*Change) []*Object {
-	was := make([]*Object, len(changes))
-	for i, c := range changes {
-		if was[i] = c.Before; was[i] == nil {
-			was[i] = &Object{ID: c.ID, Deleted: true}
-		}
-	}
-	return overlay(s.All(""), was, (*Object).live)
 }
 
 // OpsTo are the operations that make the objects those of another time. What files

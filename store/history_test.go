@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"math/rand/v2"
+	"strings"
 	"testing"
 	"time"
 )
@@ -287,5 +288,53 @@ func TestAtRefusesWhatWasBefore(t *testing.T) {
 	}
 	if objects, err := s.At(wall.Now().Add(-time.Minute)); err != nil || len(objects) != 1 {
 		t.Errorf("a minute ago: %d objects, %v", len(objects), err)
+	}
+}
+
+// Large objects fill neither the memory of the store nor that of who asks.
+func TestHistoryIsHandedOutInPieces(t *testing.T) {
+	s := openStore(t, Options{})
+	big := strings.Repeat("x", 200_000)
+	const n = 120
+	var versions []string
+	for i := range n {
+		applyText(t, s, backendText("big", fmt.Sprintf(", annotations: {a: %s, n: \"%d\"}", big, i)))
+		versions = append(versions, mustGet(t, s, ID{BackendKind, "default", "big"}).Revision.String())
+	}
+	if len(s.tail) >= n || len(s.tail) < 10 {
+		t.Errorf("%d changes in memory", len(s.tail))
+	}
+	seen := 0
+	for before := uint64(0); ; {
+		changes, err := s.History(ID{}, before, 1000)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if len(changes) == 0 {
+			break
+		}
+		if len(changes) > 60 {
+			t.Errorf("%d changes at once", len(changes))
+		}
+		seen += len(changes)
+		before = changes[len(changes)-1].Seq
+	}
+	if seen != n {
+		t.Errorf("%d changes in all, want %d", seen, n)
+	}
+	w := s.Watch(0)
+	for seq := range uint64(n) {
+		c, err := w.Next(t.Context())
+		if err != nil || c.Seq != seq+1 {
+			t.Fatalf("change %d, %v; want %d", c.Seq, err, seq+1)
+		}
+		if c.Seq < n-60 && len(w.next) > 20 {
+			t.Fatalf("a watcher holds %d changes", len(w.next))
+		}
+	}
+	for _, revision := range []string{versions[0], versions[n/2], versions[n-1]} {
+		if o, err := s.Version(ID{BackendKind, "", "big"}, revision); err != nil || o.Revision.String() != revision {
+			t.Errorf("version %s: %v", revision, err)
+		}
 	}
 }

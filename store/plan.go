@@ -173,7 +173,7 @@ func (p *plan) apply(id ID, r Resource) error {
 func (p *plan) declare(id ID, next *Object, owner Owner) {
 	o := p.edit(id)
 	if o.Deleted {
-		o.State, o.Created = State{}, p.now
+		o.Created = p.now
 	} else if o.Owner.Kind == OwnerPeer && owner.Kind == OwnerAPI && o.manifest == next.manifest {
 		owner = o.Owner
 	}

@@ -27,8 +27,10 @@ const (
 	sweepEvery = 10 * time.Minute
 	// maxObjects bounds the memory that a snapshot takes.
 	maxObjects = 100_000
-	// tailLen is how many of the latest changes watchers get without the disk.
-	tailLen = 1024
+	// tailLen is how many of the latest changes watchers get without the disk, and
+	// tailBytes how much these may take there.
+	tailLen   = 1024
+	tailBytes = 16 << 20
 )
 
 // Options say where a store lies and whom it asks.
@@ -325,6 +327,7 @@ func (s *Store) publish(next *Snapshot, changes []*Change, events, dropped []eve
 		changes = changes[max(len(changes)-tailLen, 0):]
 	}
 	s.tail = append(s.tail, changes...)
+	s.tail = s.tail[s.timeline.excess(len(s.tail), tailBytes):]
 	old := s.snapshot.Swap(next)
 	s.mu.Unlock()
 	close(old.superseded)

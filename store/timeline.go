@@ -211,3 +211,30 @@ func (t *timeline) since() time.Time {
 	}
 	return time.Time{}
 }
+
+// excess is how many of the last n events, the oldest of them, take more than so many
+// bytes together with those after them.
+func (t *timeline) excess(n, bytes int) int {
+	n = min(n, len(t.events))
+	for i := range n {
+		bytes -= t.events[len(t.events)-1-i].size
+		if bytes < 0 {
+			return n - i
+		}
+	}
+	return 0
+}
+
+// fitting is the beginning of a list of sequences whose changes take no more than so
+// many bytes, at least one.
+func (t *timeline) fitting(seqs []uint64, bytes int) []uint64 {
+	for i, seq := range seqs {
+		if at := t.at(seq); at < len(t.events) && t.events[at].seq == seq {
+			bytes -= t.events[at].size
+		}
+		if bytes < 0 && i > 0 {
+			return seqs[:i]
+		}
+	}
+	return seqs
+}

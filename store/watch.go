@@ -7,8 +7,12 @@ import (
 	"sluice/store/disk"
 )
 
-// watchBatch is how many changes a watcher holds at once.
-const watchBatch = 64
+// A watcher that reads from the disk holds so many changes at once, or fewer when
+// these take so many bytes there.
+const (
+	watchBatch = 64
+	watchBytes = 4 << 20
+)
 
 // Watcher reads changes in order, each once. It holds no more than a few of them,
 // however slow its owner is: what it has not read yet lies in the history. It needs
@@ -53,7 +57,7 @@ func (w *Watcher) take(last uint64) error {
 		return err
 	}
 	if len(seqs) > 0 {
-		changes, err = w.store.read(seqs)
+		err = w.store.read(seqs, func(c *Change) { changes = append(changes, c) })
 		if err != nil {
 			return err
 		}
@@ -84,7 +88,7 @@ func (s *Store) after(after, last uint64) ([]*Change, []uint64, error) {
 	for at := s.timeline.at(after + 1); at < len(s.timeline.events) && len(seqs) < watchBatch; at++ {
 		seqs = append(seqs, s.timeline.events[at].seq)
 	}
-	return nil, seqs, nil
+	return nil, s.timeline.fitting(seqs, watchBytes), nil
 }
 
 func (s *Store) compacted(after uint64) error {
@@ -92,9 +96,8 @@ func (s *Store) compacted(after uint64) error {
 }
 
 // read reads changes from the disk; those that were dropped meanwhile are left out.
-func (s *Store) read(seqs []uint64) ([]*Change, error) {
-	changes := make([]*Change, 0, len(seqs))
-	err := s.disk.View(func(tx *disk.Tx) error {
+func (s *Store) read(seqs []uint64, yield func(*Change)) error {
+	return s.disk.View(func(tx *disk.Tx) error {
 		for _, seq := range seqs {
 			row, ok, err := tx.Get(changeRows, seqKey(seq))
 			if err != nil {
@@ -107,9 +110,8 @@ func (s *Store) read(seqs []uint64) ([]*Change, error) {
 			if err != nil {
 				return err
 			}
-			changes = append(changes, c)
+			yield(c)
 		}
 		return nil
 	})
-	return changes, err
 }
