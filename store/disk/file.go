@@ -18,6 +18,24 @@ const (
 	backupName  = "sluice.backup.*" + newSuffix // for os.CreateTemp
 )
 
+// makeDir makes dir and what it lies in, for good: a directory that is gone after a
+// crash takes all that was synced in it along.
+func makeDir(dir string) error {
+	if info, err := os.Stat(dir); err == nil && info.IsDir() {
+		return nil
+	}
+	parent := filepath.Dir(dir)
+	if parent != dir {
+		if err := makeDir(parent); err != nil {
+			return err
+		}
+	}
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return err
+	}
+	return syncDir(parent)
+}
+
 // removeUnfinished removes what a crash left behind of files that were being
 // written. The caller holds the lock, so nobody is writing them.
 func removeUnfinished(dir string) error {

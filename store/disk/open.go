@@ -58,7 +58,7 @@ func (o *opening) say(form string, args ...any) {
 }
 
 func (o *opening) open() (db *DB, err error) {
-	if err := os.MkdirAll(o.opts.Dir, 0o700); err != nil {
+	if err := makeDir(o.opts.Dir); err != nil {
 		return nil, err
 	}
 	if err := refuseNetwork(o.opts.Dir); err != nil {
