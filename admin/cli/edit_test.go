@@ -27,7 +27,7 @@ func TestEditAppliesWhatWasSaved(t *testing.T) {
 	u.editor(`grep -q 'resourceVersion: 1777908600000.0@k3f9x2ab' "$1"
 ! grep -q status: "$1"
 sed -i s/shop.example.com/new.example.com/ "$1"`)
-	got := u.run("edit", "route", "cart", "--reason", "moved")
+	got := u.run("edit", "route", "cart", "--take-over", "--reason", "moved")
 	if got.code != 0 || got.stdout != "GRPCRoute default/cart updated\n" {
 		t.Errorf("got exit %d, %q, %q", got.code, got.stdout, got.stderr)
 	}
@@ -52,7 +52,7 @@ func TestEditShowsFaultsAndGoesOn(t *testing.T) {
 	u := newUser(t)
 	// A mistake at first; then, when it is told of, the correction.
 	u.editor(`if grep -q '^# fault: spec.bad: unknown field$' "$1"; then sed -i /bad/d "$1"; echo '# fine' >> "$1"; else echo 'bad: 1' >> "$1"; fi`)
-	got := u.run("edit", "route", "cart")
+	got := u.run("edit", "route", "cart", "--take-over")
 	if got.code != 0 || !strings.Contains(got.stdout, "GRPCRoute default/cart un") {
 		t.Errorf("got exit %d, %q, %q", got.code, got.stdout, got.stderr)
 	}
@@ -64,7 +64,7 @@ func TestEditShowsFaultsAndGoesOn(t *testing.T) {
 func TestEditKeepsWhatHasFaults(t *testing.T) {
 	u := newUser(t)
 	u.editor(`grep -q bad "$1" || echo 'bad: 1' >> "$1"`)
-	got := u.run("edit", "route", "cart")
+	got := u.run("edit", "route", "cart", "--take-over")
 	left := u.leftovers()
 	if got.code != 1 || len(left) != 1 || !strings.Contains(got.stderr, "your version is in "+left[0]) {
 		t.Errorf("got exit %d, %q, left %v", got.code, got.stderr, left)
@@ -74,7 +74,7 @@ func TestEditKeepsWhatHasFaults(t *testing.T) {
 func TestEditShowsBothVersionsOfAConflict(t *testing.T) {
 	u := newUser(t)
 	u.editor(`sed -i -e s/1777908600000/1777908500000/ -e s/shop.example.com/mine.example.com/ "$1"`)
-	got := u.run("edit", "route", "cart")
+	got := u.run("edit", "route", "cart", "--take-over")
 	left := u.leftovers()
 	if got.code != 1 || len(left) != 1 {
 		t.Fatalf("got exit %d, %q, left %v", got.code, got.stderr, left)
@@ -90,10 +90,19 @@ func TestEditShowsBothVersionsOfAConflict(t *testing.T) {
 	}
 }
 
+func TestEditOpensNothingThatAFileOwns(t *testing.T) {
+	u := newUser(t)
+	u.env["SLUICE_EDITOR"] = "false"
+	want := "sluice: GRPCRoute default/cart is declared by file routes.yaml:3 and read-only here: change the file, or adopt the object with --take-over\n"
+	if got := u.run("edit", "route", "cart"); got.code != 1 || got.stderr != want {
+		t.Errorf("got exit %d, %q", got.code, got.stderr)
+	}
+}
+
 func TestEditSaysWhenTheEditorFails(t *testing.T) {
 	u := newUser(t)
 	u.env["SLUICE_EDITOR"] = "false"
-	if got := u.run("edit", "route", "cart"); got.code != 1 || !strings.Contains(got.stderr, "edit GRPCRoute default/cart with false: exit status 1") {
+	if got := u.run("edit", "route", "cart", "--take-over"); got.code != 1 || !strings.Contains(got.stderr, "edit GRPCRoute default/cart with false: exit status 1") {
 		t.Errorf("got exit %d, %q", got.code, got.stderr)
 	}
 }

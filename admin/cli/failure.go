@@ -134,14 +134,17 @@ func (c *call) unreachable(failed *connect.Error) error {
 	case errors.As(cause, &name):
 		return fmt.Errorf("%s: host %q is not known; check the URL", c.at.name, name.Name)
 	case errors.As(cause, &wrong):
-		return fmt.Errorf("%s: %w; was it renewed? Compare it on the machine itself, then sluice login again", c.at.name, wrong)
+		return fmt.Errorf("%s: %w; was it renewed? Compare it with the one in the server's log (sha256=), then sluice login again", c.at.name, wrong)
 	}
 	if cert, ok := unknownCertificate(cause); ok {
-		return fmt.Errorf("%s: its certificate is not trusted: %w; give its authority with --ca-file, or compare the fingerprint on the machine itself and then use sluice login %s --fingerprint %s",
-			c.at.name, innermost(cause), c.at.url, fingerprint(cert))
+		return fmt.Errorf("%s: its certificate is not trusted: %w; give its authority with --ca-file, or compare the fingerprint with the one in the server's log (sha256=) and then use sluice login %s --fingerprint %s",
+			c.at.name, innermost(cause), c.at.url, shownFingerprint(fingerprint(cert)))
 	}
 	if strings.Contains(cause.Error(), "HTTP response to HTTPS client") {
 		return fmt.Errorf("%s: it does not speak TLS; use http:// if it is on this machine", c.at.name)
+	}
+	if strings.HasPrefix(failed.Message(), "400 ") && strings.HasPrefix(c.at.url, "http:") {
+		return fmt.Errorf("%s: it cannot read the request; if it speaks TLS, use https://", c.at.name)
 	}
 	if strings.HasPrefix(failed.Message(), "404 ") {
 		return fmt.Errorf("%s: no admin API there; is it the server's --admin address?", c.at.name)

@@ -24,7 +24,7 @@ then the current one. The token is asked for, or read from --token-file. The nam
 the context is that of --context, else the server's host.
 
 A server that was given no certificate has one that it signed itself. Compare its
-fingerprint with the one in the server's log, and give it with --fingerprint: from
+fingerprint with the one in the server's log (sha256=), and give it with --fingerprint: from
 then on that certificate alone is believed.`,
 		Example: `  sluice login https://gateway.example.com:8081 --context prod
   sluice login https://10.0.0.5:8081 --token-file deploy.token --fingerprint SHA256`,

@@ -28,15 +28,15 @@ func TestLoginRemembersAServerByItsFingerprint(t *testing.T) {
 	u.stdin = "good\n"
 	got := u.run("login", server.URL, "--context", "prod")
 	_, pinned, found := strings.Cut(got.stderr, "--fingerprint ")
-	if pinned = strings.TrimSpace(pinned); got.code != 1 || !found || pinned != fingerprint(server.Certificate()) {
+	if pinned = strings.TrimSpace(pinned); got.code != 1 || !found || pinned != shownFingerprint(fingerprint(server.Certificate())) {
 		t.Fatalf("got exit %d, %q, want the fingerprint", got.code, got.stderr)
 	}
 
-	if got := u.run("login", server.URL, "--context", "prod", "--fingerprint", strings.Repeat("00", 32)); got.code != 1 || !strings.Contains(got.stderr, "want 0000") {
+	if got := u.run("login", server.URL, "--context", "prod", "--fingerprint", strings.Repeat("00", 32)); got.code != 1 || !strings.Contains(got.stderr, "want 00:00:") {
 		t.Errorf("another fingerprint: got exit %d, %q", got.code, got.stderr)
 	}
 
-	got = u.run("login", server.URL, "--context", "prod", "--fingerprint", "SHA256:"+strings.ToUpper(pinned))
+	got = u.run("login", server.URL, "--context", "prod", "--fingerprint", "SHA256:"+strings.ToLower(pinned))
 	if want := "signed in to " + server.URL + " as token deploy (operator); context prod\n"; got.code != 0 || got.stdout != want {
 		t.Fatalf("got exit %d, %q, %q, want %q", got.code, got.stdout, got.stderr, want)
 	}

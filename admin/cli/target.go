@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"bytes"
 	"cmp"
 	"crypto/sha256"
 	"crypto/tls"
@@ -14,6 +15,7 @@ import (
 	"net/url"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 )
 
@@ -189,6 +191,12 @@ func fingerprint(cert *x509.Certificate) string {
 	return hex.EncodeToString(sum[:])
 }
 
+// shownFingerprint is how servers, browsers and openssl show one.
+func shownFingerprint(clean string) string {
+	pairs := slices.Collect(slices.Chunk([]byte(strings.ToUpper(clean)), 2))
+	return string(bytes.Join(pairs, []byte(":")))
+}
+
 // parseFingerprint reads a SHA-256 as openssl and others print it.
 func parseFingerprint(s string) (string, error) {
 	clean := strings.ToLower(strings.ReplaceAll(s, ":", ""))
@@ -205,7 +213,7 @@ func parseFingerprint(s string) (string, error) {
 type fingerprintError struct{ got, want string }
 
 func (e *fingerprintError) Error() string {
-	return fmt.Sprintf("the certificate has fingerprint %s, want %s", e.got, e.want)
+	return fmt.Sprintf("the certificate has the fingerprint %s, want %s", shownFingerprint(e.got), shownFingerprint(e.want))
 }
 
 // unknownCertificate returns the leaf that no authority of ours has signed, if that

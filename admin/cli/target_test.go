@@ -160,6 +160,9 @@ func TestClientTellsWhichServerItMet(t *testing.T) {
 		{"a redirect", func(w http.ResponseWriter, r *http.Request) {
 			http.Redirect(w, r, "https://elsewhere.example.com/", http.StatusTemporaryRedirect)
 		}, "307"},
+		{"a port in TLS", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "client sent an HTTP request to an HTTPS server", http.StatusBadRequest)
+		}, "if it speaks TLS, use https://"},
 		{"no token", func(w http.ResponseWriter, r *http.Request) {
 			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeUnauthenticated, errors.New("sign in, or send a token")))
 		}, "sign in, or send a token; sluice login "},
