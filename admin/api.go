@@ -52,6 +52,7 @@ type api struct {
 	started time.Time
 	mux     http.Handler
 	large   chan struct{} // a place for each request with a large body
+	parsing chan struct{} // full while a large text is parsed
 	watches chan struct{} // a place for each Watch
 	copies  chan struct{} // a place for each Backup and Restore
 
@@ -67,6 +68,7 @@ func newAPI(cfg Config, parts Parts, access *Access, addr net.Addr, log *slog.Lo
 		store: parts.Store, gateway: parts.Gateway, access: access, log: log,
 		dataDir: cfg.DataDir, parts: parts, addr: addr, started: time.Now(),
 		large:   make(chan struct{}, maxLarge),
+		parsing: make(chan struct{}, 1),
 		watches: make(chan struct{}, maxWatches),
 		copies:  make(chan struct{}, maxCopies),
 	}

@@ -15,6 +15,7 @@ import (
 	"sync"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"connectrpc.com/connect"
 	"google.golang.org/grpc/codes"
@@ -315,4 +316,20 @@ func TestAPIReadsFewLargeBodiesAtOnce(t *testing.T) {
 			t.Errorf("the third was answered with %q", line)
 		}
 	})
+}
+
+// Large texts are parsed one after the other; small ones go by.
+func TestAPIParsesOneLargeTextAtOnce(t *testing.T) {
+	n := startNode(t)
+	n.admin.api.parsing <- struct{}{} // somebody else's
+	n.apply(t, cart)
+	large := &adminv1.ApplyRequest{Text: cart + strings.Repeat("# x\n", smallBody)}
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	_, err := n.resources.Apply(ctx, connect.NewRequest(large))
+	wantCode(t, "while another is parsed", err, connect.CodeDeadlineExceeded, "")
+	<-n.admin.api.parsing
+	if _, err := n.resources.Apply(t.Context(), connect.NewRequest(large)); err != nil {
+		t.Errorf("after that: %v", err)
+	}
 }

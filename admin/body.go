@@ -19,8 +19,8 @@ const (
 	// maxRestore is a whole store, as large as one may be, in messages.
 	maxRestore = 1<<30 + 64<<20
 	// smallBody is what is read at once. A body that goes on waits for one of
-	// maxLarge places: a text may take a hundred times its length in memory while
-	// it is parsed.
+	// maxLarge places. A text may take a hundred times its length in memory while
+	// it is parsed, so that of larger ones only one is.
 	smallBody = 64 << 10
 	maxLarge  = 2
 	// bodyTime is how long the body may take, of Restore each piece of it.

@@ -17,7 +17,7 @@ import (
 // Apply declares what a text has.
 func (s *resourceService) Apply(ctx context.Context, req *connect.Request[adminv1.ApplyRequest]) (*connect.Response[adminv1.WriteResponse], error) {
 	m := req.Msg
-	ops, err := declarations(m.GetFile(), m.GetText())
+	ops, err := s.declarations(ctx, m.GetFile(), m.GetText())
 	if err != nil {
 		return nil, err
 	}
@@ -26,10 +26,19 @@ func (s *resourceService) Apply(ctx context.Context, req *connect.Request[adminv
 	})
 }
 
-// declarations are what it takes to declare a text.
-func declarations(file, text string) ([]store.Op, error) {
+// declarations are what it takes to declare a text. Large ones are parsed one at a
+// time.
+func (a *api) declarations(ctx context.Context, file, text string) ([]store.Op, error) {
 	if file == "" {
 		file = "text"
+	}
+	if len(text) > smallBody {
+		select {
+		case a.parsing <- struct{}{}:
+			defer func() { <-a.parsing }()
+		case <-ctx.Done():
+			return nil, ctx.Err()
+		}
 	}
 	set, faults := store.Parse(file, []byte(text))
 	if len(faults) > 0 {
@@ -48,7 +57,7 @@ func declarations(file, text string) ([]store.Op, error) {
 // Diff tells what Apply would change. That a file owns an object is no reason not to
 // tell, but a warning.
 func (s *resourceService) Diff(ctx context.Context, req *connect.Request[adminv1.DiffRequest]) (*connect.Response[adminv1.WriteResponse], error) {
-	ops, err := declarations(req.Msg.GetFile(), req.Msg.GetText())
+	ops, err := s.declarations(ctx, req.Msg.GetFile(), req.Msg.GetText())
 	if err != nil {
 		return nil, err
 	}
