@@ -273,6 +273,26 @@ func startFrugal(t testing.TB) (*frugalBackend, *frugalCaller) {
 	return b, newFrugalCaller(t, g.address())
 }
 
+// BenchmarkGatewayUnaryAmongRoutes is what an RPC costs beside other routes: the same
+// whatever their number.
+func BenchmarkGatewayUnaryAmongRoutes(b *testing.B) {
+	for _, n := range []int{10, 10_000} {
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			backend := startFrugalBackend(b)
+			g := startGateway(b, Config{})
+			set, own := manyRoutes(n), parse(b, backendAt("a", backend.addr), routeTo("a", "a"))
+			set.Backends, set.GRPCRoutes = append(set.Backends, own.Backends...), append(set.GRPCRoutes, own.GRPCRoutes...)
+			if err := g.Apply(set); err != nil {
+				b.Fatal(err)
+			}
+			f := newFrugalCaller(b, g.address())
+			f.run(1000, 20)
+			b.ResetTimer()
+			f.run(b.N, 20)
+		})
+	}
+}
+
 func BenchmarkGatewayUnary(b *testing.B) {
 	_, f := startFrugal(b)
 	f.run(100, 1)

@@ -8,8 +8,9 @@ import (
 
 // ObservedRule is what is seen of one rule of a route.
 type ObservedRule struct {
-	Rule   string // its name, or its number
-	Shares []ObservedShare
+	Rule       string // its name, or its number
+	Overridden bool   // the weights are an operator's, not the declared ones
+	Shares     []ObservedShare
 }
 
 // ObservedShare is one backend's part in a rule.
@@ -27,7 +28,7 @@ func (g *Gateway) Observed(routeKey string) []ObservedRule {
 	t := g.table.Load()
 	var list []ObservedRule
 	for _, rule := range t.routes.RulesOf(routeKey) {
-		list = append(list, ObservedRule{Rule: rule.Label(), Shares: g.observe(t, rule)})
+		list = append(list, ObservedRule{rule.Label(), rule.Overridden, g.observe(t, rule)})
 	}
 	return list
 }

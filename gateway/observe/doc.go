@@ -1,8 +1,9 @@
 // Package observe is what the outside may know of RPCs: how many began and ended,
-// by route, backend and code, and how long they took.
+// by route, rule, backend and code, how long they took, and how many there were of
+// late.
 //
-// A Series is resolved when a table of routes is compiled, never per RPC; counting
-// is then four atomic adds. Labels come from the configuration alone, so
+// A Series is resolved when a rule is compiled, never per RPC; counting is then four
+// atomic adds. Labels come from the configuration alone, so
 // no client can make a new one, and every code of a series is there, at zero, from
 // the start.
 //

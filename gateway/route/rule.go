@@ -28,6 +28,8 @@ type Rule struct {
 	Request, Response *Modifier
 	// SpillOver tells that Spill is asked when a split cannot be served.
 	SpillOver bool
+	// Overridden tells that the weights are an operator's, not the declared ones.
+	Overridden bool
 	// Attached is what the owner of the tables keeps with the rule. It is set before
 	// the first table that has the rule is in use, and not afterwards.
 	Attached any
@@ -130,7 +132,10 @@ func (r *Rule) compareAge(other *Rule) int {
 // continues tells whether the rule goes on with the turn of an old one: same place
 // in the route, same shares.
 func (r *Rule) continues(old *Rule) bool {
-	return r.Label() == old.Label() && slices.EqualFunc(r.Splits[:r.declared], old.Splits[:old.declared], func(a, b Split) bool {
+	if r.Name != old.Name || r.Name == "" && r.Index != old.Index {
+		return false
+	}
+	return slices.EqualFunc(r.Splits[:r.declared], old.Splits[:old.declared], func(a, b Split) bool {
 		return a.Backend == b.Backend && a.Weight == b.Weight
 	})
 }
@@ -167,7 +172,8 @@ func (r *Rule) String() string {
 
 func newRule(r *store.GRPCRoute, key string, index int) *Rule {
 	spec := &r.Spec.Rules[index]
-	rule := &Rule{Route: key, Name: spec.Name, Index: index, created: r.CreationTimestamp, SpillOver: spec.Steering.SpillOver}
+	rule := &Rule{Route: key, Name: spec.Name, Index: index, created: r.CreationTimestamp}
+	rule.SpillOver, rule.Overridden = spec.Steering.SpillOver, spec.Steering.Overridden
 	rule.Request, rule.Response = newModifiers(spec.Filters)
 	rule.Splits = make([]Split, 0, len(spec.BackendRefs))
 	for i := range spec.BackendRefs {

@@ -147,17 +147,22 @@ func (r *Rule) splitTo(backend string) int {
 }
 
 // sidesByWeight part the space in proportion to the weights, in the order of the
-// splits: each ends at hashSpace × (its weight and those before it) / sum, rounded
-// down.
+// backends: each ends at hashSpace × (its weight and those before it) / sum, rounded
+// up, as the store has it when it begins to keep sides.
 func (r *Rule) sidesByWeight() (sides []side) {
 	before := uint64(0)
 	for i, s := range r.Splits {
-		if s.Weight == 0 {
+		if s.Weight == 0 || r.splitTo(s.Backend) != i {
 			continue
 		}
-		before += uint64(s.Weight)
+		for _, same := range r.Splits {
+			if same.Backend == s.Backend {
+				before += uint64(same.Weight)
+			}
+		}
 		high, low := bits.Mul64(before, hashSpace)
-		end, _ := bits.Div64(high, low, r.sum)
+		low, carry := bits.Add64(low, r.sum-1, 0)
+		end, _ := bits.Div64(high+carry, low, r.sum)
 		sides = append(sides, side{end, i})
 	}
 	return sides

@@ -133,6 +133,81 @@ func TestRuleMovesOnlyTheNeededShare(t *testing.T) {
 	}
 }
 
+// TestRuleAgreesWithTheSidesOfTheStore: no key moves when a store begins to keep
+// sides, and only those that must when it moves them.
+func TestRuleAgreesWithTheSidesOfTheStore(t *testing.T) {
+	rng := rand.New(rand.NewPCG(4, 2))
+	sticky := "user"
+	for range 50 {
+		ws := make([]uint32, 2+rng.IntN(4))
+		for i := range ws {
+			ws[i] = uint32(rng.IntN(50))
+		}
+		ws[0]++
+		set := split(ws...)
+		r := set.GRPCRoutes[0]
+		r.Namespace = store.DefaultNamespace
+		refs := r.Spec.Rules[0].BackendRefs
+		refs[len(refs)-1].Name = refs[rng.IntN(len(refs))].Name // perhaps one backend twice
+		r.Spec.Rules[0].Steering = store.Steering{Sticky: sticky}
+		plain := Compile(set, nil).Rules()[0]
+
+		var shares []store.Share
+		for i := range refs[:len(refs)-1] {
+			shares = append(shares, store.Share{Backend: refs[i].Name, Weight: uint32(1 + rng.IntN(50))})
+		}
+		state, err := store.EditSplit(r, store.State{}, "", store.SplitEdit{Sticky: &sticky})
+		if err != nil {
+			t.Fatal(err)
+		}
+		kept := steeredBy(set, state)
+		if got, want := kept.describeSides(), plain.describeSides(); got != want {
+			t.Fatalf("%v: the store begins with the sides %s, want %s", ws, got, want)
+		}
+		if state, err = store.EditSplit(r, state, "", store.SplitEdit{Shares: shares}); err != nil {
+			t.Fatal(err)
+		}
+		moved := steeredBy(set, state)
+		gain, lose := make(map[string]bool), make(map[string]bool)
+		for i := range 500 {
+			hdr := headers{"user": fmt.Sprint(i)}
+			from, to := plain.Splits[plain.Choose(hdr)].Backend, kept.Splits[kept.Choose(hdr)].Backend
+			if from != to {
+				t.Fatalf("%v: key %d is with %s, and by the store's sides with %s", ws, i, from, to)
+			}
+			if to = moved.Splits[moved.Choose(hdr)].Backend; from == to {
+				continue
+			}
+			if lose[from], gain[to] = true, true; gain[from] || lose[to] {
+				t.Fatalf("%v to %v: key %d moves from %s to %s, one of which both gains and loses", ws, shares, i, from, to)
+			}
+		}
+	}
+}
+
+// describeSides leaves out those on which nothing can fall.
+func (r *Rule) describeSides() (text string) {
+	last := uint64(0)
+	for _, s := range r.steering.sides {
+		if s.end > last {
+			text += fmt.Sprintf("%s to %d, ", r.Splits[s.split].Backend, s.end)
+		}
+		last = s.end
+	}
+	return text
+}
+
+// steeredBy is the rule with the sides that a state has.
+func steeredBy(set *store.Set, state store.State) *Rule {
+	r := *set.GRPCRoutes[0]
+	r.Spec.Rules = slices.Clone(r.Spec.Rules)
+	r.Spec.Rules[0].Steering = store.Steering{Sticky: "user"}
+	if len(state.Splits) > 0 {
+		r.Spec.Rules[0].Steering.Sides = state.Splits[0].Sides
+	}
+	return Compile(&store.Set{GRPCRoutes: []*store.GRPCRoute{&r}}, nil).Rules()[0]
+}
+
 // TestRuleSidesCoverTheSpace for weights of all kinds.
 func TestRuleSidesCoverTheSpace(t *testing.T) {
 	rng := rand.New(rand.NewPCG(1, 9))

@@ -164,18 +164,15 @@ func newCompiled(r *store.GRPCRoute, p patterns) *compiled {
 	return c
 }
 
-// adoptTurns has the rules go on with the turns that the same rules had before;
-// nobody else may have taken them.
+// adoptTurns has the rules go on with the turns that the same rules had before.
 func (c *compiled) adoptTurns(before *compiled) {
 	if before == nil {
 		return
 	}
-	taken := make([]bool, len(before.rules))
 	for _, r := range c.rules {
-		for i, old := range before.rules {
-			if !taken[i] && old.turn != nil && r.continues(old) {
-				taken[i], r.turn = true, old.turn
-				break
+		for _, old := range before.rules {
+			if old.turn != nil && r.continues(old) {
+				r.turn = old.turn
 			}
 		}
 	}

@@ -103,7 +103,7 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 	hits, explained := 0, 0
 	var table *Table
 	var set *store.Set
-	for range 600 {
+	for range 300 {
 		set = alter(rng, set)
 		before := table.describe()
 		prev := table
@@ -118,7 +118,7 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 		ordered := &store.Set{GRPCRoutes: slices.Clone(set.GRPCRoutes)}
 		slices.SortStableFunc(ordered.GRPCRoutes, byAge) // the oracle takes places for ages
 		for range 40 {
-			authority := pick(rng, "a.com", "b.a.com", "c.b.a.com", "A.COM:80", "x.org", "")
+			authority := pick(rng, "a.com", "b.a.com", "c.b.a.com", "A.COM:80", "x.org", ".a.com", "")
 			path := "/" + pick(rng, "s.A", "s.B", "s.AB") + "/" + pick(rng, "Get", "List", "G")
 			hdr := headers{}
 			for _, name := range []string{"x", "y", "z"} {
@@ -140,8 +140,8 @@ func TestTableAgreesWithTheOracle(t *testing.T) {
 			checkExplained(t, table, "a.com", path, headers{"x": "1"})
 		}
 	}
-	if hits < 6000 || explained < 20_000 {
-		t.Errorf("%d of 24000 lookups found a rule, with %d candidates in all; the vocabulary is too large", hits, explained)
+	if hits < 3000 || explained < 10_000 {
+		t.Errorf("%d of 12000 lookups found a rule, with %d candidates in all; the vocabulary is too large", hits, explained)
 	}
 }
 

@@ -217,6 +217,17 @@ func TestPoolPlansOnlyWhatChanged(t *testing.T) {
 	})
 }
 
+// TestPoolHasOneEndpointForOneAddress, even if a set has it twice, as no store lets
+// through.
+func TestPoolHasOneEndpointForOneAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		if list := w.put(to("x", "a:1", "a:1")); list[0] != list[1] {
+			t.Error("one address has two endpoints")
+		}
+	})
+}
+
 func TestBackendCountsWhoTakesRPCs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		w := newWorld(t, h2.Limits{})
