@@ -20,12 +20,13 @@ help: ## List the targets
 needs: ## Install what the tests need and the machine lacks
 	@scripts/needs.sh
 
-# One package at a time, because several of them measure time. The hostile peers
-# come without the race detector, which would be what they measure; `make
-# hostile-race` has it.
+# One package at a time, because several of them measure time. What measures the
+# whole, and the hostile peers, come without the race detector, which would be what
+# they measure; `make hostile-race` has it.
 .PHONY: race
 race: ## All tests, with the race detector
 	go test -race -p 1 $$(go list ./... | grep -v '/gateway/hostile$$')
+	go test -run '^TestMeasured' .
 	go test ./gateway/hostile
 
 .PHONY: hostile-race

@@ -7,7 +7,6 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -111,41 +110,6 @@ func sharing(backend string, weight uint32) *adminv1.Share {
 	return &adminv1.Share{Backend: backend, Weight: weight}
 }
 
-// A split holds from the first RPC that begins after the write was acknowledged.
-func TestServeObeysASplitAtOnce(t *testing.T) {
-	shop := startShop(t, "v1", "v2")
-	data := t.TempDir()
-	s := startServer(t, "--data-dir", data)
-	o := operate(t, data)
-	o.apply(canary(shop))
-	conn := s.dial(t)
-	cart := shopv1.NewCartClient(conn)
-	var took []time.Duration
-	for i := range 100 {
-		want := []string{"v1", "v2"}[(i+1)%2]
-		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
-		acknowledged := time.Now()
-		for {
-			reply, err := cart.Get(t.Context(), &shopv1.GetRequest{Id: "1"})
-			if err != nil {
-				t.Fatal(err)
-			}
-			if reply.GetServedBy() == want {
-				break
-			}
-			if time.Since(acknowledged) > patience {
-				t.Fatalf("split %d is not in force after %v", i, patience)
-			}
-		}
-		took = append(took, time.Since(acknowledged))
-	}
-	slices.Sort(took)
-	t.Logf("from the acknowledged write to the end of the first RPC that obeys: median %v, p99 %v", took[50], took[98])
-	if p99 := took[98]; p99 > 10*time.Millisecond {
-		t.Errorf("p99 %v, want 10ms at most", p99)
-	}
-}
-
 // What was acknowledged is there after the process was killed, and serves.
 func TestServeComesBackWithWhatItKept(t *testing.T) {
 	shop := startShop(t, "v1", "v2")
@@ -181,41 +145,6 @@ func TestServeKeepsASplitBesideAFile(t *testing.T) {
 		t.Error("the API changed what the file owns")
 	} else if !strings.Contains(err.Error(), file) {
 		t.Errorf("refused with %v, want the file named", err)
-	}
-}
-
-// 10,000 routes: how long the start takes, and a change.
-func TestServeHoldsTenThousandRoutes(t *testing.T) {
-	if testing.Short() {
-		t.Skip("takes seconds")
-	}
-	shop := startShop(t, "v1", "v2")
-	data := t.TempDir()
-	s := startServer(t, "--data-dir", data)
-	o := operate(t, data)
-	o.apply(canary(shop))
-	begin := time.Now()
-	o.apply(manyRoutes(10_000))
-	t.Logf("10,000 routes were applied in %v", time.Since(begin))
-	var worst time.Duration
-	for i := range 10 {
-		begin := time.Now()
-		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
-		worst = max(worst, time.Since(begin))
-	}
-	t.Logf("a change among them took %v at most", worst)
-	s.end(t)
-
-	begin = time.Now()
-	s = startServer(t, "--data-dir", data)
-	s.who(t)
-	took := time.Since(begin)
-	t.Logf("from the start to the first RPC: %v", took)
-	if took > 2*time.Second*slowdown {
-		t.Errorf("from the start to the first RPC: %v, want 2s at most", took)
-	}
-	if worst > 50*time.Millisecond*slowdown {
-		t.Errorf("a change took %v, want 50ms at most", worst)
 	}
 }
 

@@ -1,0 +1,78 @@
+//go:build !race
+
+package main
+
+import (
+	"slices"
+	"testing"
+	"time"
+
+	shopv1 "sluice/demo/shop/v1"
+)
+
+// A split holds from the first RPC that begins after the write was acknowledged.
+func TestMeasuredSplitIsObeyedAtOnce(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	conn := s.dial(t)
+	cart := shopv1.NewCartClient(conn)
+	var took []time.Duration
+	for i := range 100 {
+		want := []string{"v1", "v2"}[(i+1)%2]
+		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
+		acknowledged := time.Now()
+		for {
+			reply, err := cart.Get(t.Context(), &shopv1.GetRequest{Id: "1"})
+			if err != nil {
+				t.Fatal(err)
+			}
+			if reply.GetServedBy() == want {
+				break
+			}
+			if time.Since(acknowledged) > patience {
+				t.Fatalf("split %d is not in force after %v", i, patience)
+			}
+		}
+		took = append(took, time.Since(acknowledged))
+	}
+	slices.Sort(took)
+	t.Logf("from the acknowledged write to the end of the first RPC that obeys: median %v, p99 %v", took[50], took[98])
+	if p99 := took[98]; p99 > 10*time.Millisecond {
+		t.Errorf("p99 %v, want 10ms at most", p99)
+	}
+}
+
+// 10,000 routes: how long the start takes, and a change.
+func TestMeasuredTenThousandRoutes(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data := t.TempDir()
+	s := startServer(t, "--data-dir", data)
+	o := operate(t, data)
+	o.apply(canary(shop))
+	begin := time.Now()
+	o.apply(manyRoutes(10_000))
+	t.Logf("10,000 routes were applied in %v", time.Since(begin))
+	var worst time.Duration
+	for i := range 10 {
+		begin := time.Now()
+		o.split("cart", sharing("v1", uint32(i%2)), sharing("v2", uint32((i+1)%2)))
+		worst = max(worst, time.Since(begin))
+	}
+	t.Logf("a change among them took %v at most", worst)
+	s.end(t)
+
+	begin = time.Now()
+	s = startServer(t, "--data-dir", data)
+	s.who(t)
+	took := time.Since(begin)
+	t.Logf("from the start to the first RPC: %v", took)
+	if took > 2*time.Second {
+		t.Errorf("from the start to the first RPC: %v, want 2s at most", took)
+	}
+	if worst > 50*time.Millisecond {
+		t.Errorf("a change took %v, want 50ms at most", worst)
+	}
+}
