@@ -1,14 +1,11 @@
 package cli
 
 import (
-	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	adminv1 "sluice/admin/v1"
 )
@@ -86,40 +83,6 @@ func (p *program) createAccountCommand() *cobra.Command {
 
 func addPasswordFile(cmd *cobra.Command, file *string) {
 	cmd.Flags().StringVar(file, "password-file", "", "`file` whose first line is the password, - for standard input")
-}
-
-// newPassword asks twice at a terminal; elsewhere it reads one line.
-func (c *call) newPassword(file string) (string, error) {
-	terminal, ok := c.in.(*os.File)
-	switch {
-	case file != "":
-		return readSecret("password", file, c.in)
-	case !ok || !term.IsTerminal(int(terminal.Fd())):
-		return readSecret("password", "-", c.in)
-	}
-	first, err := c.prompt(terminal, "New password: ")
-	if err != nil {
-		return "", err
-	}
-	second, err := c.prompt(terminal, "Once more: ")
-	if err != nil {
-		return "", err
-	}
-	if first != second {
-		return "", errors.New("the two passwords differ; nothing was changed")
-	}
-	return first, nil
-}
-
-// prompt reads a line that does not show.
-func (c *call) prompt(terminal *os.File, question string) (string, error) {
-	fmt.Fprint(c.notes, question)
-	line, err := term.ReadPassword(int(terminal.Fd()))
-	fmt.Fprintln(c.notes)
-	if err != nil {
-		return "", fmt.Errorf("read from the terminal: %w", err)
-	}
-	return string(line), nil
 }
 
 func (p *program) passwordCommand() *cobra.Command {

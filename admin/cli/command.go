@@ -18,6 +18,10 @@ type Options struct {
 	// or the environment says otherwise.
 	DataDir string
 
+	// SystemDir is the DataDir of a server that runs as a service, for a hint when
+	// there is none in DataDir. Empty means /var/lib/sluice.
+	SystemDir string
+
 	// ConfigDir has the user's contexts. Empty means the folder sluice in
 	// os.UserConfigDir.
 	ConfigDir string
@@ -59,6 +63,9 @@ type program struct {
 func Commands(opts Options) []*cobra.Command {
 	if opts.Getenv == nil {
 		opts.Getenv = os.Getenv
+	}
+	if opts.SystemDir == "" {
+		opts.SystemDir = "/var/lib/sluice"
 	}
 	if opts.Now == nil {
 		opts.Now = time.Now

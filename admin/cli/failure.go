@@ -7,6 +7,8 @@ import (
 	"fmt"
 	"io/fs"
 	"net"
+	"os"
+	"path/filepath"
 	"strings"
 	"syscall"
 
@@ -158,12 +160,21 @@ func (c *call) noSocket(cause error) error {
 	switch {
 	case errors.Is(cause, fs.ErrPermission):
 		return fmt.Errorf("%s: permission denied; it is for root and the user who runs the server: use sudo, or --server with a token", c.at.name)
+	case errors.Is(cause, fs.ErrNotExist) && c.at.isDefault && c.serviceRuns():
+		return fmt.Errorf("%s: no server runs here, but one runs as a service: use sudo, or --server with a token", c.at.name)
 	case errors.Is(cause, fs.ErrNotExist):
 		return fmt.Errorf("%s: no server runs here; %s", c.at.name, start)
 	case errors.Is(cause, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: the server that had this socket has ended; %s", c.at.name, start)
 	}
 	return fmt.Errorf("%s: %w", c.at.name, innermost(cause))
+}
+
+// serviceRuns tells whether there is a socket of a service, or a folder for one that
+// others may not look into.
+func (c *call) serviceRuns() bool {
+	_, err := os.Lstat(filepath.Join(c.SystemDir, socketName))
+	return err == nil || errors.Is(err, fs.ErrPermission)
 }
 
 // refusal is the server's own no, with what to do about it.

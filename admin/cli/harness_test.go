@@ -71,7 +71,7 @@ func newUser(t *testing.T) *user {
 	t.Chdir(t.TempDir())
 	u := &user{t: t, dir: dir, env: map[string]string{}, fake: newFakeServer()}
 	u.opts = Options{
-		DataDir: dir, ConfigDir: filepath.Join(dir, "config"), Version: "1.2.3",
+		DataDir: dir, SystemDir: filepath.Join(dir, "service"), ConfigDir: filepath.Join(dir, "config"), Version: "1.2.3",
 		Getenv: func(name string) string { return u.env[name] },
 		Now:    func() time.Time { return now },
 	}

@@ -4,12 +4,10 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
-	"os"
 	"path/filepath"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
-	"golang.org/x/term"
 
 	adminv1 "sluice/admin/v1"
 )
@@ -105,7 +103,7 @@ func (c *call) askToken() (string, error) {
 	if token != "" || err != nil {
 		return token, err
 	}
-	if terminal, ok := c.in.(*os.File); ok && term.IsTerminal(int(terminal.Fd())) {
+	if terminal, ok := c.terminal(); ok {
 		return c.prompt(terminal, "Token: ")
 	}
 	if token, err = readSecret("token", "-", c.in); err != nil {

@@ -31,6 +31,7 @@ type target struct {
 	name        string // for messages: the URL, or the path of the socket
 	url         string // what requests begin with
 	socket      string // set when it is spoken to by its socket
+	isDefault   bool   // nothing was said: it is the server of this machine
 	context     string // the name of the context that it is from, if any
 	token       string
 	caFile      string
@@ -81,7 +82,12 @@ func (p *program) place(dataDirGiven bool) (*target, error) {
 	if known.Current != "" {
 		return p.targetOfContext(known.Current)
 	}
-	return socketIn(cmp.Or(p.Getenv("SLUICE_DATA_DIR"), p.DataDir)), nil
+	if dir := p.Getenv("SLUICE_DATA_DIR"); dir != "" {
+		return socketIn(dir), nil
+	}
+	at := socketIn(p.DataDir)
+	at.isDefault = true
+	return at, nil
 }
 
 func socketIn(dataDir string) *target {
@@ -128,35 +134,6 @@ func (p *program) token(stdin io.Reader) (string, error) {
 }
 
 func (p *program) envToken() string { return strings.TrimSpace(p.Getenv("SLUICE_TOKEN")) }
-
-// maxSecret bounds the file of a token or a password, in bytes.
-const maxSecret = 4096
-
-// readSecret reads the first line of a file, - meaning standard input.
-func readSecret(what, file string, stdin io.Reader) (string, error) {
-	in := stdin
-	if file != "-" {
-		f, err := os.Open(file)
-		if err != nil {
-			return "", fmt.Errorf("read %s: %w", what, err)
-		}
-		defer f.Close()
-		in = f
-	}
-	text, err := io.ReadAll(io.LimitReader(in, maxSecret+1))
-	if err != nil {
-		return "", fmt.Errorf("read %s from %s: %w", what, file, err)
-	}
-	secret, _, _ := strings.Cut(string(text), "\n")
-	secret = strings.TrimSuffix(secret, "\r")
-	switch {
-	case len(text) > maxSecret:
-		return "", fmt.Errorf("read %s from %s: more than %d bytes, limit %[3]d", what, file, maxSecret)
-	case secret == "":
-		return "", fmt.Errorf("read %s from %s: the first line is empty", what, file)
-	}
-	return secret, nil
-}
 
 // tls is how the server's certificate is judged: by its fingerprint, by the
 // authorities of a file, or by those of the system.

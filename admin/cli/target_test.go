@@ -197,6 +197,21 @@ func TestSocketLeftBehindIsNamed(t *testing.T) {
 	}
 }
 
+func TestServiceIsHintedAtWhenTheUsersOwnServerDoesNotRun(t *testing.T) {
+	u := newUser(t)
+	u.opts.DataDir = "/nowhere"
+	if got := u.run("status"); !strings.Contains(got.stderr, "start one with sluice serve") {
+		t.Errorf("without a service: %q", got.stderr)
+	}
+	u.opts.SystemDir = u.dir
+	if got := u.run("status"); !strings.Contains(got.stderr, "no server runs here, but one runs as a service: use sudo") {
+		t.Errorf("with one: %q", got.stderr)
+	}
+	if got := u.run("status", "--data-dir", "/nowhere"); !strings.Contains(got.stderr, "start one with sluice serve") {
+		t.Errorf("when a folder is named: %q", got.stderr)
+	}
+}
+
 func TestClientSaysThatItIsTheCommandLine(t *testing.T) {
 	u := newUser(t)
 	u.run("status")
