@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"crypto/x509"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -9,6 +10,8 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"os"
+	"path/filepath"
 	"runtime"
 	"strings"
 	"sync"
@@ -53,13 +56,17 @@ type apiNode struct {
 // openAPI runs one until the test ends.
 func openAPI(t *testing.T) *apiNode {
 	t.Helper()
-	dir := t.TempDir()
+	return openAPIAt(t, t.TempDir(), "127.0.0.1:0")
+}
+
+func openAPIAt(t *testing.T, dir, listen string) *apiNode {
+	t.Helper()
 	st, err := store.Open(store.Options{Dir: dir})
 	if err != nil {
 		t.Fatal(err)
 	}
 	log := slog.New(slog.DiscardHandler)
-	door, err := admin.New(admin.Config{Listen: "127.0.0.1:0", DataDir: dir},
+	door, err := admin.New(admin.Config{Listen: listen, DataDir: dir},
 		admin.Parts{Store: st, Gateway: nothingRouted{st}, Port: newDoor(log)}, log)
 	if err != nil {
 		t.Fatal(err)
@@ -268,6 +275,37 @@ func TestDoorAsksStrangersToSignIn(t *testing.T) {
 		resp.Body.Close()
 		if resp.StatusCode != want {
 			t.Errorf("%s: %s, want %d", path, resp.Status, want)
+		}
+	}
+}
+
+// A port that others can reach speaks TLS alone, with a certificate that the node has
+// made itself.
+func TestDoorSpeaksTLSAloneOffLoopback(t *testing.T) {
+	dir := t.TempDir()
+	n := openAPIAt(t, dir, "0.0.0.0:0")
+	_, port, err := net.SplitHostPort(n.addr)
+	if err != nil {
+		t.Fatal(err)
+	}
+	pem, err := os.ReadFile(filepath.Join(dir, "admin.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	roots := x509.NewCertPool()
+	roots.AppendCertsFromPEM(pem)
+	for _, major := range []int{1, 2} {
+		client := doorClient(t, major, roots, nil)
+		client.Transport = tokenOf{client.Transport, n.token}
+		node := adminv1.NewNodeServiceClient(client, "https://localhost:"+port)
+		if _, err := node.Status(t.Context(), connect.NewRequest(&adminv1.StatusRequest{})); err != nil {
+			t.Errorf("HTTP/%d in TLS: %v", major, err)
+		}
+		other := doorClient(t, major, roots, nil) // which has no connection of TLS to use again
+		other.Transport = tokenOf{other.Transport, n.token}
+		clear := adminv1.NewNodeServiceClient(other, "http://localhost:"+port)
+		if _, err := clear.Status(t.Context(), connect.NewRequest(&adminv1.StatusRequest{})); err == nil {
+			t.Errorf("HTTP/%d in clear text was answered", major)
 		}
 	}
 }
