@@ -144,6 +144,31 @@ func TestRunCopiesAtOnceWhenTheCopyIsOfNoUse(t *testing.T) {
 	}
 }
 
+// TestCopyTakesItsPlaceWhenItIsVerified finds each new copy damaged.
+func TestCopyTakesItsPlaceWhenItIsVerified(t *testing.T) {
+	fails := func(_ context.Context, path string) error {
+		if strings.HasSuffix(path, newSuffix) {
+			return damagef("damaged when it was written")
+		}
+		return Verify(path)
+	}
+	db := mustOpen(t, Options{Dir: inMemory(t)})
+	put(t, db, "a/1=one")
+	if err := db.keepCopy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	before := readFiles(t, db.opts.Dir)
+	db.opts.Verify = fails
+	put(t, db, "a/1=two")
+	if err := db.keepCopy(t.Context()); !Damaged(err) {
+		t.Errorf("copy: %v, want that it is damaged", err)
+	}
+	after := readFiles(t, db.opts.Dir)
+	if !bytes.Equal(after[copyName], before[copyName]) || len(after[journalName]) <= len(before[journalName]) {
+		t.Error("a damaged copy took the place of a good one, or the journal forgot what only it has")
+	}
+}
+
 func TestBackupIsWhatThereIs(t *testing.T) {
 	db := mustOpen(t, Options{Dir: inMemory(t)})
 	for n := 1; n <= 30; n++ {
@@ -166,16 +191,27 @@ func TestBackupIsWhatThereIs(t *testing.T) {
 	if err := file.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if err := Verify(path); err != nil {
-		t.Error(err)
-	}
-	got := rows{}
-	err = ReadCopy(path, func(bucket string, key, value []byte) error {
-		got[got.key(bucket, string(key))] = string(value)
-		return nil
-	})
-	if err != nil || !maps.Equal(got, rowsAfter(30)) {
-		t.Errorf("backup holds %d rows, want %d, or others (%v)", len(got), len(rowsAfter(30)), err)
+	// It outlives the loss of either meta page: no journal would make up for it.
+	for _, lost := range []int{-1, 20, pageSize + 20} {
+		b := readFiles(t, filepath.Dir(path))["backup"]
+		if lost >= 0 {
+			b[lost] ^= 1
+		}
+		damaged := filepath.Join(inMemory(t), "backup")
+		if err := os.WriteFile(damaged, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := Verify(damaged); err != nil {
+			t.Error(err)
+		}
+		got := rows{}
+		err = ReadCopy(damaged, func(bucket string, key, value []byte) error {
+			got[got.key(bucket, string(key))] = string(value)
+			return nil
+		})
+		if err != nil || !maps.Equal(got, rowsAfter(30)) {
+			t.Errorf("backup without the meta page at byte %d holds %d rows, want %d, or others (%v)", lost, len(got), len(rowsAfter(30)), err)
+		}
 	}
 	if _, err := db.Backup(&slowWriter{}); !errors.Is(err, io.ErrClosedPipe) {
 		t.Errorf("backup to nowhere: %v", err)

@@ -98,6 +98,9 @@ func mustBeWhole(t testing.TB, dir string) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	if read, err := o.readJournal(func(entry) error { return nil }); err != nil || read.torn > 0 || read.damage != nil {
+		t.Errorf("journal: %v, or its end: %+v", err, read)
+	}
 	from, err := o.sources()
 	if err != nil || from.err != nil || !from.whole {
 		t.Fatalf("what would take over: whole %v, %v %v", from.whole, from.err, err)

@@ -60,6 +60,11 @@ func TestOpenNamesTheProcessThatHoldsTheStore(t *testing.T) {
 			if _, err := said.Read(make([]byte, 10)); err != nil {
 				t.Fatal(err)
 			}
+			// What the holder is writing must not be taken for a leftover.
+			unfinished := filepath.Join(dir, copyName+newSuffix)
+			if err := os.WriteFile(unfinished, nil, 0o600); err != nil {
+				t.Fatal(err)
+			}
 			began := time.Now()
 			_, err = Open(Options{Dir: dir, LockTimeout: 50 * time.Millisecond})
 			want := fmt.Sprintf("in use by process %d (%s serve --secret?)", cmd.Process.Pid, os.Args[0])
@@ -68,6 +73,9 @@ func TestOpenNamesTheProcessThatHoldsTheStore(t *testing.T) {
 			}
 			if took := time.Since(began); took > 10*time.Second {
 				t.Errorf("it took %v to say so", took)
+			}
+			if _, err := os.Stat(unfinished); child == "holder" && err != nil {
+				t.Errorf("unfinished file of the holder: %v", err)
 			}
 			end.Close()
 			if err := cmd.Wait(); err != nil {
