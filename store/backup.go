@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"slices"
 
 	"sluice/store/disk"
 )
@@ -23,6 +24,9 @@ func (s *Store) Backup(w io.Writer) error {
 func (s *Store) Restore(ctx context.Context, path string, author Author, dryRun bool) (*Result, error) {
 	objects, err := readBackup(path)
 	if err != nil {
+		return nil, fmt.Errorf("restore from %q: %w", path, err)
+	}
+	if err := s.checkForeign(objects); err != nil {
 		return nil, fmt.Errorf("restore from %q: %w", path, err)
 	}
 	// What referred to nothing when it was backed up is restored as it was.
@@ -64,4 +68,30 @@ func readBackup(path string) ([]*Object, error) {
 		return nil, errors.New("it is no backup of a node")
 	}
 	return objects, err
+}
+
+// checkForeign reads what others say that objects declare as strictly as a text: they
+// may be of another version of this program, or of nobody's. What is declared here
+// just so was read before.
+func (s *Store) checkForeign(objects []*Object) error {
+	snap := s.Snapshot()
+	found := make([]Faults, len(objects))
+	err := inParallel(len(objects), func(i int) error {
+		o := objects[i]
+		if now, ok := snap.Get(o.ID); ok && now.manifest == o.manifest {
+			return nil
+		}
+		manifest, err := o.Manifest()
+		if err == nil {
+			_, found[i] = Parse(o.ID.String(), manifest)
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if faults := slices.Concat(found...); len(faults) > 0 {
+		return faults[:min(len(faults), maxFaults)]
+	}
+	return nil
 }

@@ -2,6 +2,7 @@ package store
 
 import (
 	"bytes"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -94,5 +95,24 @@ func TestRestoreRefusesWhatIsNoBackup(t *testing.T) {
 	}
 	if s.Snapshot() != before {
 		t.Error("something was changed")
+	}
+}
+
+// A backup whose sums are right may still hold what nobody could have applied.
+func TestRestoreIsAsStrictAsApply(t *testing.T) {
+	s := openStore(t, Options{})
+	applyText(t, s, splitText("cart", "cart-v1=90", "cart-v2=10"))
+	odd := *mustGet(t, s, cart).Resource.(*GRPCRoute)
+	odd.Spec.Hostnames = []string{"not a hostname"}
+	mustWrite(t, s, Txn{Ops: []Op{{Apply: &odd}}})
+	path := backUp(t, s)
+	other := openStore(t, Options{})
+	_, err := other.Restore(t.Context(), path, Author{}, false)
+	var faults Faults
+	if !errors.As(err, &faults) || !strings.Contains(err.Error(), "spec.hostnames[0]") {
+		t.Errorf("error %v, want the fault", err)
+	}
+	if other.Snapshot().Len("") != 0 {
+		t.Error("something was restored")
 	}
 }

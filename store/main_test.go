@@ -9,8 +9,12 @@ import (
 	"time"
 )
 
-// TestMain refuses goroutines of ours that outlive the tests.
+// TestMain refuses goroutines of ours that outlive the tests. As the child of a test
+// the program writes until it is killed.
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(writerEnv); dir != "" {
+		writeUntilKilled(dir)
+	}
 	code := m.Run()
 	if left := goroutinesLeft(); code == 0 && left != "" {
 		fmt.Fprintln(os.Stderr, "goroutines are left:\n\n"+left)

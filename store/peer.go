@@ -98,5 +98,8 @@ func (p *plan) checkForeign(o *Object) error {
 	if o.Resource != nil && ResourceID(o.Resource) != o.ID {
 		return fmt.Errorf("%s: declares %s", o.ID, ResourceID(o.Resource))
 	}
-	return p.store.clock.check(o.Revision)
+	if err := p.store.clock.check(o.Revision); err != nil || o.Resource == nil {
+		return err
+	}
+	return p.store.checkForeign([]*Object{o})
 }

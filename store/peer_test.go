@@ -118,6 +118,7 @@ func TestStoreMergeRefusesWhatCannotBe(t *testing.T) {
 		object("another", func(o *Object) { o.Resource = backend("somebody-else") }),
 		object("of-a-file", func(*Object) {}),
 		object("bad", func(o *Object) { o.ID.Kind = "Nothing" }),
+		object("not-strict", func(o *Object) { o.Resource.(*Backend).Spec.Protocol = "carrier-pigeon" }),
 	}
 	result, err := s.Merge(t.Context(), append(refused, object("good", func(*Object) {}), object("good", func(*Object) {})))
 	if err != nil || len(result.Refused) != len(refused)+1 || len(result.Changes) != 1 {

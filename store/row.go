@@ -132,6 +132,9 @@ func decodeObject(id ID, row []byte) (*Object, error) {
 	if o.Resource, err = Decode(id.Kind, manifest); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", id, err)
 	}
+	if declared := ResourceID(o.Resource); declared != id {
+		return nil, fmt.Errorf("decode %s: it declares %s", id, declared)
+	}
 	o.manifest = sha256.Sum256(manifest)
 	return o, nil
 }

@@ -121,7 +121,6 @@ func (m *move) take(backend string) {
 			p.backend = ""
 			continue
 		}
-		at = m.atGrower(backend, at, over)
 		m.cut(at, over)
 		m.surplus[backend] = 0
 	}
@@ -136,17 +135,6 @@ func (m *move) smallest(backend string) int {
 		}
 	}
 	return best
-}
-
-// atGrower is a piece of a backend that is large enough and has a neighbour who will
-// get more; without such a piece it is other.
-func (m *move) atGrower(backend string, other int, over uint64) int {
-	for i, p := range m.pieces {
-		if p.backend == backend && p.len() > over && (m.gains(i-1) || m.gains(i+1)) {
-			return i
-		}
-	}
-	return other
 }
 
 // gains tells whether the owner of a piece will get more.

@@ -290,3 +290,18 @@ func TestSplitsOutliveWhatTheRuleLoses(t *testing.T) {
 		t.Errorf("weights %v", got)
 	}
 }
+
+// Of several references to one backend the first has what the split gives it: they
+// may differ in their filters, and a split does not tell them apart.
+func TestSplitsGiveTheFirstReferenceItsShare(t *testing.T) {
+	s := openStore(t, Options{})
+	set := parseText(t, splitText("cart", "v1=5", "v2=5"))
+	rule := &set.GRPCRoutes[0].Spec.Rules[0]
+	rule.BackendRefs = append(rule.BackendRefs, rule.BackendRefs[0])
+	mustWrite(t, s, Txn{Ops: applyOps(set)})
+	mustWrite(t, s, Txn{Ops: []Op{splitOp(cart, SplitEdit{Shares: []Share{{"v1", 8}, {"v2", 2}}})}})
+	refs := s.Snapshot().Effective().GRPCRoute("default/cart").Spec.Rules[0].BackendRefs
+	if refs[0].Weight != 8 || refs[1].Weight != 2 || refs[2].Weight != 0 {
+		t.Errorf("weights %d, %d, %d; want 8, 2, 0", refs[0].Weight, refs[1].Weight, refs[2].Weight)
+	}
+}
