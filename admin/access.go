@@ -109,7 +109,8 @@ func (a *Access) Run(ctx context.Context) error {
 
 // Service answers sluice.admin.v1.AccessService at the returned path prefix.
 func (a *Access) Service() (string, http.Handler) {
-	return adminv1.NewAccessServiceHandler(&accessServer{Access: a}, a.HandlerOptions()...)
+	return adminv1.NewAccessServiceHandler(&accessServer{Access: a},
+		append(a.HandlerOptions(), recovered(a.log))...)
 }
 
 // tidy deletes what is over. It writes nothing when there is nothing.

@@ -6,6 +6,7 @@ import (
 	"crypto/tls"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
 	"maps"
@@ -21,6 +22,7 @@ import (
 	"connectrpc.com/connect"
 
 	adminv1 "sluice/admin/v1"
+	"sluice/store"
 )
 
 // cheap is a cost of hashes that tests can pay.
@@ -441,4 +443,7 @@ func (s *site) wantRefused(t *testing.T, what string, do func() error, wantCode 
 	}
 }
 
-var errDisk = errors.New("write records: no space left on device")
+var (
+	errDisk = errors.New("write records: no space left on device")
+	errFull = fmt.Errorf("write records: %w", store.ErrFull)
+)

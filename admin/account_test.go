@@ -8,6 +8,7 @@ import (
 	"connectrpc.com/connect"
 
 	adminv1 "sluice/admin/v1"
+	"sluice/store"
 )
 
 func TestAccountIsCheckedBeforeItIsMade(t *testing.T) {
@@ -184,15 +185,15 @@ func TestSignInLosesAgainstAChange(t *testing.T) {
 func TestSignInOnAFullDisk(t *testing.T) {
 	s := newSite(t)
 	b := s.signedIn(t, "alice", adminv1.Role_ROLE_ADMIN)
-	s.records.full = errDisk
-	if err := s.browser().signIn(t.Context(), "alice", goodPassword); connect.CodeOf(err) != connect.CodeInternal {
+	s.records.full = errFull
+	if err := s.browser().signIn(t.Context(), "alice", goodPassword); connect.CodeOf(err) != connect.CodeResourceExhausted || !strings.Contains(err.Error(), store.ErrFull.Error()) {
 		t.Errorf("sign-in: %v", err)
 	}
 	s.clock.advance(2 * seenEvery)
 	if err := b.get(t.Context()); err != nil {
 		t.Errorf("reading: %v", err)
 	}
-	if !strings.Contains(s.log.String(), "no space left") {
+	if !strings.Contains(s.log.String(), store.ErrFull.Error()) {
 		t.Error("the log does not say why")
 	}
 }

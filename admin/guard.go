@@ -1,7 +1,6 @@
 package admin
 
 import (
-	"context"
 	"errors"
 	"fmt"
 	"mime"
@@ -159,18 +158,15 @@ func auditAction(r *http.Request) string {
 
 // public is the error as the client may know it. What nobody foresaw is for the log.
 func (a *Access) public(err error, what string) error {
-	var known *connect.Error
-	if errors.As(err, &known) {
-		return known
+	var told *connect.Error
+	if errors.As(err, &told) {
+		return told
 	}
-	switch {
-	case errors.Is(err, context.Canceled):
-		return connect.NewError(connect.CodeCanceled, errors.New("the client did not wait for the answer"))
-	case errors.Is(err, context.DeadlineExceeded):
-		return connect.NewError(connect.CodeDeadlineExceeded, errors.New("the client's time for the answer was over"))
+	told = tell(err)
+	if told.Code() == connect.CodeInternal {
+		a.log.Error("admin call failed", "call", what, "error", err)
 	}
-	a.log.Error("admin call failed", "call", what, "error", err)
-	return connect.NewError(connect.CodeInternal, errors.New("internal error; the node's log has more"))
+	return told
 }
 
 // why is the message of an error, without its code.
