@@ -143,6 +143,24 @@ func (s *resourceService) Explain(_ context.Context, req *connect.Request[adminv
 		resp.Candidates = append(resp.Candidates, &adminv1.Candidate{
 			Route: c.Route, Rule: c.Rule, Hostname: c.Hostname, Match: c.Match, Wins: c.Wins, Why: c.Why,
 		})
+		if c.Wins {
+			s.declare(resp.Shares, c.Route, c.Rule)
+		}
 	}
 	return connect.NewResponse(resp), nil
+}
+
+// declare adds to the shares of a rule what the route declares.
+func (s *resourceService) declare(shares []*adminv1.ObservedShare, key, rule string) {
+	namespace, name, _ := strings.Cut(key, "/")
+	o, found := s.store.Snapshot().Get(store.ID{Kind: store.GRPCRouteKind, Namespace: namespace, Name: name})
+	if !found {
+		return
+	}
+	if route, ok := o.Resource.(*store.GRPCRoute); ok {
+		declared := declaredWeights(route, rule)
+		for _, share := range shares {
+			share.DeclaredWeight = declared[share.Backend]
+		}
+	}
 }

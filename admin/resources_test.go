@@ -569,6 +569,7 @@ func afterNow(t *testing.T) time.Time {
 
 func TestExplainAsksTheGateway(t *testing.T) {
 	n := startNode(t)
+	n.apply(t, cart)
 	resp, err := n.resources.Explain(t.Context(), connect.NewRequest(&adminv1.ExplainRequest{
 		Authority: "shop.example.com", Path: "shop.v1.Cart/Get", Headers: []*adminv1.Header{{Name: "X-Tester", Value: "Yes"}},
 	}))
@@ -577,7 +578,7 @@ func TestExplainAsksTheGateway(t *testing.T) {
 	}
 	m := resp.Msg
 	if m.GetVerdict() == "" || m.GetChosen() != "default/cart-v1" || m.GetChosenWhy() == "" || len(m.GetCandidates()) != 1 ||
-		!m.GetCandidates()[0].GetWins() || m.GetShares()[0].GetRpcs() != 7 {
+		!m.GetCandidates()[0].GetWins() || m.GetShares()[0].GetRpcs() != 7 || m.GetShares()[0].GetDeclaredWeight() != 90 {
 		t.Errorf("answered %v", m)
 	}
 	if got := fmt.Sprint(n.gateway.asked); got != "[shop.example.com /shop.v1.Cart/Get x-tester=Yes]" {
