@@ -112,6 +112,15 @@ func TestImageNamesWhatIsWrong(t *testing.T) {
 			e := leaf(b)[pageHeader:]
 			e[order.Uint32(e[4:])] = 'z'
 		}, "is out of order"},
+		{"key below its branch", func(b []byte) {
+			e := leaf(b)[pageHeader:]
+			e[order.Uint32(e[4:])] = 'a'
+		}, "is out of order"},
+		{"key twice", func(b []byte) {
+			e := leaf(b)[pageHeader:]
+			next := e[pageElement:]
+			copy(next[order.Uint32(next[4:]):], e[order.Uint32(e[4:]):][:order.Uint32(e[8:])])
+		}, "is out of order"},
 		{"branches out of order", func(b []byte) {
 			e := branch(b)[pageHeader+pageElement:]
 			e[order.Uint32(e)] = 'a'
