@@ -81,9 +81,8 @@ func isContent(line []byte) bool {
 }
 
 // group puts chunks together that can as well be parsed in one go. Apart are those
-// that may hold an alias, a directive, an end of a document, an escape of JSON, or a
-// line break that is not a line feed: what they mean, or where they are, could depend
-// on those before.
+// that may hold an alias, a directive, the end of a document, or a line break that is
+// not a line feed: what they mean, or where they are, could depend on those before.
 func group(chunks []chunk) [][]chunk {
 	var groups [][]chunk
 	start, size, open := 0, 0, false
@@ -102,11 +101,11 @@ func group(chunks []chunk) [][]chunk {
 }
 
 func isPlain(text []byte) bool {
-	if bytes.HasPrefix(text, []byte("...")) || bytes.Contains(text, []byte("\n...")) {
+	if bytes.Contains(text, []byte("\n...")) {
 		return false
 	}
 	for _, b := range text {
-		if b == '*' || b == '%' || b == '\\' || b == '\r' || b >= utf8.RuneSelf {
+		if b == '*' || b == '%' || b == '\r' || b >= utf8.RuneSelf {
 			return false
 		}
 	}

@@ -16,9 +16,9 @@ func TestDecodeGroupReadsWhatEachChunkSays(t *testing.T) {
 		t.Fatalf("glob: %d files, %v", len(files), err)
 	}
 	texts := []string{
-		"", "\n", "# c\n", "---\n---\n", "a\n...\n---\nb\n", "a\n...\nb\n", "a: |\n  b\n\n---\nc\n", "a: |+\n  b\n\n---\nc\n", "a: >-\n  b\n---\n  c\n",
+		"", "\n", "# c\n", "---\n---\n", "a\n...\n---\nb\n", "a\n...\nb\n", "...\na\n---\nb\n", "...\n...", "...\n---\na\n", "a\n---\n...\n", "a\n---\nb\n...\n...\n", "a: |\n  b\n\n---\nc\n", "a: |+\n  b\n\n---\nc\n", "a: >-\n  b\n---\n  c\n",
 		"a: 'b\n---\nc'\n---\nd\n", "a: [b\n---\nc]\n", "a: b\n--- c\n---\td\n--- |\n e\n---\n", "a: &a b\n---\nc: &a d\n---\nx: y\n", "a: &a b\n---\nc: *a\n---\nx: y\n",
-		"%YAML 1.1\n---\na\n---\nb\n", "a\n---\n%TAG ! x:\n---\n!b c\n", "a\r\n---\r\nb\r\n", "a\u2028b\n---\nc\n", `{"a": "\/"}` + "\n---\n" + `{"b": 1}` + "\n---\nc\n",
+		"%YAML 1.1\n---\na\n---\nb\n", "a\n---\n%TAG ! x:\n---\n!b c\n", "a\r\n---\r\nb\r\n", "a\rb: c\n---\nd\n", "# a\r---\n---\nb: c\n---\nd\n", "a\u2028b\n---\nc\n", `{"a": "\ud83d\ude00"}` + "\n---\n" + `{"b": 1}`, `{"a": "\/"}` + "\n---\n" + `{"b": 1}` + "\n---\nc\n",
 		"a:\n\tb\n---\nc\n", "? a\n---\n: b\n", "- a\n---\n- b\n--- # c\n- d\n", "a\n---\n\n\n---\n\nb", string(manyRoutes(200)), oneOfEach,
 	}
 	for _, file := range files {

@@ -94,6 +94,7 @@ func TestParseBoundsWhatItReads(t *testing.T) {
 		{"many documents", strings.Repeat("a\n---\n", 50_100), "and 49902 more faults"},
 		{"many empty documents", strings.Repeat("---\n", 50_100), "f:1:1: more than 50000 documents"},
 		{"unknown fields without end", backend("") + strings.Repeat("? b\n", 300_000), "and 299900 more faults"},
+		{"different fields without end", backend("") + numberedLines("f%d: 0\n", 180_000), "and 179900 more faults"},
 		{"regular expressions", patterns(300, `"(a{1000}b{1000}){1}c{1000}d{1000}"`), "all regular expressions together come to more than 1000000 instructions"},
 		{"one large regular expression", patterns(1, `"(a{1000}){11}"`), "invalid repeat count"},
 		{"one large regular expression of small parts", patterns(1, `"`+strings.Repeat("a{1000}", 12)+`"`), "f:7:50: spec.rules[0].matches[0].method.service: \"" + strings.Repeat("a{1000}", 9) + "a\"…: not a regular expression: a program of more than 10000 instructions"},
@@ -120,6 +121,15 @@ func TestParseBoundsWhatItReads(t *testing.T) {
 			}
 		})
 	}
+}
+
+// numberedLines is n times a line with its number.
+func numberedLines(format string, n int) string {
+	var b strings.Builder
+	for i := range n {
+		fmt.Fprintf(&b, format, i)
+	}
+	return b.String()
 }
 
 // patterns is a set of n routes with a regular expression each.
