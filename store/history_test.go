@@ -31,7 +31,11 @@ func randomWrite(t testing.TB, s *Store, rng *rand.Rand) *Result {
 		case there && n < 3 && id.Kind == BackendKind:
 			txn.Ops = append(txn.Ops, setState(id, State{Drained: rng.IntN(2) == 0}))
 		case there && n < 5 && id.Kind == GRPCRouteKind:
-			txn.Ops = append(txn.Ops, splitOp(id, SplitEdit{Shares: []Share{{"b0", rng.Uint32N(5)}, {"b1", 1 + rng.Uint32N(5)}}}))
+			edit := SplitEdit{Shares: []Share{{"b0", rng.Uint32N(5)}, {"b1", 1 + rng.Uint32N(5)}}}
+			if rng.IntN(2) == 0 {
+				edit.Sticky = ptr([]string{"", "x-user", "x-tenant"}[rng.IntN(3)])
+			}
+			txn.Ops = append(txn.Ops, splitOp(id, edit))
 		case there && n == 5:
 			if old, err := s.Version(id, ""); err == nil {
 				txn.Ops = append(txn.Ops, Op{Exact: old, IfRevision: o.Revision.String()})

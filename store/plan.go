@@ -25,6 +25,8 @@ type plan struct {
 	foreign map[ID]Outcome // of the versions that keep their own stamp
 	lost    map[ID]*Object // in conflicts
 
+	restored map[ID]bool // they have the sides of an earlier version, with the rest of it
+
 	hasTargeted bool
 	targeted    map[string][]*Object // by policies, once they were asked for
 
@@ -40,7 +42,7 @@ func (s *Store) newPlan(txn *Txn) *plan {
 	return &plan{
 		store: s, txn: txn, base: s.Snapshot(), now: stamp(s.opts.Now()),
 		planned: map[ID]*Object{}, shadowed: s.shadowed,
-		foreign: map[ID]Outcome{}, lost: map[ID]*Object{},
+		foreign: map[ID]Outcome{}, lost: map[ID]*Object{}, restored: map[ID]bool{},
 	}
 }
 
@@ -268,6 +270,7 @@ func (p *plan) exact(id ID, to *Object) error {
 	}
 	p.declare(id, next, owner)
 	p.edit(id).State = to.State.normal()
+	p.restored[id] = true
 	return nil
 }
 
@@ -369,7 +372,7 @@ func fileLine(r Resource) string {
 // finish turns what is planned into changes, and refuses what leads nowhere.
 func (p *plan) finish() error {
 	for _, id := range p.order {
-		if o := p.planned[id]; o.live() && !p.merging {
+		if o := p.planned[id]; o.live() && !p.merging && !p.restored[id] {
 			p.settleSides(p.base.find(id), o)
 		}
 	}
@@ -449,10 +452,10 @@ func (p *plan) action(old, o *Object) string {
 		return ActionConflict
 	case p.txn.Action != "":
 		return p.txn.Action
-	case !old.live():
-		return ActionCreate
 	case o.Deleted:
 		return ActionDelete
+	case !old.live():
+		return ActionCreate
 	case old.Owner.Kind != o.Owner.Kind && o.Owner.Kind == OwnerFile:
 		return ActionRelease
 	case old.Owner.Kind == OwnerFile && o.Owner.Kind != OwnerFile && old.manifest == o.manifest:

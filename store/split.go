@@ -33,12 +33,16 @@ type SplitEdit struct {
 }
 
 // RuleLabel is how the rule of that index is called in splits and figures: by its
-// name, or by the index.
+// name, or by the index; "#0" when another rule is named like the index.
 func (r *GRPCRoute) RuleLabel(index int) string {
 	if name := r.Spec.Rules[index].Name; name != "" {
 		return name
 	}
-	return strconv.Itoa(index)
+	label := strconv.Itoa(index)
+	if r.ruleNamed(label) >= 0 {
+		return "#" + label
+	}
+	return label
 }
 
 // RuleIndex finds a rule by its name or its number, -1 when there is none. An empty
@@ -47,15 +51,21 @@ func (r *GRPCRoute) RuleIndex(label string) int {
 	if label == "" && len(r.Spec.Rules) == 1 {
 		return 0
 	}
-	for i := range r.Spec.Rules {
-		if label != "" && r.Spec.Rules[i].Name == label {
-			return i
-		}
+	if label == "" {
+		return -1
 	}
-	if i, err := strconv.Atoi(label); err == nil && 0 <= i && i < len(r.Spec.Rules) && strconv.Itoa(i) == label {
+	if i := r.ruleNamed(label); i >= 0 {
+		return i
+	}
+	number := strings.TrimPrefix(label, "#")
+	if i, err := strconv.Atoi(number); err == nil && 0 <= i && i < len(r.Spec.Rules) && strconv.Itoa(i) == number {
 		return i
 	}
 	return -1
+}
+
+func (r *GRPCRoute) ruleNamed(name string) int {
+	return slices.IndexFunc(r.Spec.Rules, func(rule GRPCRouteRule) bool { return rule.Name == name })
 }
 
 // EditSplit is the state of a route after an edit of one rule's split. The error is
@@ -133,6 +143,9 @@ func (e *splitEditor) backend(field, name string) string {
 			return k
 		}
 		have = append(have, k)
+	}
+	if len(have) == 0 {
+		have = []string{"none"}
 	}
 	e.fault(field, "%s is no backend of rule %s: it has %s; add it to the rule's backendRefs, with weight 0 for instance",
 		quote(name), e.split.Rule, short(strings.Join(have, ", ")))

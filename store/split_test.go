@@ -154,6 +154,19 @@ func TestRuleIndexOfTheOnlyRule(t *testing.T) {
 	}
 }
 
+// A rule without a name is called by its number, unless another has that for a name.
+func TestRuleLabelsAreUnambiguous(t *testing.T) {
+	route := parseText(t, routeText(`{rules: [{}, {name: "0"}, {name: x}, {}]}`)).GRPCRoutes[0]
+	for i, want := range []string{"#0", "0", "x", "3"} {
+		if got := route.RuleLabel(i); got != want || route.RuleIndex(got) != i {
+			t.Errorf("rule %d is called %q, want %q; that is rule %d", i, got, want, route.RuleIndex(got))
+		}
+	}
+	if got := route.RuleIndex("2"); got != 2 {
+		t.Errorf("number 2 is rule %d", got)
+	}
+}
+
 // While a rule is sticky, whatever changes its weights moves only those who must:
 // splits, resets, and declarations anew, through a policy's stickiness as well.
 func TestSplitsMoveOnlyWhoMust(t *testing.T) {
