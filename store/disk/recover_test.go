@@ -3,6 +3,7 @@ package disk
 import (
 	"context"
 	"encoding/binary"
+	"errors"
 	"maps"
 	"os"
 	"path/filepath"
@@ -281,4 +282,54 @@ func TestOpenCompactsWhatIsMostlyFree(t *testing.T) {
 	mustHold(t, db, rows{"a/1": "one"})
 	put(t, db, "a/2=two")
 	mustHold(t, db, rows{"a/1": "one", "a/2": "two"})
+}
+
+// TestOpenThatFailsLeavesNothingOpen fails at each stage, many times.
+func TestOpenThatFailsLeavesNothingOpen(t *testing.T) {
+	base := mutationBases(t)[0].with(files{"older": nil})
+	fails := errors.New("fails")
+	for _, tt := range []struct {
+		name string
+		opts Options
+		harm func(dir string) error
+	}{
+		{"no directory", Options{}, func(dir string) error {
+			return errors.Join(os.RemoveAll(dir), os.WriteFile(dir, nil, 0o600))
+		}},
+		{"no check", Options{Verify: func(context.Context, string) error { return fails }}, func(string) error { return nil }},
+		{"refused", Options{}, func(dir string) error {
+			return errors.Join(os.WriteFile(filepath.Join(dir, dbName), nil, 0o600), os.Remove(filepath.Join(dir, copyName)))
+		}},
+		{"no journal", Options{}, func(dir string) error {
+			path := filepath.Join(dir, journalName)
+			return errors.Join(os.Remove(path), os.Mkdir(path, 0o700))
+		}},
+		{"no room for a journal", Options{}, func(dir string) error {
+			path := filepath.Join(dir, journalName)
+			return errors.Join(os.Remove(path), os.MkdirAll(path+newSuffix+"/in the way", 0o700))
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			dir := inMemory(t)
+			writeFiles(t, dir, base)
+			if err := tt.harm(dir); err != nil {
+				t.Fatal(err)
+			}
+			tt.opts.Dir = dir
+			tt.opts.LockTimeout = time.Millisecond // who keeps the lock is seen
+			before := descriptors()
+			for range 20 {
+				db, err := Open(tt.opts)
+				if err == nil {
+					t.Fatal(errors.Join(errors.New("it was opened"), db.Close()))
+				}
+				if strings.Contains(err.Error(), "in use by") {
+					t.Fatal(err)
+				}
+			}
+			if after := descriptors(); after > before+2 {
+				t.Errorf("%d descriptors open, %d before", after, before)
+			}
+		})
+	}
 }
