@@ -127,7 +127,9 @@ func BenchmarkApplyToFirstRPC(b *testing.B) {
 }
 
 // BenchmarkMemoryOfRoutes is what 10,000 routes with 20,000 backends and 40,000
-// endpoints take, beside what the store has of them.
+// endpoints take, beside what the store has of them: 5.4 KB for a route with its two
+// backends, their four endpoints and two series, before any of them has had an RPC.
+// The first RPC of a series adds 2.3 KB for its histogram.
 func BenchmarkMemoryOfRoutes(b *testing.B) {
 	const n = 10_000
 	set := manyRoutes(n)

@@ -74,6 +74,20 @@ func benchmarkLookup(b *testing.B, table *Table, list []request) {
 	}
 }
 
+// BenchmarkExplain may take as long as an operator does not notice.
+func BenchmarkExplain(b *testing.B) {
+	for _, n := range sizes {
+		table := Compile(manyRoutes(n), nil)
+		b.Run(fmt.Sprintf("routes=%d", n), func(b *testing.B) {
+			for b.Loop() {
+				if e := table.Explain(hostOfRoute(1), "/"+serviceOfRoute(1)+"/Get", nil); e.Rule == nil {
+					b.Fatal("no rule found")
+				}
+			}
+		})
+	}
+}
+
 func BenchmarkPick(b *testing.B) {
 	for _, weights := range [][]uint32{{1}, {90, 10}, {34, 33, 33}, {1, 2, 3, 4, 5, 6, 7, 8}} {
 		r := rule(weights...)

@@ -4,6 +4,7 @@ import (
 	"crypto/tls"
 	"time"
 
+	"sluice/gateway/balance"
 	"sluice/store"
 )
 
@@ -40,8 +41,11 @@ type adoption struct {
 func (p *Pool) Prepare(set *store.Set) *Plan {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	plan := &Plan{Changed: make(map[string]*Backend), specs: set.Backends, known: make(map[string]*known), fresh: make(map[identity]*Endpoint)}
 	gone, come := difference(p.specs, set.Backends)
+	plan := &Plan{
+		Changed: make(map[string]*Backend, len(come)), specs: set.Backends,
+		known: make(map[string]*known, len(come)), fresh: make(map[identity]*Endpoint, len(come)),
+	}
 	for _, spec := range gone {
 		plan.known[spec.Key()], plan.Changed[spec.Key()] = nil, nil
 	}
@@ -87,7 +91,11 @@ func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 
 // build makes a backend of the endpoints that there are, and of new ones.
 func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend {
-	b := &Backend{Key: spec.Key(), policy: spec.Spec.LoadBalancing.Policy}
+	n := len(spec.Spec.Endpoints)
+	b := &Backend{
+		Key: spec.Key(), policy: spec.Spec.LoadBalancing.Policy,
+		Endpoints: make([]*Endpoint, 0, n), nodes: make([]*balance.Node, 0, n),
+	}
 	for _, se := range spec.Spec.Endpoints {
 		id := identity{b.Key, se.Address, secured.digest}
 		e := p.find(plan, id)
