@@ -3,7 +3,6 @@ package disk
 import (
 	"context"
 	"errors"
-	"fmt"
 	"io"
 	"os"
 	"path/filepath"
@@ -186,33 +185,4 @@ func (db *DB) dropJournal(st state, size int64) error {
 	}
 	db.journal, db.torn = j, false
 	return errors.Join(old.file.Close(), syncDir(db.opts.Dir))
-}
-
-// Backup writes all rows as they are now to w, as one file that ReadCopy reads, and
-// returns how many bytes it wrote. Nobody waits for w.
-func (db *DB) Backup(w io.Writer) (n int64, err error) {
-	defer func() {
-		if err != nil {
-			err = fmt.Errorf("back up store %q: %w", db.opts.Dir, err)
-		}
-	}()
-	file, err := os.CreateTemp(db.opts.Dir, backupName)
-	if err != nil {
-		return 0, asFull(err)
-	}
-	path := file.Name()
-	defer func() { err = errors.Join(err, removeIfThere(path)) }()
-	if err := file.Close(); err != nil {
-		return 0, err
-	}
-	var size int64
-	if _, err := build(path, func(b *builder) (state, error) { return db.fill(b, &size) }); err != nil {
-		return 0, err
-	}
-	file, err = os.Open(path)
-	if err != nil {
-		return 0, err
-	}
-	defer file.Close()
-	return io.Copy(w, file)
 }

@@ -5,10 +5,12 @@ import (
 	"encoding/binary"
 	"fmt"
 	"hash/fnv"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 
 	"go.etcd.io/bbolt"
@@ -196,5 +198,33 @@ func sealMetas(b []byte) {
 		h := fnv.New64a()
 		h.Write(meta[:metaSize-8])
 		binary.NativeEndian.PutUint64(meta[metaSize-8:], h.Sum64())
+	}
+}
+
+// badSector is a file of which one byte cannot be read any more.
+type badSector struct {
+	io.ReaderAt
+	at int64
+}
+
+func (r badSector) ReadAt(b []byte, at int64) (int, error) {
+	if at <= r.at && r.at < at+int64(len(b)) {
+		return 0, &os.PathError{Op: "read", Path: "rows", Err: syscall.EIO}
+	}
+	return r.ReaderAt.ReadAt(b, at)
+}
+
+// TestImageOfBadSectorIsDamaged loses one of all pages in turn. One of the meta
+// pages is enough.
+func TestImageOfBadSectorIsDamaged(t *testing.T) {
+	whole := smallPages(t, 60)
+	for at := int64(1050); at < int64(len(whole)); at += 1024 {
+		im, err := newImage(badSector{bytes.NewReader(whole), at}, int64(len(whole)))
+		if err == nil {
+			_, err = im.verify(nil)
+		}
+		if err != nil && !Damaged(err) || err == nil && at > 2048 && im.seen[at/1024] {
+			t.Errorf("bad sector at byte %d: %v, want damage", at, err)
+		}
 	}
 }

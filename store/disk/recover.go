@@ -28,7 +28,7 @@ func (o *opening) takeOver(cause error) error {
 		st, err = from.build(path+newSuffix, from.last)
 	}
 	if err == nil && !from.whole && !from.copied {
-		return errors.Join(o.refuse(cause, errors.New("the journal is damaged, too, and there is no copy")), os.Remove(path+newSuffix))
+		return errors.Join(o.refuse(cause, errors.New(journalName+" is damaged, too, and there is no copy")), os.Remove(path+newSuffix))
 	}
 	if err != nil {
 		return err

@@ -1,6 +1,7 @@
 package disk
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"errors"
@@ -37,6 +38,7 @@ func TestOpenTakesWhatIsGood(t *testing.T) {
 		return b
 	}
 	bad := []byte("not a file of ours")
+	misled := func(base files) []byte { return misleadEntry(t, base[journalName], 13) }
 	foreign := mutationBases(t)[0]
 	for _, tt := range []struct {
 		name  string
@@ -86,6 +88,16 @@ func TestOpenTakesWhatIsGood(t *testing.T) {
 		{name: "rows and journal before the first copy", base: uncopied, harm: files{dbName: bad, journalName: bad}, fails: true, says: []string{"restore a backup"}},
 		{name: "journal", base: copied, harm: files{journalName: bad}, step: 14, aside: []string{journalName}, says: []string{
 			"sluice.journal cannot be used (cut short", "the rows are those of change 14",
+		}},
+		{name: "rows, and an entry that leads elsewhere", base: copied, harm: files{dbName: bad, journalName: misled(copied)}, step: 12, aside: []string{dbName, journalName}, says: []string{
+			"the copy and 4 changes of the journal took over, as of change 12",
+			"entry 13: its changes lead to", "it had changes up to 14", "the rows are those of change 12",
+		}},
+		{name: "rows of before, and an entry that leads elsewhere", base: copied, harm: files{dbName: copied["older"], journalName: misled(copied)}, step: 12, aside: []string{journalName}, says: []string{
+			"entry 13: its changes lead to", "it had changes up to 14", "the rows are those of change 12",
+		}},
+		{name: "rows, no copy, an entry that leads elsewhere", base: uncopied, harm: files{dbName: bad, journalName: misled(uncopied)}, fails: true, says: []string{
+			"sluice.journal is damaged", "restore a backup",
 		}},
 		{name: "journal missing", base: copied, harm: files{journalName: nil}, step: 14, says: []string{"sluice.journal was missing"}},
 		{name: "journal missing and rows", base: copied, harm: files{journalName: nil, dbName: bad}, step: 8, aside: []string{dbName}, says: []string{
@@ -144,6 +156,24 @@ func TestOpenTakesWhatIsGood(t *testing.T) {
 			}
 		})
 	}
+}
+
+// misleadEntry changes where an entry says that it leads, as no damage would: its
+// checksum is right.
+func misleadEntry(t *testing.T, journal []byte, sequence uint64) []byte {
+	t.Helper()
+	changed := slices.Clone(journal[:journalHeader])
+	_, err := readJournal(bytes.NewReader(journal), int64(len(journal)), func(e entry) error {
+		if e.sequence == sequence {
+			e.digest[3] ^= 1
+		}
+		changed = appendEntry(changed, e.state, e.ops)
+		return nil
+	})
+	if err != nil || len(changed) != len(journal) {
+		t.Fatalf("journal of %d bytes, %d before (%v)", len(changed), len(journal), err)
+	}
+	return changed
 }
 
 func mustSay(t *testing.T, said string, parts []string) {
