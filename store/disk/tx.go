@@ -52,9 +52,11 @@ func (tx *Tx) Put(bucket string, key, value []byte) error {
 	if err != nil || found && bytes.Equal(old, value) {
 		return tx.fail(err)
 	}
-	rows, err := tx.bolt.CreateBucketIfNotExists([]byte(bucket))
-	if err != nil {
-		return tx.fail(fmt.Errorf("create bucket %q: %w", bucket, err))
+	rows := tx.bolt.Bucket([]byte(bucket))
+	if rows == nil {
+		if rows, err = tx.bolt.CreateBucket([]byte(bucket)); err != nil {
+			return tx.fail(fmt.Errorf("create bucket %q: %w", bucket, err))
+		}
 	}
 	record, s := appendRecord(bucket, key, value)
 	if err := rows.Put(key, record); err != nil {
