@@ -158,6 +158,11 @@ func (m *manifests) changeMessage(c *store.Change) (*adminv1.Change, error) {
 			return nil, err
 		}
 	}
+	if c.Lost != nil {
+		if msg.Lost, err = m.message(c.Lost, c.Lost.Resource); err != nil {
+			return nil, err
+		}
+	}
 	if c.After == nil {
 		return msg, nil
 	}

@@ -188,7 +188,7 @@ func (a *api) written(result *store.Result, room int) (*connect.Response[adminv1
 			return nil, err
 		}
 		if left.short {
-			m.Before, m.After = nil, nil
+			m.Before, m.After, m.Lost = nil, nil, nil
 		}
 		resp.Changes = append(resp.Changes, m)
 	}

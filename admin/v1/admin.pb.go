@@ -782,6 +782,7 @@ type Change struct {
 	Revision      string                 `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"` // after it
 	Before        *Object                `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
 	After         *Object                `protobuf:"bytes,11,opt,name=after,proto3" json:"after,omitempty"`
+	Lost          *Object                `protobuf:"bytes,12,opt,name=lost,proto3" json:"lost,omitempty"` // of a conflict: what was written elsewhere at the same time, and did not win
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -889,6 +890,13 @@ func (x *Change) GetBefore() *Object {
 func (x *Change) GetAfter() *Object {
 	if x != nil {
 		return x.After
+	}
+	return nil
+}
+
+func (x *Change) GetLost() *Object {
+	if x != nil {
+		return x.Lost
 	}
 	return nil
 }
@@ -4497,7 +4505,7 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x04type\x18\x01 \x01(\tR\x04type\x12\x16\n" +
 	"\x06status\x18\x02 \x01(\bR\x06status\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x18\n" +
-	"\amessage\x18\x04 \x01(\tR\amessage\"\xea\x02\n" +
+	"\amessage\x18\x04 \x01(\tR\amessage\"\x97\x03\n" +
 	"\x06Change\x12\x1a\n" +
 	"\bsequence\x18\x01 \x01(\x04R\bsequence\x12.\n" +
 	"\x04time\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x04time\x12\x14\n" +
@@ -4510,7 +4518,8 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\brevision\x18\t \x01(\tR\brevision\x12/\n" +
 	"\x06before\x18\n" +
 	" \x01(\v2\x17.sluice.admin.v1.ObjectR\x06before\x12-\n" +
-	"\x05after\x18\v \x01(\v2\x17.sluice.admin.v1.ObjectR\x05after\"4\n" +
+	"\x05after\x18\v \x01(\v2\x17.sluice.admin.v1.ObjectR\x05after\x12+\n" +
+	"\x04lost\x18\f \x01(\v2\x17.sluice.admin.v1.ObjectR\x04lost\"4\n" +
 	"\n" +
 	"GetRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\"y\n" +
@@ -4920,123 +4929,124 @@ var file_v1_admin_proto_depIdxs = []int32{
 	3,  // 12: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
 	4,  // 13: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
 	4,  // 14: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
-	3,  // 15: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
-	4,  // 16: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
-	14, // 17: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
-	15, // 18: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
-	4,  // 19: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
-	3,  // 20: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 21: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 22: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
-	2,  // 23: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
-	4,  // 24: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
-	11, // 25: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
-	3,  // 26: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 27: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 28: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
-	73, // 29: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
-	3,  // 30: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
-	8,  // 31: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
-	9,  // 32: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
-	3,  // 33: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
-	3,  // 34: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
-	3,  // 35: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
-	32, // 36: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
-	34, // 37: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
-	15, // 38: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
-	73, // 39: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	72, // 40: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
-	0,  // 41: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
-	73, // 42: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
-	73, // 43: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 44: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
-	73, // 45: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	73, // 46: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	73, // 47: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 48: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 49: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 50: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
-	40, // 51: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 52: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 53: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 54: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	40, // 55: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
-	0,  // 56: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 57: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	0,  // 58: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
-	73, // 59: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	41, // 60: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
-	41, // 61: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
-	3,  // 62: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
-	68, // 63: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
-	73, // 64: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 65: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
-	11, // 66: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
-	70, // 67: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
-	4,  // 68: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
-	12, // 69: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
-	16, // 70: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
-	18, // 71: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	20, // 72: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
-	19, // 73: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
-	22, // 74: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	24, // 75: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
-	26, // 76: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	27, // 77: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
-	28, // 78: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
-	29, // 79: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
-	30, // 80: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
-	31, // 81: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	35, // 82: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
-	37, // 83: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
-	39, // 84: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
-	42, // 85: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
-	44, // 86: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
-	46, // 87: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
-	48, // 88: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
-	50, // 89: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
-	52, // 90: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
-	54, // 91: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
-	56, // 92: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
-	58, // 93: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
-	60, // 94: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
-	62, // 95: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
-	64, // 96: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
-	66, // 97: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
-	13, // 98: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
-	17, // 99: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
-	21, // 100: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
-	21, // 101: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
-	21, // 102: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
-	23, // 103: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	25, // 104: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
-	21, // 105: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
-	21, // 106: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
-	21, // 107: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
-	21, // 108: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
-	21, // 109: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
-	33, // 110: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	36, // 111: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
-	38, // 112: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
-	21, // 113: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
-	43, // 114: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
-	45, // 115: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
-	47, // 116: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
-	49, // 117: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
-	51, // 118: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
-	53, // 119: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
-	55, // 120: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
-	57, // 121: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
-	59, // 122: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
-	61, // 123: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
-	63, // 124: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
-	65, // 125: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
-	67, // 126: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
-	98, // [98:127] is the sub-list for method output_type
-	69, // [69:98] is the sub-list for method input_type
-	69, // [69:69] is the sub-list for extension type_name
-	69, // [69:69] is the sub-list for extension extendee
-	0,  // [0:69] is the sub-list for field type_name
+	4,  // 15: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
+	3,  // 16: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
+	4,  // 17: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
+	14, // 18: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
+	15, // 19: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
+	4,  // 20: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
+	3,  // 21: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
+	11, // 22: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
+	3,  // 23: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
+	2,  // 24: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
+	4,  // 25: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
+	11, // 26: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
+	3,  // 27: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
+	11, // 28: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
+	3,  // 29: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
+	73, // 30: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
+	3,  // 31: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
+	8,  // 32: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
+	9,  // 33: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
+	3,  // 34: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
+	3,  // 35: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
+	3,  // 36: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
+	32, // 37: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
+	34, // 38: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
+	15, // 39: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
+	73, // 40: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	72, // 41: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
+	0,  // 42: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
+	73, // 43: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
+	73, // 44: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
+	0,  // 45: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
+	73, // 46: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	73, // 47: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	73, // 48: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
+	40, // 49: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
+	73, // 50: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 51: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
+	40, // 52: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
+	73, // 53: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
+	0,  // 54: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	40, // 55: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	40, // 56: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
+	0,  // 57: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	40, // 58: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	0,  // 59: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
+	73, // 60: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	41, // 61: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
+	41, // 62: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
+	3,  // 63: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
+	68, // 64: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
+	73, // 65: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	3,  // 66: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
+	11, // 67: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
+	70, // 68: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
+	4,  // 69: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
+	12, // 70: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
+	16, // 71: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
+	18, // 72: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	20, // 73: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
+	19, // 74: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
+	22, // 75: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	24, // 76: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
+	26, // 77: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	27, // 78: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
+	28, // 79: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
+	29, // 80: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
+	30, // 81: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
+	31, // 82: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	35, // 83: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
+	37, // 84: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
+	39, // 85: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
+	42, // 86: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
+	44, // 87: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
+	46, // 88: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
+	48, // 89: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
+	50, // 90: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
+	52, // 91: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
+	54, // 92: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
+	56, // 93: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
+	58, // 94: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
+	60, // 95: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
+	62, // 96: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
+	64, // 97: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
+	66, // 98: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
+	13, // 99: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
+	17, // 100: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
+	21, // 101: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
+	21, // 102: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
+	21, // 103: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
+	23, // 104: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	25, // 105: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
+	21, // 106: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
+	21, // 107: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
+	21, // 108: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
+	21, // 109: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
+	21, // 110: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
+	33, // 111: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	36, // 112: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
+	38, // 113: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
+	21, // 114: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
+	43, // 115: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
+	45, // 116: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
+	47, // 117: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
+	49, // 118: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
+	51, // 119: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
+	53, // 120: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
+	55, // 121: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
+	57, // 122: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
+	59, // 123: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
+	61, // 124: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
+	63, // 125: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
+	65, // 126: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
+	67, // 127: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
+	99, // [99:128] is the sub-list for method output_type
+	70, // [70:99] is the sub-list for method input_type
+	70, // [70:70] is the sub-list for extension type_name
+	70, // [70:70] is the sub-list for extension extendee
+	0,  // [0:70] is the sub-list for field type_name
 }
 
 func init() { file_v1_admin_proto_init() }
