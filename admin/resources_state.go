@@ -40,7 +40,7 @@ func (s *resourceService) Split(ctx context.Context, req *connect.Request[adminv
 }
 
 func splitEdit(m *adminv1.SplitRequest) store.SplitEdit {
-	edit := store.SplitEdit{ClearPins: m.GetClearPins(), Sticky: m.Sticky, SpillOver: m.SpillOver, Reset: m.GetReset_()}
+	edit := store.SplitEdit{Whole: true, ClearPins: m.GetClearPins(), Sticky: m.Sticky, SpillOver: m.SpillOver, Reset: m.GetReset_()}
 	for _, share := range m.GetShares() {
 		edit.Shares = append(edit.Shares, store.Share{Backend: share.GetBackend(), Weight: share.GetWeight()})
 	}

@@ -491,7 +491,7 @@ func TestRollbackOfEverythingToATime(t *testing.T) {
 
 	n.apply(t, strings.Replace(cartRoute, "90", "50", 1))
 	n.apply(t, strings.Replace(strings.Split(cartBackends, "---")[0], "cart-v1", "cart-v3", 1))
-	if _, err := n.split(t, &adminv1.SplitRequest{Shares: []*adminv1.Share{{Backend: "cart-v1", Weight: 1}}}); err != nil {
+	if _, err := n.split(t, &adminv1.SplitRequest{Shares: []*adminv1.Share{{Backend: "cart-v1", Weight: 1}, {Backend: "cart-v2"}}}); err != nil {
 		t.Fatal(err)
 	}
 	rollback := func() *adminv1.WriteResponse {

@@ -23,6 +23,9 @@ type SplitEdit struct {
 	// Shares are all of them: a backend of the rule that is not named gets nothing. A
 	// backend is named by its key, or by its name in the namespace of the route.
 	Shares []Share
+	// Whole refuses shares that leave out a backend which has weight: nobody loses
+	// its share by an oversight.
+	Whole bool
 	// Pins replace all pins unless there are none.
 	Pins      []Pin
 	ClearPins bool
@@ -173,7 +176,19 @@ func (e *splitEditor) setShares() {
 	if total == 0 {
 		e.fault("shares", "every weight is 0: no backend would get an RPC")
 	}
+	if e.edit.Whole {
+		e.wantAll(shares)
+	}
 	e.split.Shares = shares
+}
+
+// wantAll has a fault for each backend that has weight and is not among shares.
+func (e *splitEditor) wantAll(shares []Share) {
+	for _, had := range sharesInForce(e.route, e.rule, &e.split).list {
+		if had.Weight > 0 && !slices.ContainsFunc(shares, func(s Share) bool { return s.Backend == had.Backend }) {
+			e.fault("shares", "%s has weight %d and is not named; say what it gets, 0 for nothing", had.Backend, had.Weight)
+		}
+	}
 }
 
 func (e *splitEditor) setPins() {

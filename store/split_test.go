@@ -105,6 +105,7 @@ func TestEditSplit(t *testing.T) {
 		{name: "no such rule", rule: "2", edit: SplitEdit{Reset: true}, wantFault: `rule: GRPCRoute default/cart has no rule "2": it has all, 1`},
 		{name: "no such number", rule: "01", edit: SplitEdit{Reset: true}, wantFault: "no rule"},
 		{name: "no such backend", rule: "1", edit: SplitEdit{Shares: []Share{{"cart-v1", 1}}}, wantFault: `shares[0].backend: "cart-v1" is no backend of rule 1`},
+		{name: "one is forgotten", rule: "all", edit: SplitEdit{Shares: []Share{{"cart-v2", 20}}, Whole: true}, wantFault: "shares: default/cart-v1 has weight 90 and is not named"},
 		{name: "all weights 0", rule: "all", edit: SplitEdit{Shares: []Share{{"cart-v1", 0}, {"cart-v2", 0}}}, wantFault: "shares: every weight is 0"},
 		{name: "too heavy", rule: "all", edit: SplitEdit{Shares: []Share{{"cart-v1", 1_000_001}}}, wantFault: "shares[0].weight: 1000001 is out of range"},
 		{name: "twice", rule: "all", edit: SplitEdit{Shares: []Share{{"cart-v1", 1}, {"default/cart-v1", 1}}}, wantFault: "shares[1].backend: \"default/cart-v1\" stands there twice"},

@@ -138,3 +138,10 @@ func TestKindIsKnownByAllItsNames(t *testing.T) {
 		}
 	}
 }
+
+func TestReadManifestsTellsWhereATextIsNotUTF8(t *testing.T) {
+	_, err := readManifests([]string{"-"}, strings.NewReader("a: 1\nb: ü\xff\n"))
+	if err == nil || err.Error() != "-:2:5: not UTF-8: byte 0xff; save the file as UTF-8" {
+		t.Errorf("error %v", err)
+	}
+}

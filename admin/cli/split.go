@@ -19,7 +19,8 @@ func (p *program) splitCommand() *cobra.Command {
 RULE is the rule's name, or its number from 0; a route with one rule needs none.
 The weights are relative to each other; weight 0 keeps a backend in reserve. The
 split lies beside what is declared, whoever declared it, and survives a reload;
---reset takes it back. What is not mentioned stays as it was.`,
+--reset takes it back. Who changes weights names every backend that has one; what
+else is not mentioned stays as it was.`,
 		Example: `  sluice split cart/all cart-v1=90 cart-v2=10
   sluice split cart/all --header x-tester=yes:cart-v2   # testers, whatever the weights
   sluice split cart/all cart-v1=50 cart-v2=50 --sticky x-user-id

@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"go.yaml.in/yaml/v3"
 
@@ -121,12 +122,32 @@ func (m *manifests) add(all *bytes.Buffer, file string, stdin io.Reader) error {
 	}
 	m.parts = append(m.parts, part{file, bytes.Count(all.Bytes(), []byte("\n"))})
 	room := int64(maxText - all.Len())
-	if n, err := all.ReadFrom(io.LimitReader(in, room+1)); err != nil {
+	read, err := all.ReadFrom(io.LimitReader(in, room+1))
+	switch {
+	case err != nil:
 		return openError(file, err)
-	} else if n > room {
+	case read > room:
 		return fmt.Errorf("read %s: more than %d bytes in all, limit %[2]d", file, maxText)
 	}
-	return nil
+	return checkUTF8(file, all.Bytes()[int64(all.Len())-read:])
+}
+
+// checkUTF8 says where a text is none that a request can carry.
+func checkUTF8(file string, text []byte) error {
+	if utf8.Valid(text) {
+		return nil
+	}
+	at := 0
+	for at < len(text) {
+		r, size := utf8.DecodeRune(text[at:])
+		if r == utf8.RuneError && size < 2 {
+			break
+		}
+		at += size
+	}
+	line := 1 + bytes.Count(text[:at], []byte("\n"))
+	column := 1 + utf8.RuneCount(text[1+bytes.LastIndexByte(text[:at], '\n'):at])
+	return fmt.Errorf("%s:%d:%d: not UTF-8: byte %#02x; save the file as UTF-8", file, line, column, text[at])
 }
 
 // folderName is what the server is told of where the text is from: certificates
