@@ -168,6 +168,10 @@ func TestAuditBoundsRefusals(t *testing.T) {
 	if line := s.lines(t)[0]; !line.Refused || line.Why != "40 more refusals came too fast to have a line each" {
 		t.Errorf("audit line %v", line)
 	}
+	before := len(s.lines(t))
+	if err := s.tidy(); err != nil || len(s.lines(t)) != before {
+		t.Errorf("with no more refusals: %v, %d lines more", err, len(s.lines(t))-before)
+	}
 	const addresses = 3000
 	for i := range addresses {
 		c := s.program("")
@@ -188,7 +192,7 @@ func TestAuditBoundsRefusals(t *testing.T) {
 	}
 	// Later there is room for lines again: a tenth of a line a second.
 	s.clock.advance(time.Hour)
-	before := len(s.lines(t))
+	before = len(s.lines(t))
 	one.get(t.Context())
 	if got := len(s.lines(t)); got != before+1 {
 		t.Errorf("%d lines an hour later, want 1", got-before)

@@ -162,6 +162,35 @@ func TestThrottleForgivesNoOtherFailures(t *testing.T) {
 	}
 }
 
+// Who gets it right in the end does not wait for what went before; a failure beside it
+// stays one.
+func TestThrottleTakesBackWhatSucceeds(t *testing.T) {
+	c := newClock()
+	th := newThrottle(c.Now)
+	begin := func() *attempt {
+		t.Helper()
+		a, _, err := th.begin(throttledAddress("192.0.2.1"), "alice")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return a
+	}
+	for range addressFree - 1 {
+		begin().end(false)
+	}
+	for range 3 {
+		begin().end(true)
+	}
+	c.advance(addressForgive + time.Second) // one failure less: two attempts at once
+	good := begin()
+	bad := begin()
+	bad.end(false)
+	good.end(true)
+	if _, _, err := th.begin(throttledAddress("192.0.2.1"), "alice"); err == nil {
+		t.Error("a failure was forgotten because of a success beside it")
+	}
+}
+
 func TestThrottleTakesANetworkForAnAddress(t *testing.T) {
 	for _, tc := range []struct{ one, other string }{
 		{"2001:db8::1", "2001:db8::ffff:1"},
