@@ -21,12 +21,12 @@ func (p *plan) syncFiles(resources []Resource) error {
 		return err
 	}
 	ids := make(map[ID]bool, len(declared))
-	p.shadowed, p.copied = map[ID]Resource{}, true
+	p.shadowed, p.copied = map[ID]fileWord{}, true
 	for _, o := range declared {
 		ids[o.ID] = true
 		old := p.base.find(o.ID)
 		if old.live() && old.Owner.Kind != OwnerFile {
-			p.shadowed[o.ID] = o.Resource
+			p.shadowed[o.ID] = fileWord{o.Resource, fileLine(o.Resource)}
 			p.warn("%s: declared by %s, but the API owns it and is obeyed; release it to give it back to the file",
 				o.ID, fileLine(o.Resource))
 			continue

@@ -164,6 +164,14 @@ func TestAdoptAndRelease(t *testing.T) {
 	if weight() != 90 {
 		t.Errorf("weight %d after the release", weight())
 	}
+	// Also before the files were read it is known where an object came from.
+	s = reopen(t, s)
+	mustWrite(t, s, Txn{Ops: []Op{{ID: cart, Adopt: true}}})
+	mustWrite(t, s, Txn{Ops: []Op{{ID: cart, Release: true}}})
+	if o := mustGet(t, s, cart); o.Owner != (Owner{OwnerFile, "in.yaml:1"}) {
+		t.Errorf("owner %v", o.Owner)
+	}
+	mustSync(t, s, text)
 	// Nobody declares this one: there is nobody to give it to.
 	applyText(t, s, backendText("of-the-api", ""))
 	if _, err := s.Write(t.Context(), Txn{Ops: []Op{{ID: ID{BackendKind, "", "of-the-api"}, Release: true}}}); err == nil || !strings.Contains(err.Error(), "no file declares it") {

@@ -16,7 +16,7 @@ type plan struct {
 	now      time.Time
 	order    []ID            // as they were planned
 	planned  map[ID]*Object  // not stored yet: they may be changed
-	shadowed map[ID]Resource // the store's own map until it is copied
+	shadowed map[ID]fileWord // the store's own map until it is copied
 	copied   bool            // shadowed is
 	warnings []string
 	unsaid   int // warnings beyond maxFaults
@@ -180,7 +180,7 @@ func (p *plan) declare(id ID, next *Object, owner Owner) {
 		owner = o.Owner
 	}
 	if o.Owner.Kind == OwnerFile && !o.Deleted && owner.Kind != OwnerFile {
-		p.shadow(id, o.Resource)
+		p.shadow(id, &fileWord{o.Resource, o.Owner.File})
 	}
 	if o.Deleted || o.manifest != next.manifest {
 		o.Resource, o.manifest, o.Deleted = next.Resource, next.manifest, false
@@ -188,17 +188,22 @@ func (p *plan) declare(id ID, next *Object, owner Owner) {
 	o.Owner = owner
 }
 
-// shadow notes what a file declares of an object that it does not own, nil when it
-// declares it no more.
-func (p *plan) shadow(id ID, r Resource) {
+// fileWord is what a file declares of an object that the API owns.
+type fileWord struct {
+	resource Resource
+	file     string // file:line
+}
+
+// shadow notes a file's word, nil when the object is the file's again.
+func (p *plan) shadow(id ID, word *fileWord) {
 	if !p.copied {
 		p.shadowed, p.copied = maps.Clone(p.shadowed), true
 	}
-	if r == nil {
+	if word == nil {
 		delete(p.shadowed, id)
 		return
 	}
-	p.shadowed[id] = r
+	p.shadowed[id] = *word
 }
 
 // ownCopy is the resource as it is kept: without the revision that it was read from,
@@ -280,8 +285,8 @@ func (p *plan) remove(id ID) error {
 	if o.Owner.Kind == OwnerFile {
 		return &OwnedError{id, o.Owner}
 	}
-	if r := p.shadowed[id]; r != nil {
-		p.warn("%s: %s declares it, too: it comes back when the files are read again", id, fileLine(r))
+	if word, declared := p.shadowed[id]; declared {
+		p.warn("%s: %s declares it, too: it comes back when the files are read again", id, printable(word.file))
 	}
 	o.bury()
 	return nil
@@ -337,7 +342,7 @@ func checkState(o *Object, state State) Faults {
 func (p *plan) adopt(id ID) error {
 	o := p.edit(id)
 	if o.Owner.Kind == OwnerFile {
-		p.shadow(id, o.Resource)
+		p.shadow(id, &fileWord{o.Resource, o.Owner.File})
 		o.Owner = Owner{Kind: OwnerAPI}
 	}
 	return nil
@@ -346,18 +351,18 @@ func (p *plan) adopt(id ID) error {
 // release gives an object back to the file that declares it, and takes on what the
 // file says.
 func (p *plan) release(id ID) error {
-	r := p.shadowed[id]
+	word, declared := p.shadowed[id]
 	o := p.edit(id)
 	switch {
 	case o.Owner.Kind == OwnerFile:
 		return nil
-	case r == nil:
+	case !declared:
 		return Faults{{Message: fmt.Sprintf("%s: no file declares it; delete it if nobody needs it", id)}}
 	}
-	if err := o.setResource(r); err != nil {
+	if err := o.setResource(word.resource); err != nil {
 		return err
 	}
-	o.Owner = Owner{Kind: OwnerFile, File: fileLine(r)}
+	o.Owner = Owner{Kind: OwnerFile, File: word.file}
 	p.shadow(id, nil)
 	return nil
 }

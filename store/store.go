@@ -73,7 +73,7 @@ type Store struct {
 	writing chan struct{}
 	// shadowed is what files declare of objects that the API owns. Owned by whoever
 	// writes.
-	shadowed map[ID]Resource
+	shadowed map[ID]fileWord
 
 	// snapshot is replaced under mu; whoever needs no more than it takes no lock.
 	snapshot atomic.Pointer[Snapshot]
@@ -104,7 +104,7 @@ func Open(opts Options) (*Store, error) {
 	}
 	s := &Store{
 		opts: opts, disk: db, done: make(chan struct{}),
-		writing: make(chan struct{}, 1), shadowed: map[ID]Resource{},
+		writing: make(chan struct{}, 1), shadowed: map[ID]fileWord{},
 		timeline: newTimeline(*opts.limits),
 	}
 	if err := s.load(); err != nil {
@@ -322,12 +322,11 @@ func (s *Store) publish(next *Snapshot, changes []*Change, events, dropped []eve
 	for _, e := range events {
 		s.timeline.add(e)
 	}
-	if more := len(s.tail) + len(changes) - tailLen; more > 0 {
-		s.tail = slices.Clone(s.tail[min(more, len(s.tail)):])
-		changes = changes[max(len(changes)-tailLen, 0):]
-	}
 	s.tail = append(s.tail, changes...)
-	s.tail = s.tail[s.timeline.excess(len(s.tail), tailBytes):]
+	most := min(len(s.tail), tailLen)
+	if fit := most - s.timeline.excess(most, tailBytes); fit < len(s.tail) {
+		s.tail = slices.Clone(s.tail[len(s.tail)-fit:]) // a new one: what it leaves out is to be freed
+	}
 	old := s.snapshot.Swap(next)
 	s.mu.Unlock()
 	close(old.superseded)
