@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"maps"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/gateway/upstream"
 	"sluice/store"
@@ -30,28 +32,86 @@ func (p Problems) Error() string {
 //
 // The error, when there is one, is of type Problems. It names every backend that is
 // not as it should be: it stays as it was, or answers UNAVAILABLE when it is new,
-// until an Apply finds its files in order.
+// until its files are in order.
 func (g *Gateway) Apply(set *store.Set) error {
 	g.applying.Lock()
 	defer g.applying.Unlock()
+	g.put(set)
+	if len(g.problems) > 0 {
+		return g.problems
+	}
+	return nil
+}
+
+// put is Apply. The caller holds applying.
+func (g *Gateway) put(set *store.Set) {
 	plan := g.pool.Prepare(set)
 	letGo := g.pool.Commit(plan)
 	t, removed := g.compiler.next(g.table.Load(), set, plan.Changed, g.pool.Backend)
 	g.table.Store(t)
 	letGo()
 	g.compiler.release(removed)
-	if problems := g.problems(); len(problems) > 0 {
-		return problems
+	g.set, g.problems = set, make(Problems)
+	for spec, err := range g.pool.Problems() {
+		g.problems[store.ResourceID(spec)] = err
 	}
-	return nil
 }
 
-func (g *Gateway) problems() Problems {
-	problems := make(Problems)
-	for spec, err := range g.pool.Problems() {
-		problems[store.ResourceID(spec)] = err
+// Problems are what of the last set is not in force now. They change without an
+// Apply, too: with the files that backends name.
+func (g *Gateway) Problems() Problems {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	return g.problems // replaced as a whole
+}
+
+// filesEvery is how often the files that backends name are read again.
+const filesEvery = 2 * time.Second
+
+// followFiles puts changed files of backends in force, until ctx is done.
+func (g *Gateway) followFiles(ctx context.Context) error {
+	tick := time.NewTicker(filesEvery)
+	defer tick.Stop()
+	for {
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+			g.readFilesAgain()
+		}
 	}
-	return problems
+}
+
+// readFilesAgain tells what it finds: nobody waits for an answer.
+func (g *Gateway) readFilesAgain() {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	if g.set == nil || !g.pool.NamesFiles() {
+		return
+	}
+	before := g.problems
+	g.put(g.set)
+	for id, err := range g.problems {
+		if was := before[id]; was == nil || was.Error() != err.Error() {
+			g.log.Error("backend not as declared, last good files kept", "backend", id.Key(), "error", err)
+		}
+	}
+	for id := range before {
+		if g.problems[id] == nil {
+			g.log.Info("backend is as declared again", "backend", id.Key())
+		}
+	}
+}
+
+// ReloadCertificates reads the port's TLS files again, and those of the backends, and
+// keeps the last good ones when that fails.
+func (g *Gateway) ReloadCertificates() error {
+	err := g.listener.Reload()
+	g.readFilesAgain()
+	if problems := g.Problems(); len(problems) > 0 {
+		err = errors.Join(err, problems)
+	}
+	return err
 }
 
 // Check says which of the changed objects of a set Apply could not put in force. It

@@ -85,8 +85,10 @@ type Gateway struct {
 	kept             atomic.Int64 // bytes of request DATA kept for a second try
 	ended            [numOutcomes]atomic.Int64
 
-	applying sync.Mutex // one Apply at a time; guards the field below
+	applying sync.Mutex // one Apply at a time; guards the fields below
 	compiler *compiler
+	set      *store.Set // in force; nil before the first
+	problems Problems   // of set
 }
 
 // New opens the port. It serves nothing before Run, and without a route before
@@ -120,10 +122,6 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 // Metrics answers Prometheus.
 func (g *Gateway) Metrics() http.Handler { return g.metrics.Handler() }
 
-// ReloadCertificates reads the port's TLS files again, and keeps the last good
-// ones when that fails.
-func (g *Gateway) ReloadCertificates() error { return g.listener.Reload() }
-
 var errDraining = errors.New("draining")
 
 // Ready is nil when new RPCs are welcome.
@@ -145,6 +143,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.engine.Run(work) })
 	eg.Go(func() error { return g.pool.Run(work) })
 	eg.Go(func() error { return g.metrics.Run(work) })
+	eg.Go(func() error { return g.followFiles(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)
 	eg.Go(func() error {

@@ -191,3 +191,52 @@ func TestGatewayReachesBackendsInTLS(t *testing.T) {
 		}
 	}
 }
+
+// TestGatewayFollowsTheFilesOfBackends: nobody has to apply anything when they
+// change, and who does not wait can have them read at once.
+func TestGatewayFollowsTheFilesOfBackends(t *testing.T) {
+	t.Parallel()
+	ca, others := newAuthority(t), newAuthority(t)
+	pair, _, _ := ca.issue(t, "cart.internal")
+	b := startBackend(t, "a", grpc.Creds(credentials.NewServerTLSFromCert(&pair)))
+	file := filepath.Join(t.TempDir(), "ca.pem")
+	put := func(a *authority) {
+		t.Helper()
+		writePEM(t, file+".new", "CERTIFICATE", a.cert.Raw)
+		if err := os.Rename(file+".new", file); err != nil {
+			t.Fatal(err)
+		}
+	}
+	g := startGateway(t, Config{})
+	resources := parse(t, backendWith("a", fmt.Sprintf("protocol: tls\ntls: {caFile: %s, serverName: cart.internal}", file), b.addr), routeTo("a", "a"))
+	if err := g.Apply(resources); err == nil || len(g.Problems()) != 1 {
+		t.Fatalf("without the file: %v", err)
+	}
+	cc := dial(t, g.address())
+	_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+	wantStatus(t, "without the file", err, codes.Unavailable, "sluice: the backend's TLS files cannot be used")
+
+	put(ca)
+	await(t, "the file to be seen", func() bool { return len(g.Problems()) == 0 })
+	mustCall(t, cc, "/shop.Cart/Who", nil)
+	if !strings.Contains(g.log.String(), "backend is as declared again") {
+		t.Errorf("the log does not tell:\n%s", g.log)
+	}
+
+	put(others)
+	if err := g.ReloadCertificates(); err != nil {
+		t.Error(err)
+	}
+	_, err = call(shortly(t), cc, "/shop.Cart/Who", nil)
+	wantStatus(t, "another authority", err, codes.Unavailable, "sluice: no endpoint of the backend can be reached")
+
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.ReloadCertificates(); err == nil || !strings.Contains(err.Error(), `backend "default/a": reading tls.caFile`) {
+		t.Errorf("without the file again: %v", err)
+	}
+	if len(g.Problems()) != 1 || g.pool.Backend("default/a").Problem != nil {
+		t.Errorf("problems %v, want one, with the last good file in force", g.Problems())
+	}
+}

@@ -201,6 +201,14 @@ func (p *Pool) Problems() map[*store.Backend]error {
 	return problems
 }
 
+// NamesFiles tells whether another Prepare of the same set may find something new:
+// some backend names files.
+func (p *Pool) NamesFiles() bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.watched) > 0
+}
+
 // difference is by which pointers two lists differ. Mostly all places before and
 // behind a change are the same.
 func difference(before, after []*store.Backend) (gone, come []*store.Backend) {
