@@ -89,9 +89,16 @@ func mustBeCopied(t *testing.T, db *DB, sequence uint64, want rows) {
 	if err != nil || !maps.Equal(got, want) {
 		t.Errorf("copy holds %v, want %v (%v)", got, want, err)
 	}
-	if db.journal.base != sequence {
-		t.Errorf("journal begins behind change %d, want %d", db.journal.base, sequence)
+	if base, _ := journalOf(db); base != sequence {
+		t.Errorf("journal begins behind change %d, want %d", base, sequence)
 	}
+}
+
+// journalOf returns behind which change the journal begins, and how long it is.
+func journalOf(db *DB) (base uint64, size int64) {
+	db.writing.Lock()
+	defer db.writing.Unlock()
+	return db.journal.base, db.journal.size
 }
 
 // TestRunCopiesWhenTheJournalIsLong does not wait for the hour.
@@ -106,8 +113,8 @@ func TestRunCopiesWhenTheJournalIsLong(t *testing.T) {
 			put(t, db, "a/1="+strings.Repeat(fmt.Sprint(n), journalLong/3))
 		}
 		synctest.Wait()
-		if db.journal.base < 3 || db.journal.size >= journalLong {
-			t.Errorf("journal of %d bytes begins behind change %d", db.journal.size, db.journal.base)
+		if base, size := journalOf(db); base < 3 || size >= journalLong {
+			t.Errorf("journal of %d bytes begins behind change %d", size, base)
 		}
 		cancel()
 		if err := <-ended; err != nil {
