@@ -62,6 +62,9 @@ func (r *resources) load() error {
 		return fmt.Errorf("apply resources: %w", err)
 	}
 	r.name(set)
+	for _, warning := range set.Warnings() {
+		r.log.Warn("resource without effect", "what", warning)
+	}
 	r.log.Info("resources applied", "routes", len(set.GRPCRoutes), "backends", len(set.Backends),
 		"took", time.Since(begin).Round(time.Microsecond))
 	return nil

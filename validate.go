@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -25,8 +26,10 @@ Every fault is printed with its place; - reads standard input.`,
 			if err != nil {
 				return refused(err, cmd.ErrOrStderr())
 			}
-			_, err = fmt.Fprintf(cmd.OutOrStdout(), "ok: %s, %s\n",
-				count(len(set.GRPCRoutes), "route"), count(len(set.Backends), "backend"))
+			for _, warning := range set.Warnings() {
+				fmt.Fprintln(cmd.ErrOrStderr(), "warning:", warning)
+			}
+			_, err = fmt.Fprintln(cmd.OutOrStdout(), "ok:", counts(set))
 			return err
 		},
 	}
@@ -75,10 +78,25 @@ func refused(err error, stderr io.Writer) error {
 	return fmt.Errorf("%s in the resources; nothing was applied", count(len(faults), "fault"))
 }
 
-// count says a number with its noun.
-func count(n int, noun string) string {
-	if n == 1 {
-		return "1 " + noun
+// counts says how much a set declares: routes and backends always, the rest when
+// there is some.
+func counts(set *store.Set) string {
+	parts := []string{count(len(set.GRPCRoutes), "route"), count(len(set.Backends), "backend")}
+	if n := len(set.HTTPRoutes); n > 0 {
+		parts = append(parts, count(n, "HTTP route"))
 	}
-	return fmt.Sprintf("%d %ss", n, noun)
+	if n := len(set.RPCPolicies); n > 0 {
+		parts = append(parts, plural(n, "policy", "policies"))
+	}
+	return strings.Join(parts, ", ")
+}
+
+// count says a number with its noun.
+func count(n int, noun string) string { return plural(n, noun, noun+"s") }
+
+func plural(n int, one, many string) string {
+	if n == 1 {
+		return "1 " + one
+	}
+	return fmt.Sprintf("%d %s", n, many)
 }

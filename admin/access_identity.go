@@ -32,6 +32,7 @@ type caller struct {
 	problem error // why credentials that were shown do not count; nil when they do, or none were
 	cookies cookieRule
 	shown   string // the key of the session whose cookie was shown, whether it counts or not
+	met     bool   // a call of the API was read, and came to the interceptor
 	note    note
 }
 

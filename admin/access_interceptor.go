@@ -109,6 +109,9 @@ type call struct {
 
 func (a *Access) newCall(ctx context.Context, spec connect.Spec) *call {
 	c := callerFrom(ctx)
+	if c != nil {
+		c.met = true
+	}
 	return &call{
 		access: a, ctx: ctx, caller: c, procedure: spec.Procedure,
 		changes: spec.IdempotencyLevel != connect.IdempotencyNoSideEffects,

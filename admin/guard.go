@@ -29,7 +29,18 @@ func (a *Access) Guard(next http.Handler) http.Handler {
 			r.Body = http.MaxBytesReader(w, r.Body, maxStrangerBody)
 		}
 		next.ServeHTTP(w, r.WithContext(withCaller(r.Context(), c)))
+		if isProcedure(r.URL.Path) && !c.met {
+			a.unread(r, c)
+		}
 	})
+}
+
+// unread writes the audit line of a call whose message could not be read, or not as
+// one: it never came to the interceptor, which writes the lines of all others.
+func (a *Access) unread(r *http.Request, c *caller) {
+	line := auditLine(c, auditAction(r))
+	line.Refused, line.Why = true, "the request could not be read: too long, cut short, or not in the form of its content type"
+	a.audit.write(line)
 }
 
 func newCaller(r *http.Request) *caller {

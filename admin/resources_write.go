@@ -17,18 +17,27 @@ import (
 // Apply declares what a text has.
 func (s *resourceService) Apply(ctx context.Context, req *connect.Request[adminv1.ApplyRequest]) (*connect.Response[adminv1.WriteResponse], error) {
 	m := req.Msg
-	ops, err := s.declarations(ctx, m.GetFile(), m.GetText())
+	ops, warnings, err := s.declarations(ctx, m.GetFile(), m.GetText())
 	if err != nil {
 		return nil, err
 	}
-	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	resp, err := s.write(ctx, m.GetReason(), maxWritten, store.Txn{
 		Ops: ops, AllowUnresolved: m.GetAllowUnresolved(), DryRun: m.GetDryRun(), TakeOver: m.GetTakeOver(),
 	})
+	return withWarnings(resp, warnings), err
 }
 
-// declarations are what it takes to declare a text. Large ones are parsed one at a
-// time.
-func (a *api) declarations(ctx context.Context, file, text string) ([]store.Op, error) {
+// withWarnings puts what is to be said of a text before what is said of its writing.
+func withWarnings(resp *connect.Response[adminv1.WriteResponse], warnings []string) *connect.Response[adminv1.WriteResponse] {
+	if resp != nil {
+		resp.Msg.Warnings = append(warnings, resp.Msg.Warnings...)
+	}
+	return resp
+}
+
+// declarations are what it takes to declare a text, and what of it has no effect.
+// Large texts are parsed one at a time.
+func (a *api) declarations(ctx context.Context, file, text string) (ops []store.Op, warnings []string, err error) {
 	if file == "" {
 		file = "text"
 	}
@@ -37,27 +46,26 @@ func (a *api) declarations(ctx context.Context, file, text string) ([]store.Op, 
 		case a.parsing <- struct{}{}:
 			defer func() { <-a.parsing }()
 		case <-ctx.Done():
-			return nil, ctx.Err()
+			return nil, nil, ctx.Err()
 		}
 	}
 	set, faults := store.Parse(file, []byte(text))
 	if len(faults) > 0 {
-		return nil, faults
+		return nil, nil, faults
 	}
-	var ops []store.Op
 	for _, r := range set.Resources() {
 		ops = append(ops, store.Op{ID: store.ResourceID(r), Apply: r})
 	}
 	if len(ops) == 0 {
-		return nil, store.Faults{{File: file, Field: "text", Message: "declares nothing"}}
+		return nil, nil, store.Faults{{File: file, Message: "declares nothing"}}
 	}
-	return ops, nil
+	return ops, set.Warnings(), nil
 }
 
 // Diff tells what Apply would change. That a file owns an object is no reason not to
 // tell, but a warning.
 func (s *resourceService) Diff(ctx context.Context, req *connect.Request[adminv1.DiffRequest]) (*connect.Response[adminv1.WriteResponse], error) {
-	ops, err := s.declarations(ctx, req.Msg.GetFile(), req.Msg.GetText())
+	ops, warnings, err := s.declarations(ctx, req.Msg.GetFile(), req.Msg.GetText())
 	if err != nil {
 		return nil, err
 	}
@@ -74,7 +82,8 @@ func (s *resourceService) Diff(ctx context.Context, req *connect.Request[adminv1
 	if err := withoutAdoptions(result); err != nil {
 		return nil, err
 	}
-	return s.written(result, maxShown)
+	resp, err := s.written(result, maxShown)
+	return withWarnings(resp, warnings), err
 }
 
 // withoutAdoptions takes the change of the owner, which only Diff's own transaction

@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"time"
 
@@ -65,6 +66,9 @@ func (s *resourceService) rollbackOne(ref *adminv1.Ref, revision string) ([]stor
 		return nil, nil, err
 	}
 	to, err := s.store.Version(id, revision)
+	if _, there := s.store.Snapshot().Get(id); there && revision != "" && errors.As(err, new(*store.NotFoundError)) {
+		err = refuse(connect.CodeNotFound, "%s has no revision %q in what is kept of its history", id, revision)
+	}
 	if err != nil {
 		return nil, nil, err
 	}

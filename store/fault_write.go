@@ -39,4 +39,4 @@ func (e *OwnedError) Error() string {
 // NotFoundError refuses a write to what is not there.
 type NotFoundError struct{ ID ID }
 
-func (e *NotFoundError) Error() string { return fmt.Sprintf("%s: there is no such object", e.ID) }
+func (e *NotFoundError) Error() string { return printable(e.ID.String()) + ": there is no such object" }
