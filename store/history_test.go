@@ -298,11 +298,13 @@ func TestAtRefusesWhatWasBefore(t *testing.T) {
 // Large objects fill neither the memory of the store nor that of who asks.
 func TestHistoryIsHandedOutInPieces(t *testing.T) {
 	s := openStore(t, Options{})
-	big := strings.Repeat("x", 200_000)
-	const n = 120
+	big := strings.Repeat("x", 150_000)
+	const n = 70
 	var versions []string
 	for i := range n {
-		applyText(t, s, backendText("big", fmt.Sprintf(", annotations: {a: %s, n: \"%d\"}", big, i)))
+		b := randomResource(ID{BackendKind, "default", "big"}, rand.New(rand.NewPCG(0, 0))).(*Backend)
+		b.Annotations = map[string]string{"a": big, "n": fmt.Sprint(i)}
+		mustWrite(t, s, Txn{Ops: []Op{{Apply: b}}})
 		versions = append(versions, mustGet(t, s, ID{BackendKind, "default", "big"}).Revision.String())
 	}
 	if len(s.tail) >= n || len(s.tail) < 10 {
@@ -332,7 +334,7 @@ func TestHistoryIsHandedOutInPieces(t *testing.T) {
 		if err != nil || c.Seq != seq+1 {
 			t.Fatalf("change %d, %v; want %d", c.Seq, err, seq+1)
 		}
-		if c.Seq < n-60 && len(w.next) > 20 {
+		if c.Seq < n-60 && len(w.next) > 15 {
 			t.Fatalf("a watcher holds %d changes", len(w.next))
 		}
 	}

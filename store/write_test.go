@@ -326,7 +326,10 @@ func TestWriteRefusesAuthorsThatCannotBeKept(t *testing.T) {
 // Many objects are taken over, and given back, in one go.
 func TestWriteAdoptsManyAtOnce(t *testing.T) {
 	s := openStore(t, Options{})
-	const n = 2000
+	n := 2000
+	if raceDetector {
+		n = 200
+	}
 	if _, err := s.SyncFiles(t.Context(), routeSet(n), Author{}); err != nil {
 		t.Fatal(err)
 	}
