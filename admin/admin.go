@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"time"
 
 	"golang.org/x/sync/errgroup"
@@ -38,7 +39,7 @@ func New(cfg Config, parts Parts, log *slog.Logger) (*Admin, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen("tcp", cfg.listen())
+	listener, err := net.Listen(network(cfg.listen()), cfg.listen())
 	if err != nil {
 		return nil, fmt.Errorf("open admin port: %w", err)
 	}
@@ -48,6 +49,16 @@ func New(cfg Config, parts Parts, log *slog.Logger) (*Admin, error) {
 		return nil, err
 	}
 	return a, nil
+}
+
+// network is what an address asks for: net's "tcp" takes 0.0.0.0 for every IPv6
+// address, too.
+func network(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 func newAdmin(cfg Config, parts Parts, log *slog.Logger, listener net.Listener) (*Admin, error) {

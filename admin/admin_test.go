@@ -49,7 +49,7 @@ func TestAdminTellsWhyItCannotOpen(t *testing.T) {
 	for _, tc := range []struct{ name, listen, want string }{
 		{"no port", "localhost", `admin.listen "localhost": want host:port`},
 		{"too many colons", "::1:80", `admin.listen "::1:80": want host:port`},
-		{"taken", addr, "open admin port: listen tcp " + addr + ": bind: address already in use"},
+		{"taken", addr, "open admin port: listen tcp4 " + addr + ": bind: address already in use"},
 	} {
 		_, err := New(Config{Listen: tc.listen}, Parts{}, slog.New(slog.DiscardHandler))
 		if err == nil || err.Error() != tc.want {

@@ -84,7 +84,7 @@ func (p *plan) unresolved() Faults {
 		if c.After.Deleted {
 			deleted[c.ID] = true
 		} else if c.Before == nil || c.Before.manifest != c.After.manifest {
-			list.addUnresolved(c.After, func(to ID) bool {
+			list.addUnresolved(c.After, "which is not declared", func(to ID) bool {
 				_, ok := p.next.Get(to)
 				return !ok
 			})
@@ -97,17 +97,18 @@ func (p *plan) unresolved() Faults {
 		for _, o := range p.next.live[k] {
 			old, ok := p.base.Get(o.ID)
 			if ok && old.manifest == o.manifest { // others were asked already
-				list.addUnresolved(o, func(to ID) bool { return deleted[to] })
+				list.addUnresolved(o, "which would be gone; change that first, or allow references that lead nowhere", func(to ID) bool { return deleted[to] })
 			}
 		}
 	}
 	return list.faults()
 }
 
-func (l *faultList) addUnresolved(o *Object, broken func(ID) bool) {
+// addUnresolved has a fault for each broken reference of an object; because ends it.
+func (l *faultList) addUnresolved(o *Object, because string, broken func(ID) bool) {
 	eachMention(o.Resource, func(m mention) {
 		if broken(m.to) {
-			l.add(m.origin, m.path(), "%s refers to %s, which is not declared", o.ID, m.to)
+			l.add(m.origin, m.path(), "%s refers to %s, %s", o.ID, m.to, because)
 		}
 	})
 }

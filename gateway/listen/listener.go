@@ -79,13 +79,23 @@ func New(cfg Config, log *slog.Logger) (*Listener, error) {
 	inner := cfg.Listener
 	if inner == nil {
 		var err error
-		if inner, err = net.Listen("tcp", cfg.Address); err != nil {
+		if inner, err = net.Listen(network(cfg.Address), cfg.Address); err != nil {
 			return nil, err
 		}
 	}
 	l.gate = newGate(inner, &cfg, l.counters, log)
 	l.http1 = newHTTP1Queue(inner.Addr())
 	return l, nil
+}
+
+// network is what an address asks for: net's "tcp" takes 0.0.0.0 for every IPv6
+// address, too.
+func network(address string) string {
+	host, _, _ := net.SplitHostPort(address)
+	if ip, err := netip.ParseAddr(host); err == nil && ip.Is4() {
+		return "tcp4"
+	}
+	return "tcp"
 }
 
 // Addr returns the address that the port is open on.

@@ -450,3 +450,18 @@ func TestConfigIsValidated(t *testing.T) {
 		})
 	}
 }
+
+func TestListenerOnIPv4IsOnIPv4Alone(t *testing.T) {
+	for address, want := range map[string]string{
+		"0.0.0.0:0": "0.0.0.0", "127.0.0.1:0": "127.0.0.1",
+	} {
+		l, err := New(Config{Address: address}, slog.New(slog.DiscardHandler))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, _, _ := net.SplitHostPort(l.Addr().String()); got != want {
+			t.Errorf("%s is open on %s, want %s", address, got, want)
+		}
+		l.StopAccepting()
+	}
+}
