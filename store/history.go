@@ -8,9 +8,8 @@ import (
 
 // Bounds of one call of History.
 const (
-	defaultHistory  = 100
-	maxHistory      = 1000
-	maxHistoryBytes = 16 << 20 // on the disk
+	defaultHistory = 100
+	maxHistory     = 1000
 )
 
 // History lists changes, the latest first: those of one object, or of all when id is
@@ -29,7 +28,7 @@ func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
 		}
 	}
 	s.mu.RLock()
-	seqs := s.timeline.fitting(s.timeline.before(id, before, limit), maxHistoryBytes)
+	seqs := s.timeline.fitting(s.timeline.before(id, before, limit), s.timeline.limits.page)
 	s.mu.RUnlock()
 	changes := make([]Change, 0, len(seqs))
 	if err := s.read(seqs, func(c *Change) { changes = append(changes, *c) }); err != nil {

@@ -209,7 +209,7 @@ func TestOpsToLeavesWhatFilesDeclare(t *testing.T) {
 // a moment that is not known exactly any more is refused.
 func TestHistoryIsBounded(t *testing.T) {
 	wall := newTestClock()
-	l := &limits{changes: 200, bytes: 1 << 20, ofObject: 10, recent: 40}
+	l := &limits{changes: 200, bytes: 1 << 20, ofObject: 10, recent: 40, tail: 1 << 20, batch: 1 << 20, page: 1 << 20}
 	s := openStore(t, Options{Now: wall.Now, limits: l})
 	digests := map[uint64]string{}
 	times := map[uint64]time.Time{}
@@ -297,9 +297,11 @@ func TestAtRefusesWhatWasBefore(t *testing.T) {
 
 // Large objects fill neither the memory of the store nor that of who asks.
 func TestHistoryIsHandedOutInPieces(t *testing.T) {
-	s := openStore(t, Options{})
-	big := strings.Repeat("x", 150_000)
-	const n = 70
+	l := defaultLimits
+	l.tail, l.batch, l.page = 160_000, 40_000, 160_000
+	s := openStore(t, Options{limits: &l})
+	big := strings.Repeat("x", 1500)
+	const n = 120
 	var versions []string
 	for i := range n {
 		b := randomResource(ID{BackendKind, "default", "big"}, rand.New(rand.NewPCG(0, 0))).(*Backend)
@@ -307,7 +309,7 @@ func TestHistoryIsHandedOutInPieces(t *testing.T) {
 		mustWrite(t, s, Txn{Ops: []Op{{Apply: b}}})
 		versions = append(versions, mustGet(t, s, ID{BackendKind, "default", "big"}).Revision.String())
 	}
-	if len(s.tail) >= n || len(s.tail) < 10 {
+	if len(s.tail) > 60 || len(s.tail) < 20 {
 		t.Errorf("%d changes in memory", len(s.tail))
 	}
 	seen := 0

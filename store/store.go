@@ -27,10 +27,8 @@ const (
 	sweepEvery = 10 * time.Minute
 	// maxObjects bounds the memory that a snapshot takes.
 	maxObjects = 100_000
-	// tailLen is how many of the latest changes watchers get without the disk, and
-	// tailBytes how much these may take there.
-	tailLen   = 1024
-	tailBytes = 16 << 20
+	// tailLen is how many of the latest changes watchers get without the disk.
+	tailLen = 1024
 )
 
 // Options say where a store lies and whom it asks.
@@ -324,7 +322,7 @@ func (s *Store) publish(next *Snapshot, changes []*Change, events, dropped []eve
 	}
 	s.tail = append(s.tail, changes...)
 	most := min(len(s.tail), tailLen)
-	if fit := most - s.timeline.excess(most, tailBytes); fit < len(s.tail) {
+	if fit := most - s.timeline.excess(most, s.timeline.limits.tail); fit < len(s.tail) {
 		s.tail = slices.Clone(s.tail[len(s.tail)-fit:]) // a new one: what it leaves out is to be freed
 	}
 	old := s.snapshot.Swap(next)

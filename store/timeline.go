@@ -18,12 +18,23 @@ const (
 	recentChanges    = 5_000
 )
 
+// How much of it is in memory at once, in bytes of rows.
+const (
+	maxTailBytes  = 16 << 20 // for watchers that keep up
+	maxBatchBytes = 4 << 20  // for one watcher that does not
+	maxPageBytes  = 16 << 20 // for one call of History
+)
+
 // limits are those of one timeline: tests have smaller ones.
 type limits struct {
 	changes, bytes, ofObject, recent int
+	tail, batch, page                int // bytes
 }
 
-var defaultLimits = limits{maxChanges, maxChangeBytes, maxObjectChanges, recentChanges}
+var defaultLimits = limits{
+	maxChanges, maxChangeBytes, maxObjectChanges, recentChanges,
+	maxTailBytes, maxBatchBytes, maxPageBytes,
+}
 
 // event is what is known of a change without reading it.
 type event struct {

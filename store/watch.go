@@ -7,12 +7,8 @@ import (
 	"sluice/store/disk"
 )
 
-// A watcher that reads from the disk holds so many changes at once, or fewer when
-// these take so many bytes there.
-const (
-	watchBatch = 64
-	watchBytes = 4 << 20
-)
+// watchBatch is how many changes a watcher holds at once.
+const watchBatch = 64
 
 // Watcher reads changes in order, each once. It holds no more than a few of them,
 // however slow its owner is: what it has not read yet lies in the history. It needs
@@ -88,7 +84,7 @@ func (s *Store) after(after, last uint64) ([]*Change, []uint64, error) {
 	for at := s.timeline.at(after + 1); at < len(s.timeline.events) && len(seqs) < watchBatch; at++ {
 		seqs = append(seqs, s.timeline.events[at].seq)
 	}
-	return nil, s.timeline.fitting(seqs, watchBytes), nil
+	return nil, s.timeline.fitting(seqs, s.timeline.limits.batch), nil
 }
 
 func (s *Store) compacted(after uint64) error {
