@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"net"
 	"net/http"
@@ -226,6 +227,13 @@ func openStore(cfg *config, gw gatewayPart, log *slog.Logger) (*store.Store, err
 		Dir: cfg.dataDir, Verify: disk.InChild(verifyCommand), Check: gw.Check,
 		AllowUnresolved: cfg.allowUnresolved, Log: log,
 	})
+	if errors.Is(err, fs.ErrPermission) || errors.Is(err, syscall.EROFS) {
+		var cause *fs.PathError
+		if errors.As(err, &cause) {
+			err = cause.Err
+		}
+		return nil, fmt.Errorf("open store in %q: %w; choose another data directory with --data-dir", cfg.dataDir, err)
+	}
 	if err != nil {
 		return nil, err
 	}

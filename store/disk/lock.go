@@ -23,7 +23,7 @@ func lock(dir string, wait time.Duration) (unlock func() error, err error) {
 			return unlock, err
 		}
 		if time.Now().After(deadline) {
-			return nil, fmt.Errorf("it is in use by %s, waited %v", holder(dir), wait)
+			return nil, fmt.Errorf("it is in use by %s, waited %v; end that process, or choose another directory", holder(dir), wait)
 		}
 		pause := time.NewTimer(lockPause)
 		<-pause.C

@@ -257,7 +257,7 @@ func (o *opening) mapBolt() (*bbolt.DB, error) {
 		InitialMmapSize: mapSize(limit),
 	})
 	if errors.Is(err, bolterrors.ErrTimeout) {
-		err = fmt.Errorf("it is in use by %s, waited %v", holder(o.path(dbName)), o.opts.LockTimeout)
+		err = fmt.Errorf("it is in use by %s, waited %v; end that process, or choose another directory", holder(o.path(dbName)), o.opts.LockTimeout)
 	}
 	if err != nil {
 		return nil, err
