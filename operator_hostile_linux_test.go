@@ -377,7 +377,6 @@ func (s *siege) bodies() {
 		s.withstands(name, func(t *testing.T) {
 			a := s.token(t)
 			var sent sync.WaitGroup
-			defer sent.Wait()
 			for range 4 {
 				sent.Go(func() {
 					_, answer := post(t, s.port, adminv1.ResourceServiceApplyProcedure, a.secret, b.body(), b.header...)
@@ -386,6 +385,9 @@ func (s *siege) bodies() {
 					}
 				})
 			}
+			sent.Wait()
+			_, why, _ := strings.Cut(b.want, ": ")
+			s.wantLine(t, a.name, "Apply", why)
 		})
 	}
 	s.withstands("the largest texts at once", func(t *testing.T) {
