@@ -27,6 +27,7 @@ needs: ## Install what the tests need and the machine lacks
 race: ## All tests, with the race detector
 	go test -race -p 1 $$(go list ./... | grep -v '/gateway/hostile$$')
 	go test -run '^TestMeasured' .
+	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
 	go test ./gateway/hostile
 
 .PHONY: hostile-race
