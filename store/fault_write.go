@@ -3,10 +3,12 @@ package store
 import (
 	"errors"
 	"fmt"
+
+	"sluice/store/disk"
 )
 
 // ErrClosed is returned by whatever is asked of a store that is closed.
-var ErrClosed = errors.New("the store is closed")
+var ErrClosed = disk.ErrClosed
 
 // ErrCompacted is returned to a watcher that asks for changes that are not kept any
 // more. It starts again from a snapshot.

@@ -364,6 +364,15 @@ func TestWriteEndsWithItsContext(t *testing.T) {
 	if err := s.Close(); !errors.Is(err, ErrClosed) {
 		t.Errorf("error %v of the second Close", err)
 	}
+	if _, err := s.History(ID{}, 0, 0); err != nil && !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v of History", err)
+	}
+	if err := s.Records("a").Put("b", nil); !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v of Records", err)
+	}
+	if err := s.CheckConsistency(); !errors.Is(err, ErrClosed) {
+		t.Errorf("error %v of CheckConsistency", err)
+	}
 }
 
 // A tombstone is kept for a day, through restarts, and then forgotten; history stays.
