@@ -386,8 +386,7 @@ func (s *siege) bodies() {
 				})
 			}
 			sent.Wait()
-			_, why, _ := strings.Cut(b.want, ": ")
-			s.wantLine(t, a.name, "Apply", why)
+			s.wantLine(t, a.name, "Apply", "the request could not be read")
 		})
 	}
 	s.withstands("the largest texts at once", func(t *testing.T) {
