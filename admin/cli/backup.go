@@ -4,6 +4,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -22,7 +23,7 @@ func (p *program) backupCommand() *cobra.Command {
 		Short: "Save the store to a file while the server runs",
 		Long: `Save a consistent copy of the server's store: objects, history, accounts, tokens and
 the audit log. The file takes its name when it is whole, and is readable by you alone.
-- means standard output.`,
+A device or a pipe is written to as it is; - means standard output.`,
 		Example: "  sluice backup sluice.backup",
 		Args:    wants(1, 1),
 		RunE: p.remote(func(c *call, args []string) error {
@@ -40,11 +41,36 @@ the audit log. The file takes its name when it is whole, and is readable by you 
 	}
 }
 
-// backupTo writes beside the file and then puts the new one in its place.
-func (c *call) backupTo(file string) (n int64, err error) {
+// backupTo replaces what is a file, or will be one, as a whole. What is something
+// else is not ours to replace: it is written to.
+func (c *call) backupTo(name string) (int64, error) {
+	switch info, err := os.Stat(name); {
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return 0, fmt.Errorf("backup to %s: %w", name, pathCause(err))
+	case err != nil:
+		return c.replace(name)
+	case info.IsDir():
+		return 0, fmt.Errorf("backup to %s: it is a directory; give a file in it", name)
+	case info.Mode().IsRegular():
+		file, err := filepath.EvalSymlinks(name) // a link to it stays one
+		if err != nil {
+			return 0, fmt.Errorf("backup to %s: %w", name, pathCause(err))
+		}
+		return c.replace(file)
+	}
+	f, err := os.OpenFile(name, os.O_WRONLY, 0)
+	if err != nil {
+		return 0, fmt.Errorf("backup to %s: %w", name, pathCause(err))
+	}
+	n, err := c.backup(f)
+	return n, errors.Join(err, f.Close())
+}
+
+// replace writes beside the file and then puts the new one in its place.
+func (c *call) replace(file string) (n int64, err error) {
 	f, err := os.CreateTemp(filepath.Dir(file), ".sluice-backup-*") // 0600
 	if err != nil {
-		return 0, fmt.Errorf("backup to %s: %w", file, err)
+		return 0, fmt.Errorf("backup to %s: %w", file, pathCause(err))
 	}
 	defer func() {
 		if err != nil {

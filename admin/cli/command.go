@@ -59,7 +59,8 @@ type program struct {
 	server, tokenFile, context, dataDir, caFile string
 }
 
-// Commands are the commands that talk to a server.
+// Commands are the commands that talk to a server, and the one that helps a shell to
+// complete them.
 func Commands(opts Options) []*cobra.Command {
 	if opts.Getenv == nil {
 		opts.Getenv = os.Getenv
@@ -83,6 +84,10 @@ func Commands(opts Options) []*cobra.Command {
 	}
 	for _, cmd := range commands {
 		p.addServerFlags(cmd)
+	}
+	commands = append(commands, completionCommand())
+	for _, cmd := range commands {
+		cmd.SetFlagErrorFunc(flagError)
 		plainUse(cmd)
 	}
 	return commands

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"io"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -19,6 +20,43 @@ const completionTimeout = 700 * time.Millisecond
 type completer = func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective)
 
 const noFiles = cobra.ShellCompDirectiveNoFileComp
+
+// completionCommand writes scripts that make shells ask this program.
+func completionCommand() *cobra.Command {
+	scripts := map[string]func(*cobra.Command, io.Writer) error{
+		"bash":       func(root *cobra.Command, out io.Writer) error { return root.GenBashCompletionV2(out, true) },
+		"fish":       func(root *cobra.Command, out io.Writer) error { return root.GenFishCompletion(out, true) },
+		"powershell": (*cobra.Command).GenPowerShellCompletionWithDesc,
+		"zsh":        (*cobra.Command).GenZshCompletion,
+	}
+	shells := slices.Sorted(maps.Keys(scripts))
+	return &cobra.Command{
+		Use:   "completion " + strings.Join(shells, "|"),
+		Short: "Write the script with which a shell completes commands",
+		Long: `Write the script with which a shell completes commands, and what is on the server.
+Where it belongs, for every new session:
+
+  bash         /etc/bash_completion.d/sluice; needs the package bash-completion
+  fish         ~/.config/fish/completions/sluice.fish
+  powershell   a line of $PROFILE: sluice completion powershell | Out-String | Invoke-Expression
+  zsh          "${fpath[1]}/_sluice"; needs autoload -U compinit; compinit in ~/.zshrc`,
+		Example: "  sluice completion bash > /etc/bash_completion.d/sluice\n  source <(sluice completion bash)",
+		Args:    wants(1, 1),
+		ValidArgsFunction: func(_ *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+			if len(args) > 0 {
+				return nil, noFiles
+			}
+			return shells, noFiles
+		},
+		RunE: func(cmd *cobra.Command, args []string) error {
+			write, ok := scripts[args[0]]
+			if !ok {
+				return usageErrorf("unknown shell %q, want %s", args[0], list(shells, "or"))
+			}
+			return write(cmd.Root(), cmd.OutOrStdout())
+		},
+	}
+}
 
 func fixed(words ...string) completer {
 	return func(*cobra.Command, []string, string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -48,6 +48,8 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 		{"get routes -o ", "table json yaml name"},
 		{"get routes --context ", "prod"},
 		{"context use ", "prod"},
+		{"completion ", "bash fish powershell zsh"},
+		{"completion bash ", ""},
 		{"get gateways ", ""},
 		{"get routes --context prod ", ""},
 		{"get routes --context nothing ", ""},
@@ -55,6 +57,27 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 	for _, test := range tests {
 		if got := strings.Join(u.complete(strings.Split(test.args, " ")...), " "); got != test.want {
 			t.Errorf("%s: got %q, want %q", test.args, got, test.want)
+		}
+	}
+}
+
+func TestCompletionWritesTheScriptOfAShell(t *testing.T) {
+	u := newUser(t)
+	for shell, want := range map[string]string{
+		"bash": "# bash completion V2 for sluice", "fish": "# fish completion for sluice",
+		"powershell": "# powershell completion for sluice", "zsh": "#compdef sluice",
+	} {
+		if got := u.run("completion", shell); got.code != 0 || !strings.Contains(got.stdout, want) {
+			t.Errorf("%s: got exit %d, %d bytes, %q", shell, got.code, len(got.stdout), got.stderr)
+		}
+	}
+	for _, test := range []struct{ args, want string }{
+		{"completion nope", `unknown shell "nope", want bash, fish, powershell or zsh`},
+		{"completion", "0 of 1 arguments; usage: sluice completion bash|fish|powershell|zsh"},
+		{"completion bash more", `unexpected argument "more"; usage: sluice completion bash|fish|powershell|zsh`},
+	} {
+		if got := u.run(strings.Fields(test.args)...); got.code != 2 || got.stdout != "" || got.stderr != "sluice: "+test.want+"\n" {
+			t.Errorf("%s: got exit %d, %q, %q", test.args, got.code, got.stdout, got.stderr)
 		}
 	}
 }

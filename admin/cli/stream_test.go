@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 )
 
@@ -48,6 +50,63 @@ func TestBackupThatIsCutShortLeavesTheOldOne(t *testing.T) {
 	}
 	if left, _ := filepath.Glob(".sluice-backup-*"); len(left) > 0 {
 		t.Errorf("files are left: %v", left)
+	}
+}
+
+func TestBackupReplacesNothingButFiles(t *testing.T) {
+	u := newUser(t)
+	u.write("folder/old.backup", "the old one")
+	links := map[string]string{"link": "folder/old.backup", "full": "/dev/full", "folder-link": "folder"}
+	for name, to := range links {
+		if err := os.Symlink(to, name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, want := range map[string]string{
+		".": "it is a directory; give a file in it", "folder-link": "it is a directory; give a file in it",
+		"nowhere/a.backup": "no such file or directory", "link/a.backup": "not a directory",
+	} {
+		if got := u.run("backup", name); got.code != 1 || got.stderr != "sluice: backup to "+name+": "+want+"\n" {
+			t.Errorf("%s: got exit %d, %q", name, got.code, got.stderr)
+		}
+	}
+	if got := u.run("backup", "full"); got.code != 1 || !strings.Contains(got.stderr, "no space left on device") {
+		t.Errorf("a full device: got exit %d, %q", got.code, got.stderr)
+	}
+	if got := u.run("backup", "link"); got.code != 0 {
+		t.Errorf("by a link: got exit %d, %q", got.code, got.stderr)
+	}
+	if data, _ := os.ReadFile("folder/old.backup"); string(data) != backupText {
+		t.Errorf("by a link: the file has %d bytes", len(data))
+	}
+	for name, to := range links {
+		if got, err := os.Readlink(name); got != to {
+			t.Errorf("%s links to %q now, %v, want %q", name, got, err, to)
+		}
+	}
+}
+
+func TestBackupGoesIntoAPipe(t *testing.T) {
+	u := newUser(t)
+	if err := syscall.Mkfifo("pipe", 0o600); err != nil {
+		t.Fatal(err)
+	}
+	read := make(chan string)
+	go func() {
+		data, err := os.ReadFile("pipe")
+		if err != nil {
+			t.Error(err)
+		}
+		read <- string(data)
+	}()
+	if got := u.run("backup", "pipe"); got.code != 0 || got.stderr != "pipe: 160000 bytes\n" {
+		t.Errorf("got exit %d, %q", got.code, got.stderr)
+	}
+	if info, err := os.Lstat("pipe"); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
+		t.Fatalf("it is %v now, %v", info.Mode(), err)
+	}
+	if data := <-read; data != backupText {
+		t.Errorf("%d bytes arrived", len(data))
 	}
 }
 

@@ -94,14 +94,19 @@ func expand(path string) ([]string, error) {
 
 // openError names the file once.
 func openError(path string, err error) error {
-	var e *fs.PathError
-	if errors.As(err, &e) {
-		err = e.Err
-	}
 	if err == nil {
 		return nil
 	}
-	return fmt.Errorf("read %s: %w", path, err)
+	return fmt.Errorf("read %s: %w", path, pathCause(err))
+}
+
+// pathCause is what is wrong with a file, without its name.
+func pathCause(err error) error {
+	var e *fs.PathError
+	if errors.As(err, &e) {
+		return e.Err
+	}
+	return err
 }
 
 func (m *manifests) add(all *bytes.Buffer, file string, stdin io.Reader) error {
