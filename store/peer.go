@@ -2,8 +2,12 @@ package store
 
 import (
 	"context"
+	"errors"
 	"fmt"
 )
+
+// maxNodes bounds how many nodes may ever have changed one object.
+const maxNodes = 1000
 
 // MergeResult is what Store.Merge did.
 type MergeResult struct {
@@ -81,13 +85,19 @@ func (p *plan) merge(theirs *Object) error {
 
 // checkForeign refuses what no node of good health would send.
 func (p *plan) checkForeign(o *Object) error {
-	if _, err := o.ID.normal(); err != nil {
-		return err
+	if id, err := o.ID.normal(); err != nil || id != o.ID {
+		return errors.Join(fmt.Errorf("%s: not the ID of an object", o.ID), err)
 	}
 	if o.Revision.IsZero() || !isNode(o.Revision.Node) || !o.Vector.Seen(o.Revision) {
 		return fmt.Errorf("%s: revision %s is not part of its own past", o.ID, o.Revision)
 	}
-	for _, r := range o.Vector {
+	if len(o.Vector) > maxNodes {
+		return fmt.Errorf("%s: has seen %d nodes, limit %d", o.ID, len(o.Vector), maxNodes)
+	}
+	for node, r := range o.Vector {
+		if node != r.Node || !isNode(node) {
+			return fmt.Errorf("%s: has seen %s of node %s", o.ID, r, quote(node))
+		}
 		if r.Compare(o.Revision) > 0 {
 			return fmt.Errorf("%s: revision %s has seen the later %s", o.ID, o.Revision, r)
 		}

@@ -118,6 +118,14 @@ func TestStoreMergeRefusesWhatCannotBe(t *testing.T) {
 		object("another", func(o *Object) { o.Resource = backend("somebody-else") }),
 		object("of-a-file", func(*Object) {}),
 		object("bad", func(o *Object) { o.ID.Kind = "Nothing" }),
+		object("no-namespace", func(o *Object) { o.ID.Namespace = "" }),
+		object("another-node", func(o *Object) { o.Vector["x"] = Revision{1, 0, "y"} }),
+		object("no-node", func(o *Object) { o.Vector["A B"] = Revision{1, 0, "A B"} }),
+		object("many-nodes", func(o *Object) {
+			for i := range 1001 {
+				o.Vector = o.Vector.with(Revision{1, 0, fmt.Sprintf("n%d", i)})
+			}
+		}),
 		object("not-strict", func(o *Object) { o.Resource.(*Backend).Spec.Protocol = "carrier-pigeon" }),
 	}
 	result, err := s.Merge(t.Context(), append(refused, object("good", func(*Object) {}), object("good", func(*Object) {})))

@@ -126,9 +126,7 @@ type objectBytes struct {
 	row []byte
 }
 
-// encode makes the rows of a plan, and decides what history drops for them. A row
-// that could not be decoded again would be found at the next start; by then it is
-// too late.
+// encode makes the rows of a plan, and decides what history drops for them.
 func (s *Store) encode(p *plan) (*commitment, error) {
 	c := &commitment{
 		objects: make([]objectBytes, 0, len(p.changes)+len(p.touched)),
