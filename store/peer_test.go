@@ -142,3 +142,24 @@ func TestStoreMergeRefusesWhatCannotBe(t *testing.T) {
 		t.Errorf("revision %s after a merge of %d", r, now)
 	}
 }
+
+// A deletion of what was never here is kept all the same: it must not come back from
+// a third node.
+func TestStoreMergeKeepsForeignTombstones(t *testing.T) {
+	wall := newTestClock()
+	a, b, late := openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now})
+	applyText(t, a, backendText("cart-v1", ""))
+	exchange(t, a, late)
+	mustWrite(t, a, Txn{Ops: []Op{{ID: cartV1, Delete: true}}})
+	exchange(t, a, b)
+	changes, err := b.History(cartV1, 0, 0)
+	if err != nil || len(changes) != 1 || changes[0].Action != ActionDelete || changes[0].Before != nil {
+		t.Errorf("history %+v, %v", changes, err)
+	}
+	exchange(t, late, b)
+	for _, s := range []*Store{b, late} {
+		if n := s.Snapshot().Len(""); n != 0 {
+			t.Errorf("%d objects", n)
+		}
+	}
+}
