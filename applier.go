@@ -23,10 +23,9 @@ type applier struct {
 	turn    sync.Mutex      // held while a snapshot is put in force, so that none overtakes a later one
 	current *store.Snapshot // the one in force; guarded by turn
 
-	mu       sync.Mutex // guards the fields below
-	seq      uint64     // of the last change in force
-	problems map[store.ID]error
-	changed  chan struct{} // closed when seq grows
+	mu      sync.Mutex    // guards the fields below
+	seq     uint64        // of the last change in force
+	changed chan struct{} // closed when seq grows
 }
 
 func newApplier(s *store.Store, gw gatewayPart, log *slog.Logger) *applier {
@@ -35,8 +34,7 @@ func newApplier(s *store.Store, gw gatewayPart, log *slog.Logger) *applier {
 
 // Run follows the store until ctx is done.
 func (a *applier) Run(ctx context.Context) error {
-	seq, _ := a.Programmed()
-	watcher := a.store.Watch(seq)
+	watcher := a.store.Watch(a.inForce())
 	for {
 		_, err := watcher.Next(ctx)
 		switch {
@@ -44,8 +42,7 @@ func (a *applier) Run(ctx context.Context) error {
 			return nil
 		case errors.Is(err, store.ErrCompacted): // what is current is all that matters here
 			a.catchUp()
-			seq, _ = a.Programmed()
-			watcher = a.store.Watch(seq)
+			watcher = a.store.Watch(a.inForce())
 		case err != nil:
 			return err
 		default:
@@ -80,16 +77,21 @@ func (a *applier) catchUp() {
 	a.current = snapshot
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	a.seq, a.problems = snapshot.Seq(), problems
+	a.seq = snapshot.Seq()
 	close(a.changed)
 	a.changed = make(chan struct{})
 }
 
-// Programmed is the last change in force, and what of the whole is not.
+// Programmed is the last change in force, and what of the whole is not: of that the
+// gateway knows by itself, since a certificate's file may come and go without a change.
 func (a *applier) Programmed() (seq uint64, problems map[store.ID]error) {
+	return a.inForce(), a.gateway.Problems()
+}
+
+func (a *applier) inForce() uint64 {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	return a.seq, a.problems
+	return a.seq
 }
 
 // WaitProgrammed waits until the change of that sequence is in force.

@@ -102,6 +102,8 @@ type gatewayPart interface {
 	Apply(*store.Set) error
 	// Check is what Apply would refuse of the changed objects of a set.
 	Check(set *store.Set, changed []store.ID) store.Faults
+	// Problems are what cannot be in force as it is declared, at this moment.
+	Problems() gateway.Problems
 	// Explain says which rule an RPC would meet, and why.
 	Explain(authority, path string, headers [][2]string) gateway.Explanation
 	// Observed is what was seen of the rules of a route in the last minute.
