@@ -1,9 +1,13 @@
 package cli
 
 import (
+	"bytes"
 	"context"
+	"errors"
+	"io"
 	"net"
 	"net/http"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -82,7 +86,26 @@ func (s *signer) RoundTrip(r *http.Request) (*http.Response, error) {
 	if s.at.token != "" {
 		r.Header.Set("Authorization", "Bearer "+s.at.token)
 	}
-	return s.next.RoundTrip(r)
+	response, err := s.next.RoundTrip(r)
+	if err == nil && s.at.socket == "" && wantsTLS(response) {
+		response.Body.Close()
+		return nil, errWantsTLS
+	}
+	return response, err
+}
+
+// errWantsTLS is a port that was spoken to in clear text.
+var errWantsTLS = errors.New("that port takes TLS only")
+
+// wantsTLS tells whether a server refused clear text, whatever server it is: those
+// that do answer one line, before they know what was asked for.
+func wantsTLS(response *http.Response) bool {
+	if response.StatusCode != http.StatusBadRequest || response.Request.URL.Scheme != "http" ||
+		strings.HasPrefix(response.Header.Get("Content-Type"), "application/") { // the API's own
+		return false
+	}
+	body, _ := io.ReadAll(io.LimitReader(response.Body, 1<<10)) // what comes is enough
+	return bytes.Contains(body, []byte("TLS")) || bytes.Contains(body, []byte("HTTPS"))
 }
 
 // ask sends one request and returns the message of the answer.

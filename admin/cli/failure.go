@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"os"
@@ -56,7 +57,7 @@ func detailOf[T proto.Message](err error) (detail T, ok bool) {
 // faults prints each fault on a line of its own, as editors read them.
 func (c *call) faults(faults *adminv1.Faults) error {
 	for _, fault := range faults.GetFaults() {
-		c.note("%s", faultLine(fault))
+		c.note("%s", printable(faultLine(fault)))
 	}
 	return fmt.Errorf("%s; nothing was changed", count(len(faults.GetFaults()), "fault"))
 }
@@ -129,8 +130,12 @@ func (c *call) unreachable(failed *connect.Error) error {
 		return errors.New("interrupted; what was asked for may have been done")
 	case errors.Is(cause, context.DeadlineExceeded) || failed.Code() == connect.CodeDeadlineExceeded:
 		return fmt.Errorf("%s: no answer in time; what was asked for may have been done", c.at.name)
+	case isCut(cause):
+		return fmt.Errorf("%s: the server ended before it answered; what was asked for may have been done: sluice history tells", c.at.name)
 	case c.at.socket != "":
 		return c.noSocket(cause)
+	case errors.Is(cause, errWantsTLS):
+		return fmt.Errorf("%s: %w; use https%s", c.at.name, errWantsTLS, strings.TrimPrefix(c.at.url, "http"))
 	case errors.Is(cause, syscall.ECONNREFUSED):
 		return fmt.Errorf("%s: nobody listens there; is the server running, and is this its --admin address?", c.at.name)
 	case errors.As(cause, &name):
@@ -152,6 +157,16 @@ func (c *call) unreachable(failed *connect.Error) error {
 		return fmt.Errorf("%s: no admin API there; is it the server's --admin address?", c.at.name)
 	}
 	return fmt.Errorf("%s: %w", c.at.name, innermost(cause))
+}
+
+// isCut tells whether a connection was there and then ended, as it does with its server.
+func isCut(err error) bool {
+	for _, end := range []error{io.EOF, io.ErrUnexpectedEOF, syscall.ECONNRESET, syscall.EPIPE} {
+		if errors.Is(err, end) {
+			return true
+		}
+	}
+	return false
 }
 
 // noSocket says why the server of this machine does not answer.

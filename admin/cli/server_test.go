@@ -37,6 +37,8 @@ type fakeServer struct {
 	log     strings.Builder
 	agents  []string
 	unready int // how often Status still says that the server is not ready
+
+	endWatch bool // in the middle of a message, as a server that is killed does
 }
 
 func newFakeServer() *fakeServer {
@@ -329,6 +331,9 @@ func (f *fakeServer) Watch(ctx context.Context, r *connect.Request[adminv1.Watch
 				return err
 			}
 		}
+	}
+	if f.endWatch {
+		panic(http.ErrAbortHandler)
 	}
 	<-ctx.Done()
 	return ctx.Err()

@@ -151,6 +151,16 @@ func TestWatchPrintsUntilItIsInterrupted(t *testing.T) {
 	}
 }
 
+func TestWatchSaysWhereToGoOn(t *testing.T) {
+	u := newUser(t)
+	u.fake.endWatch = true
+	got := u.run("watch", "--after", "7")
+	want := "sluice: " + filepath.Join(u.dir, socketName) + ": the server ended the watch; start it again with --after 42\n"
+	if got.code != 1 || got.stderr != want {
+		t.Errorf("got exit %d, %q, want %q", got.code, got.stderr, want)
+	}
+}
+
 // lineWriter calls then after some lines.
 type lineWriter struct {
 	text  bytes.Buffer

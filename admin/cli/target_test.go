@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net"
 	"net/http"
@@ -138,6 +139,8 @@ func TestFailureSaysWhatToDo(t *testing.T) {
 		{"nobody listens", remote, dial(syscall.ECONNREFUSED), "https://gw:8081: nobody listens there"},
 		{"no such host", remote, local(&net.DNSError{Name: "gw", Err: "no such host"}), `https://gw:8081: host "gw" is not known; check the URL`},
 		{"too late", remote, connect.NewError(connect.CodeDeadlineExceeded, errors.New("deadline")), "https://gw:8081: no answer in time; what was asked for may have been done"},
+		{"a server that ended", socket, local(fmt.Errorf("post: %w", io.ErrUnexpectedEOF)), "/run/admin.sock" + serverEnded[:len(serverEnded)-1]},
+		{"a connection that was cut", remote, local(&net.OpError{Op: "read", Err: os.NewSyscallError("read", syscall.ECONNRESET)}), "https://gw:8081" + serverEnded[:len(serverEnded)-1]},
 		{"something else", remote, local(fmt.Errorf("post: %w", errors.New("broken pipe"))), "https://gw:8081: broken pipe"},
 		{"not of the API", remote, fs.ErrExist, "file already exists"},
 	}
@@ -148,6 +151,8 @@ func TestFailureSaysWhatToDo(t *testing.T) {
 		}
 	}
 }
+
+const serverEnded = ": the server ended before it answered; what was asked for may have been done: sluice history tells\n"
 
 func TestClientTellsWhichServerItMet(t *testing.T) {
 	u := newUser(t)
@@ -162,7 +167,17 @@ func TestClientTellsWhichServerItMet(t *testing.T) {
 		}, "307"},
 		{"a port in TLS", func(w http.ResponseWriter, _ *http.Request) {
 			http.Error(w, "client sent an HTTP request to an HTTPS server", http.StatusBadRequest)
-		}, "if it speaks TLS, use https://"},
+		}, "that port takes TLS only; use https://127.0.0.1:"},
+		{"a port that cannot read", func(w http.ResponseWriter, _ *http.Request) {
+			http.Error(w, "bad request", http.StatusBadRequest)
+		}, "it cannot read the request; if it speaks TLS, use https://"},
+		{"a server that ends", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, serverEnded},
+		{"a server that ends in its answer", func(w http.ResponseWriter, _ *http.Request) {
+			w.Header().Set("Content-Type", "application/proto")
+			w.Header().Set("Content-Length", "100")
+			w.(http.Flusher).Flush()
+			panic(http.ErrAbortHandler)
+		}, serverEnded},
 		{"no token", func(w http.ResponseWriter, r *http.Request) {
 			_ = connect.NewErrorWriter().Write(w, r, connect.NewError(connect.CodeUnauthenticated, errors.New("sign in, or send a token")))
 		}, "sign in, or send a token; sluice login "},
@@ -179,6 +194,22 @@ func TestClientTellsWhichServerItMet(t *testing.T) {
 				t.Errorf("by https: got %q", got.stderr)
 			}
 		})
+	}
+}
+
+func TestLoginSaysThatAPortTakesTLSOnly(t *testing.T) {
+	u := newUser(t)
+	// As the admin port refuses clear text, and as Go's own server does.
+	port := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) {
+		http.Error(w, "This port takes TLS only", http.StatusBadRequest)
+	}))
+	defer port.Close()
+	for _, server := range []string{port.URL, strings.Replace(u.tlsServer().URL, "https:", "http:", 1)} {
+		u.stdin = "good\n"
+		want := "sluice: " + server + ": that port takes TLS only; use https" + strings.TrimPrefix(server, "http") + "\n"
+		if got := u.run("login", server); got.code != 1 || got.stderr != want {
+			t.Errorf("got exit %d, %q, want %q", got.code, got.stderr, want)
+		}
 	}
 }
 

@@ -56,14 +56,15 @@ func (c *call) watch(kind string, after uint64, output *format) error {
 		if err := c.printChange(stream.Msg().GetChange(), output); err != nil {
 			return err
 		}
+		after = stream.Msg().GetChange().GetSequence()
 	}
 	switch err := stream.Err(); {
 	case c.ctx.Err() != nil && errors.Is(c.ctx.Err(), context.Canceled):
 		return nil
-	case err != nil:
+	case err != nil && (connect.IsWireError(err) || !isCut(err)):
 		return err
 	}
-	return fmt.Errorf("%s: the server ended the watch; start it again with --after", c.at.name)
+	return fmt.Errorf("%s: the server ended the watch; start it again with --after %d", c.at.name, after)
 }
 
 func (c *call) printChange(change *adminv1.Change, output *format) error {
