@@ -46,11 +46,15 @@ fuzz: ## Each fuzz target for FUZZ_EACH seconds
 
 # Each part adds its own to the list; what they count, they print.
 .PHONY: faults
-faults: faults-disk ## Kills, damaged files and full disks, by the thousand
+faults: faults-disk faults-node ## Kills, damaged files and full disks, by the thousand
 
 .PHONY: faults-disk
 faults-disk:
 	SLUICE_KILLS=1000 SLUICE_MUTATIONS=10000 go test -v -count=1 -timeout 30m ./store/disk
+
+.PHONY: faults-node
+faults-node:
+	SLUICE_NODE_KILLS=100 SLUICE_CHANGES=1000 go test -v -count=1 -timeout 30m -run '^Test(ServeChangesUnderLoad|ServeLosesNothing|ServeSurvives)' .
 
 .PHONY: limits-removed
 limits-removed: ## Each limit removed in turn: which tests miss it

@@ -3,6 +3,7 @@ package main
 import (
 	"os"
 	"path/filepath"
+	"strconv"
 	"testing"
 )
 
@@ -28,4 +29,12 @@ func named(t *testing.T) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// asked is a number of the environment, or else what is usual.
+func asked(name string, usual int) int {
+	if n, err := strconv.Atoi(os.Getenv(name)); err == nil {
+		return n
+	}
+	return usual
 }
