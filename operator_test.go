@@ -196,3 +196,33 @@ func writeFile(t *testing.T, name, text string) {
 		t.Fatal(err)
 	}
 }
+
+// What is wrong with the files is told to who asks for the status, as long as it lasts.
+func TestServeTellsOfFilesThatAreRefused(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	data, file := t.TempDir(), filepath.Join(t.TempDir(), "cart.yaml")
+	writeFile(t, file, canary(shop))
+	s := startServer(t, "--data-dir", data, "--resources", file)
+	o := operate(t, data)
+	problems := func() string {
+		t.Helper()
+		status, err := o.node.Status(t.Context(), connect.NewRequest(&adminv1.StatusRequest{}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		return strings.Join(status.Msg.GetProblems(), "\n")
+	}
+	if got := problems(); got != "" {
+		t.Errorf("problems %q, want none", got)
+	}
+	writeFile(t, file, "kind: Nonsense\n---\nkind: Folly\n")
+	s.log.await(t, "resources refused")
+	if got := problems(); !strings.Contains(got, file+":1:") || !strings.Contains(got, "other fault") {
+		t.Errorf("problems %q, want the file and how many faults it has", got)
+	}
+	writeFile(t, file, canary(shop))
+	s.log.await(t, `(?s)resources refused.*msg="resources applied"`)
+	if got := problems(); got != "" {
+		t.Errorf("problems %q after the file was mended, want none", got)
+	}
+}

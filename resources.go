@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"sluice/store"
@@ -32,6 +33,9 @@ type resources struct {
 	recent bool     // a file had changed so shortly before the last look that its stamp may not tell a further change
 	seen   contents // at the last look
 	tried  contents // loaded last, for good or ill
+
+	mu      sync.Mutex // guards the field below
+	refused string     // why what is in the files is not in force; empty when it is
 }
 
 // contents has the SHA-256 of each file.
@@ -80,6 +84,7 @@ func (r *resources) poll() {
 // reload loads and, when that is refused, says so and lets things be.
 func (r *resources) reload() {
 	err := r.load()
+	r.note(err)
 	if err == nil {
 		return
 	}
@@ -93,6 +98,31 @@ func (r *resources) reload() {
 			"field", fault.Field, "error", fault.Message)
 	}
 	r.log.Error("resources refused, last good ones kept", "faults", len(faults))
+}
+
+// note keeps what is wrong with the files, for whoever asks.
+func (r *resources) note(err error) {
+	refused := ""
+	if err != nil {
+		first, more, _ := strings.Cut(err.Error(), "\n")
+		refused = "the resources are refused, the last good ones are in force: " + first
+		if n := strings.Count(more, "\n"); more != "" {
+			refused += fmt.Sprintf(" (and %s)", count(n+1, "other fault"))
+		}
+	}
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.refused = refused
+}
+
+// Problems are what status shows of the files.
+func (r *resources) Problems() []string {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	if r.refused == "" {
+		return nil
+	}
+	return []string{r.refused}
 }
 
 // settled says whether there is a content that has not been tried and that

@@ -211,7 +211,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 		},
 		admin.Parts{
 			Ready: gw.Ready, Metrics: gw.Metrics(), Version: version,
-			Store: kept, Gateway: n.applier, Port: newDoor(log.With("part", "admin")),
+			Store: kept, Gateway: n.applier, Problems: n.resources.Problems, Port: newDoor(log.With("part", "admin")),
 		},
 		log.With("part", "admin"))
 	if err != nil {
