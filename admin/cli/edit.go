@@ -45,7 +45,7 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 			return fmt.Errorf("%s is declared by %s and read-only here: change the file, or adopt the object with --take-over",
 				refID(ref), ownerText(owner))
 		}
-		e := &editing{call: c, ref: ref, apply: &adminv1.ApplyRequest{
+		e := &editing{call: c, ref: got.GetObject().GetRef(), apply: &adminv1.ApplyRequest{
 			Reason: w.reason, AllowUnresolved: w.unresolved, TakeOver: takeOver,
 		}}
 		if e.saved, err = editable(got.GetObject()); err != nil {
@@ -78,6 +78,8 @@ type editing struct {
 	apply *adminv1.ApplyRequest
 	saved string // as it was last
 	file  string
+
+	faults []*adminv1.Fault // of what was saved
 }
 
 // run edits until the server accepts what was saved, or nothing new was.
@@ -90,31 +92,62 @@ func (e *editing) run(output *format) error {
 	if err := f.Close(); err != nil {
 		return err
 	}
-	var faults string
 	for {
-		text, err := e.open(faults + e.saved)
+		text, err := e.open(e.comments() + e.saved)
 		if err != nil {
 			return err
 		}
 		text = withoutFaults(text)
 		if text == e.saved || strings.TrimSpace(text) == "" {
-			return e.unchanged(faults)
+			return e.unchanged()
 		}
 		e.saved, e.apply.Text = text, text
+		if e.faults = e.ownFaults(); len(e.faults) > 0 {
+			continue // the server would not say it as well, if it can be told at all
+		}
 		response, err := ask(e.ctx, e.resources.Apply, e.apply)
 		if err == nil {
 			os.Remove(e.file)
 			return e.printWrite(output, response, false)
 		}
-		if faults = faultComments(err); faults == "" {
+		faults, _ := detailOf[*adminv1.Faults](err)
+		if e.faults = faults.GetFaults(); len(e.faults) == 0 {
 			return e.refused(err)
 		}
 	}
 }
 
-func (e *editing) unchanged(faults string) error {
-	if faults != "" {
-		return fmt.Errorf("edit %s: not applied, it still has its faults; your version is in %s", refID(e.ref), e.file)
+// ownFaults are those of an edited text that make it no edited version of the object.
+func (e *editing) ownFaults() []*adminv1.Fault {
+	if line, column, message := notUTF8([]byte(e.saved)); message != "" {
+		return []*adminv1.Fault{{Line: uint32(line), Column: uint32(column), Message: message}}
+	}
+	m := &manifests{text: e.saved, parts: []part{{file: e.file}}}
+	refs, err := m.refs()
+	if err != nil {
+		return nil // the server has a place for it
+	}
+	for _, ref := range refs {
+		if refID(ref) != refID(e.ref) {
+			return []*adminv1.Fault{{Field: "metadata", Message: fmt.Sprintf(
+				"want %s: kind, name and namespace cannot be changed here; sluice apply declares another object", refID(e.ref))}}
+		}
+	}
+	return nil
+}
+
+// unchanged ends what was saved as it was. Faults that it still has are told as apply
+// tells them, of the file that is kept.
+func (e *editing) unchanged() error {
+	if len(e.faults) > 0 {
+		if err := os.WriteFile(e.file, []byte(e.saved), 0o600); err != nil { // without the comments
+			return err
+		}
+		for _, fault := range e.faults {
+			fault.File = e.file
+			e.note("%s", printable(faultLine(fault)))
+		}
+		return fmt.Errorf("edit %s: not applied, it still has %s; your version is in %s", refID(e.ref), count(len(e.faults), "fault"), e.file)
 	}
 	os.Remove(e.file)
 	e.note("%s unchanged", refID(e.ref))
@@ -149,15 +182,17 @@ func (e *editing) open(text string) (string, error) {
 // faultMark begins the lines that tell of faults.
 const faultMark = "# fault: "
 
-// faultComments are the faults of a refused text as comments, empty when err is
-// about something else.
-func faultComments(err error) string {
-	faults, _ := detailOf[*adminv1.Faults](err)
+// comments are the faults of what was saved, for the editor to show. Their lines are
+// those of the text below the comments.
+func (e *editing) comments() string {
 	var comments strings.Builder
-	for _, fault := range faults.GetFaults() {
-		// The comments themselves move the lines; the field does not move.
-		about := &adminv1.Fault{Field: fault.GetField(), Message: fault.GetMessage()}
-		comments.WriteString(faultMark + printable(faultLine(about)) + "\n")
+	for _, fault := range e.faults {
+		shown := &adminv1.Fault{Field: fault.GetField(), Message: fault.GetMessage()}
+		line := printable(faultLine(shown))
+		if n := fault.GetLine(); n > 0 {
+			line = fmt.Sprintf("line %d: %s", int(n)+len(e.faults), line)
+		}
+		comments.WriteString(faultMark + line + "\n")
 	}
 	return comments.String()
 }

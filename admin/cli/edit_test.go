@@ -51,7 +51,7 @@ func TestEditLeavesAloneWhatWasNotChanged(t *testing.T) {
 func TestEditShowsFaultsAndGoesOn(t *testing.T) {
 	u := newUser(t)
 	// A mistake at first; then, when it is told of, the correction.
-	u.editor(`if grep -q '^# fault: spec.bad: unknown field$' "$1"; then sed -i /bad/d "$1"; echo '# fine' >> "$1"; else echo 'bad: 1' >> "$1"; fi`)
+	u.editor(`if grep -q '^# fault: line [0-9]*: spec.bad: unknown field$' "$1"; then sed -i /bad/d "$1"; echo '# fine' >> "$1"; else echo 'bad: 1' >> "$1"; fi`)
 	got := u.run("edit", "route", "cart", "--take-over")
 	if got.code != 0 || !strings.Contains(got.stdout, "GRPCRoute default/cart un") {
 		t.Errorf("got exit %d, %q, %q", got.code, got.stdout, got.stderr)
@@ -62,12 +62,48 @@ func TestEditShowsFaultsAndGoesOn(t *testing.T) {
 }
 
 func TestEditKeepsWhatHasFaults(t *testing.T) {
+	tests := []struct {
+		name, script string
+		want         string // after the name of the file that is kept, and its place
+		asked        int    // how often the server was
+	}{
+		{"a fault that the server finds", `grep -q bad "$1" || echo 'bad: 1' >> "$1"`, ":33:1: spec.bad: unknown field", 1},
+		{"no UTF-8", `grep -q '^# fault' "$1" || printf 'a: \351t\351\n' >> "$1"`, ":33:4: not UTF-8: byte 0xe9; save the file as UTF-8", 0},
+		{"UTF-16", `grep -q '^# fault' "$1" || printf '\377\376a\000' > "$1"`, ":1:1: not UTF-8: byte 0xff; save the file as UTF-8", 0},
+		{"another name", `sed -i 's/name: cart$/name: other/' "$1"`, ": metadata: want GRPCRoute default/cart: kind, name and namespace cannot be changed here; sluice apply declares another object", 0},
+		{"another namespace", `sed -i 's/namespace: default/namespace: shop/' "$1"`, ": metadata: want GRPCRoute default/cart: ", 0},
+		{"another kind", `sed -i 's/kind: GRPCRoute/kind: HTTPRoute/' "$1"`, ": metadata: want GRPCRoute default/cart: ", 0},
+		{"a second object", `grep -q '^# fault' "$1" || printf -- '---\nkind: Backend\nmetadata: {name: x}\n' >> "$1"`, ": metadata: want GRPCRoute default/cart: ", 0},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			u := newUser(t)
+			u.editor("export LC_ALL=C\n" + test.script)
+			got := u.run("edit", "route", "cart", "--take-over")
+			left := u.leftovers()
+			if got.code != 1 || len(left) != 1 {
+				t.Fatalf("got exit %d, %q, left %v", got.code, got.stderr, left)
+			}
+			end := "sluice: edit GRPCRoute default/cart: not applied, it still has 1 fault; your version is in " + left[0] + "\n"
+			if !strings.HasPrefix(got.stderr, left[0]+test.want) || !strings.HasSuffix(got.stderr, end) {
+				t.Errorf("got %q, want the fault %q", got.stderr, test.want)
+			}
+			if data, err := os.ReadFile(left[0]); err != nil || strings.Contains(string(data), faultMark) {
+				t.Errorf("the file has %q, %v, want what was edited, without remarks", data, err)
+			}
+			if n := strings.Count(u.fake.asked(), "ApplyRequest"); n != test.asked {
+				t.Errorf("the server was asked %d times, want %d", n, test.asked)
+			}
+		})
+	}
+}
+
+func TestEditShowsAFaultAtItsLine(t *testing.T) {
 	u := newUser(t)
-	u.editor(`grep -q bad "$1" || echo 'bad: 1' >> "$1"`)
+	u.editor(`if n=$(sed -n 's/^# fault: line \([0-9]*\):.*/\1/p' "$1") && [ "$n" ]; then sed -i "${n}d" "$1"; else printf 'hostname: \351\n' >> "$1"; fi`)
 	got := u.run("edit", "route", "cart", "--take-over")
-	left := u.leftovers()
-	if got.code != 1 || len(left) != 1 || !strings.Contains(got.stderr, "your version is in "+left[0]) {
-		t.Errorf("got exit %d, %q, left %v", got.code, got.stderr, left)
+	if got.code != 0 || u.leftovers() != nil {
+		t.Errorf("the line that is named was not the one: got exit %d, %q", got.code, got.stderr)
 	}
 }
 

@@ -139,8 +139,17 @@ func (m *manifests) add(all *bytes.Buffer, file string, stdin io.Reader) error {
 
 // checkUTF8 says where a text is none that a request can carry.
 func checkUTF8(file string, text []byte) error {
-	if utf8.Valid(text) {
+	line, column, message := notUTF8(text)
+	if message == "" {
 		return nil
+	}
+	return fmt.Errorf("%s:%d:%d: %s", file, line, column, message)
+}
+
+// notUTF8 finds the first byte that is no UTF-8; there is no message when there is none.
+func notUTF8(text []byte) (line, column int, message string) {
+	if utf8.Valid(text) {
+		return 0, 0, ""
 	}
 	at := 0
 	for at < len(text) {
@@ -150,9 +159,9 @@ func checkUTF8(file string, text []byte) error {
 		}
 		at += size
 	}
-	line := 1 + bytes.Count(text[:at], []byte("\n"))
-	column := 1 + utf8.RuneCount(text[1+bytes.LastIndexByte(text[:at], '\n'):at])
-	return fmt.Errorf("%s:%d:%d: not UTF-8: byte %#02x; save the file as UTF-8", file, line, column, text[at])
+	line = 1 + bytes.Count(text[:at], []byte("\n"))
+	column = 1 + utf8.RuneCount(text[1+bytes.LastIndexByte(text[:at], '\n'):at])
+	return line, column, fmt.Sprintf("not UTF-8: byte %#02x; save the file as UTF-8", text[at])
 }
 
 // folderName is what the server is told of where the text is from: certificates
