@@ -1,12 +1,15 @@
 package cli
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"syscall"
+	"time"
 
 	"connectrpc.com/connect"
 	"github.com/spf13/cobra"
@@ -58,11 +61,19 @@ func (c *call) backupTo(name string) (int64, error) {
 		}
 		return c.replace(file)
 	}
-	f, err := os.OpenFile(name, os.O_WRONLY, 0)
-	if err != nil {
+	// A pipe would else hold us until somebody reads it, whatever the signal.
+	f, err := os.OpenFile(name, os.O_WRONLY|syscall.O_NONBLOCK, 0)
+	switch {
+	case errors.Is(err, syscall.ENXIO):
+		return 0, fmt.Errorf("backup to %s: nobody reads it", name)
+	case err != nil:
 		return 0, fmt.Errorf("backup to %s: %w", name, pathCause(err))
 	}
+	defer context.AfterFunc(c.ctx, func() { f.SetWriteDeadline(time.Unix(1, 0)) })()
 	n, err := c.backup(f)
+	if c.ctx.Err() != nil {
+		err = fmt.Errorf("backup to %s: interrupted", name)
+	}
 	return n, errors.Join(err, f.Close())
 }
 

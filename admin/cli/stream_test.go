@@ -10,6 +10,7 @@ import (
 	"strings"
 	"syscall"
 	"testing"
+	"time"
 )
 
 func TestBackupIsWholeAndPrivate(t *testing.T) {
@@ -86,18 +87,29 @@ func TestBackupReplacesNothingButFiles(t *testing.T) {
 	}
 }
 
-func TestBackupGoesIntoAPipe(t *testing.T) {
-	u := newUser(t)
-	if err := syscall.Mkfifo("pipe", 0o600); err != nil {
+// pipe makes a named pipe and opens it for reading.
+func pipe(t *testing.T, name string) *os.File {
+	t.Helper()
+	if err := syscall.Mkfifo(name, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	read := make(chan string)
+	f, err := os.OpenFile(name, os.O_RDWR, 0) // for reading alone it would wait for a writer
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestBackupGoesIntoAPipe(t *testing.T) {
+	u := newUser(t)
+	f, read := pipe(t, "pipe"), make(chan string)
 	go func() {
-		data, err := os.ReadFile("pipe")
-		if err != nil {
+		arrived := make([]byte, len(backupText))
+		if _, err := io.ReadFull(f, arrived); err != nil {
 			t.Error(err)
 		}
-		read <- string(data)
+		read <- string(arrived)
 	}()
 	if got := u.run("backup", "pipe"); got.code != 0 || got.stderr != "pipe: 160000 bytes\n" {
 		t.Errorf("got exit %d, %q", got.code, got.stderr)
@@ -105,8 +117,22 @@ func TestBackupGoesIntoAPipe(t *testing.T) {
 	if info, err := os.Lstat("pipe"); err != nil || info.Mode().Type() != fs.ModeNamedPipe {
 		t.Fatalf("it is %v now, %v", info.Mode(), err)
 	}
-	if data := <-read; data != backupText {
-		t.Errorf("%d bytes arrived", len(data))
+	if <-read != backupText {
+		t.Error("other bytes arrived")
+	}
+}
+
+func TestBackupWaitsForNoReaderOfAPipe(t *testing.T) {
+	u := newUser(t)
+	f := pipe(t, "pipe") // of which nothing is read
+	ctx, interrupt := context.WithTimeout(t.Context(), 100*time.Millisecond)
+	defer interrupt()
+	if got := u.runContext(ctx, "backup", "pipe"); got.code != 1 || !strings.Contains(got.stderr, "backup to pipe: interrupted") {
+		t.Errorf("got exit %d, %q", got.code, got.stderr)
+	}
+	f.Close()
+	if got := u.run("backup", "pipe"); got.code != 1 || got.stderr != "sluice: backup to pipe: nobody reads it\n" {
+		t.Errorf("without a reader: got exit %d, %q", got.code, got.stderr)
 	}
 }
 
