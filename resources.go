@@ -83,10 +83,22 @@ func (r *resources) poll() {
 
 // reload loads and, when that is refused, says so and lets things be.
 func (r *resources) reload() {
-	err := r.load()
-	r.note(err)
-	if err == nil {
+	if err := r.load(); err != nil {
+		r.reject(err)
 		return
+	}
+	r.note(nil)
+}
+
+// reject says why what is in the files is not in force. When it is only that there
+// was no room for it, the same is tried again, and not said again.
+func (r *resources) reject(err error) {
+	news := r.note(err)
+	if errors.Is(err, store.ErrFull) {
+		r.tried = nil
+		if !news {
+			return
+		}
 	}
 	var faults store.Faults
 	if !errors.As(err, &faults) {
@@ -100,8 +112,9 @@ func (r *resources) reload() {
 	r.log.Error("resources refused, last good ones kept", "faults", len(faults))
 }
 
-// note keeps what is wrong with the files, for whoever asks.
-func (r *resources) note(err error) {
+// note keeps what is wrong with the files, for whoever asks, and says whether it is
+// something else than before.
+func (r *resources) note(err error) (news bool) {
 	refused := ""
 	if err != nil {
 		first, more, _ := strings.Cut(err.Error(), "\n")
@@ -112,7 +125,9 @@ func (r *resources) note(err error) {
 	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
+	news = r.refused != refused
 	r.refused = refused
+	return news
 }
 
 // Problems are what status shows of the files.

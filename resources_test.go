@@ -245,3 +245,25 @@ func TestResourcesMayBeNone(t *testing.T) {
 		t.Errorf("applied %d times, want once", len(sets))
 	}
 }
+
+func TestResourcesTriesAgainWhenThereWasNoRoom(t *testing.T) {
+	w := watch(t, map[string]string{"a.yaml": manifest("one")})
+	w.write("a.yaml", manifest("two"))
+	w.refuse = fmt.Errorf("write: %w", store.ErrFull)
+	for range 5 {
+		w.poll()
+	}
+	w.want("one")
+	if said := strings.Count(w.log.String(), "resources refused"); said != 1 {
+		t.Errorf("said %d times that there is no room, want once:\n%s", said, w.log.String())
+	}
+	if got := strings.Join(w.Problems(), "\n"); !strings.Contains(got, "no space left") {
+		t.Errorf("problems %q, want the disk", got)
+	}
+	w.refuse = nil
+	w.poll()
+	w.want("one", "two")
+	if got := w.Problems(); len(got) > 0 {
+		t.Errorf("problems %q, want none", got)
+	}
+}

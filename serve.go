@@ -68,8 +68,8 @@ func serve(ctx context.Context, cfg *config, log *slog.Logger) error {
 	if err != nil {
 		return err
 	}
-	if err := n.invite(); err != nil {
-		return errors.Join(err, n.store.Close())
+	if err := n.invite(); err != nil { // a full disk, say: traffic has no part in it
+		log.Error("no set-up link made", "error", err)
 	}
 	return n.Run(ctx)
 }
@@ -198,7 +198,9 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 		apply:   n.syncFiles,
 		log:     log.With("part", "resources"),
 	}
-	if err := n.resources.load(); err != nil {
+	if err := n.resources.load(); errors.Is(err, store.ErrFull) {
+		n.resources.reject(err) // what was kept is served, and the files are tried again
+	} else if err != nil {
 		return nil, errors.Join(err, kept.Close())
 	}
 	n.applier.catchUp() // also when nothing has changed since the last time
