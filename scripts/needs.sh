@@ -1,11 +1,13 @@
 #!/usr/bin/env bash
 # Installs what `make test` needs beside Go: a C compiler, for the race detector,
-# and curl, which the documents use.
+# curl and jq, which the documents use.
 set -euo pipefail
 
 missing=()
 command -v "$(go env CC)" >/dev/null || missing+=(gcc libc6-dev)
-command -v curl >/dev/null || missing+=(curl)
+for tool in curl jq; do
+	command -v "$tool" >/dev/null || missing+=("$tool")
+done
 if [ ${#missing[@]} = 0 ]; then
 	exit 0
 fi
