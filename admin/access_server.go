@@ -282,6 +282,11 @@ func updateAccount(tx RecordsTx, before, after *account) error {
 			return err
 		}
 	}
+	if before.Role != adminv1.Role_ROLE_ADMIN && after.Role == adminv1.Role_ROLE_ADMIN {
+		if err := tx.Delete(setUpKey); err != nil { // as createAccount
+			return err
+		}
+	}
 	if err := endSessions(tx, func(s *session) bool { return s.Account == after.Name }); err != nil {
 		return err
 	}

@@ -69,7 +69,8 @@ func getAccount(tx RecordsTx, name string) (*account, error) {
 	return get[account](tx, accountKey(name))
 }
 
-// createAccount adds an account whose name must be free.
+// createAccount adds an account whose name must be free. A first administrator needs
+// no set-up any more: a link that was printed for it is in logs, and ends.
 func createAccount(tx RecordsTx, a *account) error {
 	old, err := getAccount(tx, a.Name)
 	if err != nil {
@@ -77,6 +78,11 @@ func createAccount(tx RecordsTx, a *account) error {
 	}
 	if old != nil {
 		return connect.NewError(connect.CodeAlreadyExists, fmt.Errorf("there is an account %q already", a.Name))
+	}
+	if a.Role == adminv1.Role_ROLE_ADMIN {
+		if err := tx.Delete(setUpKey); err != nil {
+			return err
+		}
 	}
 	return put(tx, accountKey(a.Name), a)
 }

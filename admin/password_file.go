@@ -98,6 +98,9 @@ func (a *Access) setFilePassword(ctx context.Context, old *account, password str
 		if err := endSessions(tx, func(s *session) bool { return s.Account == fileAccount }); err != nil {
 			return err
 		}
+		if err := tx.Delete(setUpKey); err != nil { // as createAccount
+			return err
+		}
 		return put(tx, accountKey(fileAccount), acc)
 	})
 	if err != nil {

@@ -95,15 +95,12 @@ func (a *Access) url(host string) string {
 	return scheme + net.JoinHostPort(host, port)
 }
 
-// useSetUp makes the administrator, and ends the link.
+// useSetUp makes the administrator, which ends the link.
 func useSetUp(tx RecordsTx, secret string, acc *account, now time.Time) error {
 	if err := checkSetUp(tx, secret, now); err != nil {
 		return err
 	}
-	if err := createAccount(tx, acc); err != nil {
-		return err
-	}
-	return tx.Delete(setUpKey)
+	return createAccount(tx, acc)
 }
 
 func checkSetUp(tx RecordsTx, secret string, now time.Time) error {

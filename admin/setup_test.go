@@ -82,6 +82,45 @@ func TestSetUpLinkEnds(t *testing.T) {
 	}
 }
 
+// A link stands in the log of the start. When there is an administrator it must open
+// nothing any more, however that one was made; one that is made later is meant.
+func TestSetUpLinkEndsWithTheFirstAdministrator(t *testing.T) {
+	for name, administrator := range map[string]func(*testing.T, *site){
+		"created": func(t *testing.T, s *site) { s.addAccount(t, "alice", adminv1.Role_ROLE_ADMIN) },
+		"raised": func(t *testing.T, s *site) {
+			s.addAccount(t, "alice", adminv1.Role_ROLE_VIEWER)
+			_, err := s.local().access().UpdateAccount(t.Context(), connect.NewRequest(&adminv1.UpdateAccountRequest{
+				Name: "alice", Role: adminv1.Role_ROLE_ADMIN,
+			}))
+			if err != nil {
+				t.Fatal(err)
+			}
+		},
+		"by the password file": func(t *testing.T, s *site) {
+			if err := s.setFilePassword(t.Context(), nil, goodPassword); err != nil {
+				t.Fatal(err)
+			}
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newSite(t)
+			secret := s.setUpSecret(t)
+			administrator(t, s)
+			s.wantRefused(t, name, func() error { return s.browser().setUp(t.Context(), secret, "mallory") },
+				connect.CodePermissionDenied, "make a new one on the machine itself")
+			if err := s.browser().setUp(t.Context(), s.setUpSecret(t), "bob"); err != nil {
+				t.Errorf("a link that was made afterwards: %v", err)
+			}
+		})
+	}
+	s := newSite(t)
+	secret := s.setUpSecret(t)
+	s.addAccount(t, "viewer", adminv1.Role_ROLE_VIEWER)
+	if err := s.browser().setUp(t.Context(), secret, "alice"); err != nil {
+		t.Errorf("after an account that is no administrator: %v", err)
+	}
+}
+
 // Also by two at the same moment, who both have seen that it can be used.
 func TestSetUpLinkIsUsedOnce(t *testing.T) {
 	s := newSite(t)
