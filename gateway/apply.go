@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/gateway/upstream"
 	"sluice/store"
 )
 
@@ -124,7 +123,7 @@ func (g *Gateway) Check(set *store.Set, changed []store.ID) store.Faults {
 		if id.Kind != store.BackendKind || spec == nil {
 			continue
 		}
-		if err := upstream.Check(spec); err != nil {
+		if err := g.pool.Check(spec); err != nil {
 			at := spec.Origin
 			faults = append(faults, store.Fault{
 				File: at.File, Line: at.Line, Column: at.Column,

@@ -359,8 +359,8 @@ func (e *Endpoint) settle(err error) (done bool) {
 	if err == nil && !live && e.dialling == 0 && e.left.IsZero() {
 		e.connect() // it was lost before we came to look
 	}
+	e.SetUsable(live) // within the lock, so that no older verdict comes after a newer
 	e.mu.Unlock()
-	e.SetUsable(live)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrDown, err)
 	}

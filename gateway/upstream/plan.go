@@ -23,9 +23,10 @@ type Plan struct {
 // known is what the pool has of one store.Backend.
 type known struct {
 	spec     *store.Backend
-	security string   // digest of the TLS settings, files and all; "" in clear text
-	backend  *Backend // of spec; or, when there is a problem, the last that had none
-	problem  error    // why spec cannot be put in force
+	security security       // the last that could be read
+	secured  *store.Backend // the declaration that it was read for
+	backend  *Backend       // of spec; or, when there is a problem, the last that had none
+	problem  error          // why spec cannot be put in force
 }
 
 // adoption is what Commit makes of one endpoint.
@@ -66,25 +67,37 @@ func (p *Pool) Prepare(set *store.Set) *Plan {
 func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 	key := spec.Key()
 	before := p.known[key]
-	now := &known{spec: spec}
+	now := &known{spec: spec, secured: spec}
+	if before != nil {
+		now.secured = before.secured
+	}
 	plan.known[key] = now
 	delete(plan.Changed, key)
-	secured, fault := readTLS(spec, files)
-	var err error
-	if fault != nil {
-		err = fault
-	}
+	good := before != nil && before.backend.Problem == nil
+	texts, fault := files.gather(spec)
+	var secured security
 	switch {
-	case err == nil && before != nil && before.problem == nil && before.spec == spec && before.security == secured.digest:
+	case fault != nil:
+	case good && before.spec == spec && before.problem == nil && before.security.digest == texts.sum():
 		now.security, now.backend = before.security, before.backend
 		return
-	case err != nil && before != nil && before.backend.Problem == nil:
-		now.security, now.backend, now.problem = before.security, before.backend, err
+	case texts != nil:
+		secured, fault = texts.security()
+	}
+	switch {
+	case fault == nil:
+		now.security, now.secured, now.backend = secured, spec, p.build(plan, spec, secured)
+	case good && before.spec == spec:
+		now.security, now.backend, now.problem = before.security, before.backend, fault
 		return
-	case err != nil:
-		now.backend, now.problem = &Backend{Key: key, Problem: err}, err
+	case good && sameTLS(before.secured, spec):
+		// What was read is good for what else has changed: a drain, say.
+		now.security, now.backend, now.problem = before.security, p.build(plan, spec, before.security), fault
+	case good:
+		now.security, now.backend, now.problem = before.security, before.backend, fault
+		return
 	default:
-		now.security, now.backend = secured.digest, p.build(plan, spec, secured)
+		now.backend, now.problem = &Backend{Key: key, Problem: fault}, fault
 	}
 	plan.Changed[key] = now.backend
 }

@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/synctest"
 
@@ -136,9 +137,61 @@ func TestPoolLeavesWhatCannotBePutInForce(t *testing.T) {
 	})
 }
 
+// What has been read once is good for what else of a backend changes: nobody is kept
+// from draining it because a file has gone since.
+func TestPoolChangesABackendWhoseFileHasGone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		ca := filepath.Join(t.TempDir(), "ca.pem")
+		if err := os.WriteFile(ca, []byte(newAuthority(t).pem), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		weighted := func(weight uint32) *store.Backend {
+			b := to("x", "a:1")
+			b.Spec.Protocol, b.Spec.TLS = store.ProtocolTLS, &store.BackendTLS{CAFile: ca}
+			b.Spec.Endpoints[0].Weight = weight
+			return b
+		}
+		e := w.put(weighted(1))[0]
+		if err := os.Remove(ca); err != nil {
+			t.Fatal(err)
+		}
+		drained := weighted(0)
+		if err := w.Check(drained); err != nil {
+			t.Errorf("refused: %v", err)
+		}
+		w.Commit(w.Prepare(&store.Set{Backends: []*store.Backend{drained}}))()
+		if e.Weight() != 0 {
+			t.Errorf("the weight is %d, want 0 as declared", e.Weight())
+		}
+		if err := w.Problem("default/x"); !errors.Is(err, os.ErrNotExist) {
+			t.Errorf("the problem is %v, want the file that has gone", err)
+		}
+		elsewhere := weighted(1)
+		elsewhere.Spec.TLS.ServerName = "other"
+		if err := w.Check(elsewhere); err == nil {
+			t.Error("other settings of TLS are taken without the file")
+		}
+	})
+}
+
 func TestCheckNamesTheField(t *testing.T) {
 	rubbish := filepath.Join(t.TempDir(), "rubbish.pem")
 	if err := os.WriteFile(rubbish, []byte("no certificate"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	file := func(name, text string) string {
+		name = filepath.Join(filepath.Dir(rubbish), name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	whole := newAuthority(t).pem
+	empty, half := file("empty.pem", ""), file("half.pem", whole+whole[:len(whole)/2])
+	long := file("long.pem", strings.Repeat(whole, maxFile/len(whole)+1))
+	pipe := filepath.Join(filepath.Dir(rubbish), "pipe")
+	if err := syscall.Mkfifo(pipe, 0o600); err != nil {
 		t.Fatal(err)
 	}
 	tests := []struct {
@@ -151,6 +204,11 @@ func TestCheckNamesTheField(t *testing.T) {
 		{"authorities in the text", &store.BackendTLS{CA: "rubbish"}, "tls.ca", "no certificate in PEM form"},
 		{"authorities in a file", &store.BackendTLS{CAFile: rubbish}, "tls.caFile", "no certificate in PEM form"},
 		{"no such file", &store.BackendTLS{CAFile: "/nowhere/ca.pem"}, "tls.caFile", "open /nowhere/ca.pem"},
+		{"an empty file", &store.BackendTLS{CAFile: empty}, "tls.caFile", "no certificate in PEM form"},
+		{"half of a bundle", &store.BackendTLS{CAFile: half}, "tls.caFile", "cut short"},
+		{"a pipe", &store.BackendTLS{CAFile: pipe}, "tls.caFile", "it is no regular file"},
+		{"a device", &store.BackendTLS{CAFile: "/dev/zero"}, "tls.caFile", "it is no regular file"},
+		{"too long", &store.BackendTLS{CAFile: long}, "tls.caFile", "more than 1048576 bytes"},
 		{"no certificate", &store.BackendTLS{CertFile: "/nowhere/c.pem", KeyFile: rubbish}, "tls.certFile", "open /nowhere/c.pem"},
 		{"no key", &store.BackendTLS{CertFile: rubbish, KeyFile: "/nowhere/k.pem"}, "tls.keyFile", "open /nowhere/k.pem"},
 		{"no pair", &store.BackendTLS{CertFile: rubbish, KeyFile: rubbish}, "tls.certFile", strconv.Quote(rubbish) + " with key"},
@@ -158,7 +216,7 @@ func TestCheckNamesTheField(t *testing.T) {
 	for _, test := range tests {
 		b := to("x", "a:1")
 		b.Spec.Protocol, b.Spec.TLS = store.ProtocolTLS, test.tls
-		err := Check(b)
+		err := new(Pool).Check(b)
 		switch {
 		case err == nil && test.field != "" || err != nil && (err.Field != test.field || !strings.Contains(err.Error(), test.want)):
 			t.Errorf("%s: %v, want %s: %s", test.name, err, test.field, test.want)

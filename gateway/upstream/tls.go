@@ -1,14 +1,19 @@
 package upstream
 
 import (
+	"bytes"
 	"crypto/sha256"
 	"crypto/tls"
 	"crypto/x509"
 	"encoding/hex"
+	"encoding/pem"
 	"errors"
 	"fmt"
+	"io"
 	"net"
 	"os"
+	"reflect"
+	"syscall"
 
 	"sluice/store"
 )
@@ -34,8 +39,15 @@ func (e *SettingError) Error() string { return "reading " + e.Field + ": " + e.E
 func (e *SettingError) Unwrap() error { return e.Err }
 
 // Check reads what a backend needs beside its declaration, and says why it could
-// not be put in force.
-func Check(spec *store.Backend) *SettingError {
+// not be put in force. What the backend needs as before has been read already: a file
+// that has gone since is no reason not to drain it.
+func (p *Pool) Check(spec *store.Backend) *SettingError {
+	p.mu.Lock()
+	before := p.known[spec.Key()]
+	p.mu.Unlock()
+	if before != nil && before.backend.Problem == nil && sameTLS(before.secured, spec) {
+		return nil
+	}
 	_, err := readTLS(spec, make(files))
 	return err
 }
@@ -46,70 +58,117 @@ func namesFiles(spec *store.Backend) bool {
 	return spec.Spec.Protocol == store.ProtocolTLS && t != nil && (t.CAFile != "" || t.CertFile != "")
 }
 
-// readTLS reads what a backend's TLS needs.
+// sameTLS tells whether two declarations want the same of TLS.
+func sameTLS(a, b *store.Backend) bool {
+	return a.Spec.Protocol == b.Spec.Protocol && reflect.DeepEqual(a.Spec.TLS, b.Spec.TLS)
+}
+
+// readTLS reads what a backend's TLS needs, and makes of it what a dial takes.
 func readTLS(spec *store.Backend, f files) (security, *SettingError) {
+	t, fault := f.gather(spec)
+	if fault != nil || t == nil {
+		return security{}, fault
+	}
+	return t.security()
+}
+
+// tlsTexts are what a backend's TLS is made of, not parsed yet.
+type tlsTexts struct {
+	spec          *store.BackendTLS
+	ca, cert, key []byte
+	caField       string
+	digest        string
+}
+
+// gather reads the texts of a backend's TLS; nil means clear text.
+func (f files) gather(spec *store.Backend) (*tlsTexts, *SettingError) {
 	if spec.Spec.Protocol != store.ProtocolTLS {
-		return security{}, nil
+		return nil, nil
 	}
-	t := spec.Spec.TLS
-	if t == nil {
-		t = &store.BackendTLS{}
+	t := &tlsTexts{spec: spec.Spec.TLS}
+	if t.spec == nil {
+		t.spec = &store.BackendTLS{}
 	}
-	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, ServerName: t.ServerName}
-	ca, fault := f.authorities(t, c)
-	if fault != nil {
-		return security{}, fault
+	t.caField, t.ca = "tls.ca", []byte(t.spec.CA)
+	for _, file := range []struct {
+		field, name string
+		text        *[]byte
+	}{{"tls.caFile", t.spec.CAFile, &t.ca}, {"tls.certFile", t.spec.CertFile, &t.cert}, {"tls.keyFile", t.spec.KeyFile, &t.key}} {
+		if file.name == "" {
+			continue
+		}
+		text, err := f.read(file.name)
+		if err != nil {
+			return nil, &SettingError{file.field, err}
+		}
+		*file.text = text
 	}
-	pair, fault := f.certificate(t, c)
-	if fault != nil {
-		return security{}, fault
+	if t.spec.CAFile != "" {
+		t.caField = "tls.caFile"
 	}
 	sum := sha256.New()
-	for _, part := range [][]byte{[]byte(t.ServerName), ca, pair} {
+	for _, part := range [][]byte{[]byte(t.spec.ServerName), t.ca, t.cert, t.key} {
 		fmt.Fprintf(sum, "%d:%s", len(part), part)
 	}
-	return security{hex.EncodeToString(sum.Sum(nil)[:12]), c}, nil
+	t.digest = hex.EncodeToString(sum.Sum(nil)[:12])
+	return t, nil
 }
 
-// authorities sets by whom a backend's certificate is to be signed, and returns
-// what that was read from.
-func (f files) authorities(t *store.BackendTLS, c *tls.Config) ([]byte, *SettingError) {
-	field, text := "tls.ca", []byte(t.CA)
-	if t.CAFile != "" {
-		var err error
-		if field, text, err = f.read("tls.caFile", t.CAFile); err != nil {
-			return nil, &SettingError{field, err}
+// sum is the digest, "" of clear text.
+func (t *tlsTexts) sum() string {
+	if t == nil {
+		return ""
+	}
+	return t.digest
+}
+
+// security parses the texts.
+func (t *tlsTexts) security() (security, *SettingError) {
+	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, ServerName: t.spec.ServerName}
+	if t.spec.CA != "" || t.spec.CAFile != "" { // else the system's
+		pool, err := parseAuthorities(t.ca)
+		if err != nil {
+			return security{}, &SettingError{t.caField, err}
 		}
+		c.RootCAs = pool
 	}
-	if len(text) == 0 {
-		return nil, nil
+	if t.spec.CertFile != "" {
+		pair, err := tls.X509KeyPair(t.cert, t.key)
+		if err != nil {
+			return security{}, &SettingError{"tls.certFile", fmt.Errorf("%q with key %q: %w", t.spec.CertFile, t.spec.KeyFile, err)}
+		}
+		c.Certificates = []tls.Certificate{pair}
 	}
-	c.RootCAs = x509.NewCertPool()
-	if !c.RootCAs.AppendCertsFromPEM(text) {
-		return nil, &SettingError{field, errors.New("no certificate in PEM form")}
-	}
-	return text, nil
+	return security{t.digest, c}, nil
 }
 
-// certificate sets what we show the backend, and returns what that was read from.
-func (f files) certificate(t *store.BackendTLS, c *tls.Config) ([]byte, *SettingError) {
-	if t.CertFile == "" {
-		return nil, nil
+// parseAuthorities takes a bundle as a whole or not at all: a file that is empty or
+// half written must not change by whom backends are trusted to be signed.
+func parseAuthorities(text []byte) (*x509.CertPool, error) {
+	pool, n := x509.NewCertPool(), 0
+	for {
+		block, rest := pem.Decode(text)
+		if block == nil {
+			break
+		}
+		text = rest
+		if block.Type != "CERTIFICATE" {
+			continue
+		}
+		certificate, err := x509.ParseCertificate(block.Bytes)
+		if err != nil {
+			return nil, err
+		}
+		pool.AddCert(certificate)
+		n++
 	}
-	field, cert, err := f.read("tls.certFile", t.CertFile)
-	var key []byte
-	if err == nil {
-		field, key, err = f.read("tls.keyFile", t.KeyFile)
+	switch {
+	case bytes.Contains(text, []byte("-----BEGIN")):
+		return nil, errors.New("cut short, or not in PEM form")
+	case n == 0:
+		return nil, errors.New("no certificate in PEM form")
 	}
-	if err != nil {
-		return nil, &SettingError{field, err}
-	}
-	pair, err := tls.X509KeyPair(cert, key)
-	if err != nil {
-		return nil, &SettingError{"tls.certFile", fmt.Errorf("%q with key %q: %w", t.CertFile, t.KeyFile, err)}
-	}
-	c.Certificates = []tls.Certificate{pair}
-	return append(append([]byte(nil), cert...), key...), nil
+	return pool, nil
 }
 
 // files are what has been read for one plan, each file once.
@@ -120,14 +179,40 @@ type content struct {
 	err  error
 }
 
-// read returns the content of a file, and which field has named it.
-func (f files) read(field, name string) (string, []byte, error) {
+// maxFile bounds a certificate's or key's file, in bytes: the bundle of an operating
+// system has a quarter of it.
+const maxFile = 1 << 20
+
+// read returns the content of a file.
+func (f files) read(name string) ([]byte, error) {
 	c, done := f[name]
 	if !done {
-		c.data, c.err = os.ReadFile(name)
+		c.data, c.err = readRegular(name)
 		f[name] = c
 	}
-	return field, c.data, c.err
+	return c.data, c.err
+}
+
+// readRegular reads what is a file in the plain sense, and waits for nobody: what an
+// operator names may be a pipe or a device by mistake.
+func readRegular(name string) ([]byte, error) {
+	file, err := os.OpenFile(name, os.O_RDONLY|syscall.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	defer file.Close()
+	info, err := file.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("read %q: it is no regular file", name)
+	}
+	data, err := io.ReadAll(io.LimitReader(file, maxFile+1))
+	if err == nil && len(data) > maxFile {
+		err = fmt.Errorf("read %q: more than %d bytes", name, maxFile)
+	}
+	return data, err
 }
 
 // tlsFor fills in the name that the endpoint's own address gives.
