@@ -7,6 +7,8 @@ import (
 	"strings"
 	"time"
 
+	"connectrpc.com/connect"
+
 	adminv1 "sluice/admin/v1"
 )
 
@@ -51,6 +53,44 @@ func callerFrom(ctx context.Context) *caller {
 
 func withCaller(ctx context.Context, c *caller) context.Context {
 	return context.WithValue(ctx, callerKey{}, c)
+}
+
+// identifyAgain finds out what the credentials that Guard accepted allow now.
+func (a *Access) identifyAgain(c *caller) error {
+	role, now := adminv1.Role_ROLE_UNSPECIFIED, a.now()
+	var there bool
+	err := a.records.View(func(tx RecordsTx) (err error) {
+		switch {
+		case c.token != "":
+			var t *token
+			if t, err = get[token](tx, c.token); err != nil || t == nil || t.over(now) {
+				return err
+			}
+			there = true
+			role, err = roleOfToken(tx, t)
+		case c.session != "":
+			var s *session
+			if s, err = get[session](tx, c.session); err != nil || s == nil || s.over(now) {
+				return err
+			}
+			var acc *account
+			if acc, err = getAccount(tx, s.Account); err != nil || acc == nil {
+				return err
+			}
+			there, role = true, acc.Role
+		default:
+			there, role = true, c.Role // by the socket
+		}
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	if !there {
+		return connect.NewError(connect.CodeUnauthenticated, c.ended())
+	}
+	c.Role = role
+	return nil
 }
 
 // socketAddress stands for the address of those who come by the socket.

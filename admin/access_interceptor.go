@@ -43,6 +43,9 @@ func (i interceptor) WrapUnary(next connect.UnaryFunc) connect.UnaryFunc {
 		if err := call.authorise(); err != nil {
 			return nil, err
 		}
+		if err := call.again(); err != nil {
+			return nil, err
+		}
 		response, err := next(ctx, request)
 		if err != nil {
 			return nil, call.ended(err)
@@ -65,6 +68,9 @@ func (i interceptor) WrapStreamingHandler(next connect.StreamingHandlerFunc) con
 			return call.ended(err)
 		}
 		defer leave()
+		if err := call.again(); err != nil {
+			return err
+		}
 		err = next(ctx, &observedConn{conn, call})
 		if cause := context.Cause(ctx); errors.Is(cause, errSessionEnded) || errors.Is(cause, errTokenUnknown) {
 			err = connect.NewError(connect.CodeUnauthenticated, cause)
@@ -149,6 +155,19 @@ func (c *call) authorise() error {
 		return nil
 	}
 	return c.refused(c.access.public(err, c.procedure))
+}
+
+// again asks once more, of a call that may change something, what Guard asked before
+// the message was read: that may be a minute ago, and the right has ended since.
+func (c *call) again() error {
+	if !c.changes || permissions[c.procedure].open {
+		return nil
+	}
+	if err := c.access.identifyAgain(c.caller); err != nil {
+		return c.refused(c.access.public(err, c.procedure))
+	}
+	c.line.Role = roleName(c.caller.Role)
+	return c.authorise()
 }
 
 // ended writes the line of a call that was let in, and returns the error as the
