@@ -37,19 +37,27 @@ func (a *applier) Run(ctx context.Context) error {
 	watcher := a.store.Watch(a.inForce())
 	for {
 		_, err := watcher.Next(ctx)
-		switch {
-		case ctx.Err() != nil:
+		if ctx.Err() != nil || errors.Is(err, store.ErrClosed) {
 			return nil
-		case errors.Is(err, store.ErrCompacted): // what is current is all that matters here
-			a.catchUp()
-			watcher = a.store.Watch(a.inForce())
-		case err != nil:
-			return err
-		default:
-			a.catchUp()
 		}
+		a.catchUp() // what is current is all that matters here, whatever Next could tell
+		if err == nil {
+			continue
+		}
+		if !errors.Is(err, store.ErrCompacted) {
+			a.log.Error("history not read, going on with what is current", "error", err)
+			select {
+			case <-time.After(watchAgain):
+			case <-ctx.Done():
+			}
+		}
+		watcher = a.store.Watch(a.inForce())
 	}
 }
+
+// watchAgain is how long the applier waits when the history cannot be read, which
+// routing does not need.
+const watchAgain = time.Second
 
 // catchUp puts the current snapshot in force, unless it is. What of it cannot be, is
 // told of and kept; all else is.

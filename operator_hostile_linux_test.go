@@ -566,7 +566,7 @@ func (s *siege) watchersThatDoNotRead(t *testing.T) {
 	defer conn.Close()
 	ctx := metadata.AppendToOutgoingContext(t.Context(), "authorization", "Bearer "+a.secret)
 	for range 40 {
-		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, adminv1.ResourceServiceWatchProcedure)
+		stream, err := conn.NewStream(ctx, &grpc.StreamDesc{ServerStreams: true}, adminv1.ResourceServiceWatchProcedure, grpc.WaitForReady(true))
 		if err != nil {
 			t.Fatal(err)
 		}

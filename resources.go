@@ -26,13 +26,15 @@ type resources struct {
 	options store.LoadOptions
 	apply   func(*store.Set) error
 	log     *slog.Logger
+	now     func() time.Time
 
 	// Owned by whoever calls load, poll and reload: one goroutine at a time.
-	named  []string // files that the applied resources name: certificates and keys of backends
-	stamp  string   // of the files' metadata, at the last look
-	recent bool     // a file had changed so shortly before the last look that its stamp may not tell a further change
-	seen   contents // at the last look
-	tried  contents // loaded last, for good or ill
+	named  []string  // files that the applied resources name: certificates and keys of backends
+	stamp  string    // of the files' metadata, at the last look
+	recent bool      // a file had changed so shortly before the last look that its stamp may not tell a further change
+	seen   contents  // at the last look
+	tried  contents  // loaded last, for good or ill
+	again  time.Time // when the same is tried once more; zero when that would not help
 
 	mu      sync.Mutex // guards the field below
 	refused string     // why what is in the files is not in force; empty when it is
@@ -52,6 +54,7 @@ const maxRead = 64 << 20
 // changes nothing.
 func (r *resources) load() error {
 	begin := time.Now()
+	r.again = time.Time{}
 	r.tried = look(r.files())
 	defer func() { r.seen = r.tried }()
 	set := &store.Set{}
@@ -76,10 +79,14 @@ func (r *resources) load() error {
 
 // poll looks at the files and reloads when they have changed and settled.
 func (r *resources) poll() {
-	if r.settled() {
+	if r.settled() || !r.again.IsZero() && r.now().After(r.again) {
 		r.reload()
 	}
 }
+
+// tryAgain is how long after there was no room the same is tried once more: it costs
+// as much as a change.
+const tryAgain = 10 * time.Second
 
 // reload loads and, when that is refused, says so and lets things be.
 func (r *resources) reload() {
@@ -95,7 +102,7 @@ func (r *resources) reload() {
 func (r *resources) reject(err error) {
 	news := r.note(err)
 	if errors.Is(err, store.ErrFull) {
-		r.tried = nil
+		r.again = r.now().Add(tryAgain)
 		if !news {
 			return
 		}
@@ -175,17 +182,31 @@ func look(files []string) contents {
 	found := contents{}
 	for _, file := range files {
 		h := sha256.New()
-		f, err := os.Open(file)
-		if err == nil {
-			_, err = io.Copy(h, io.LimitReader(f, maxRead))
-			f.Close()
-		}
+		err := hashFile(h, file)
 		if err != nil {
 			fmt.Fprintln(h, err)
 		}
 		found[file] = [sha256.Size]byte(h.Sum(nil))
 	}
 	return found
+}
+
+// hashFile reads what is a file in the plain sense: a pipe would be waited for.
+func hashFile(h io.Writer, name string) error {
+	info, err := os.Stat(name)
+	if err != nil {
+		return err
+	}
+	if !info.Mode().IsRegular() {
+		return fmt.Errorf("%q is no regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = io.Copy(h, io.LimitReader(f, maxRead))
+	return err
 }
 
 // name adds the files that the resources just applied name to those that are

@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
 	"sluice/store"
 )
@@ -37,17 +38,19 @@ type watched struct {
 	dir     string
 	applied []string // the name of the first backend, each time
 	refuse  error    // what apply returns
+	clock   time.Time
 	log     bytes.Buffer
 }
 
 func watch(t *testing.T, files map[string]string) *watched {
 	t.Helper()
-	w := &watched{t: t, dir: t.TempDir()}
+	w := &watched{t: t, dir: t.TempDir(), clock: time.Now()}
 	for name, text := range files {
 		w.write(name, text)
 	}
 	w.resources = &resources{
 		paths: []string{w.dir},
+		now:   func() time.Time { return w.clock },
 		log:   slog.New(slog.NewTextHandler(&w.log, nil)),
 		apply: func(set *store.Set) error {
 			if w.refuse != nil {
@@ -261,6 +264,9 @@ func TestResourcesTriesAgainWhenThereWasNoRoom(t *testing.T) {
 		t.Errorf("problems %q, want the disk", got)
 	}
 	w.refuse = nil
+	w.poll()
+	w.want("one") // not at each look: it costs as much as a change
+	w.clock = w.clock.Add(tryAgain + time.Second)
 	w.poll()
 	w.want("one", "two")
 	if got := w.Problems(); len(got) > 0 {

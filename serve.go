@@ -168,7 +168,8 @@ type node struct {
 	door      *admin.Admin
 	resources *resources
 	log       *slog.Logger
-	began     time.Time // when newNode was called
+	began     time.Time      // when newNode was called
+	hangup    chan os.Signal // SIGHUP, from the beginning: unheard, it would end the process
 }
 
 // newNode checks everything and opens all listeners, so that a fault ends the
@@ -176,6 +177,8 @@ type node struct {
 // are built from the bottom up.
 func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	began := time.Now()
+	hangup := make(chan os.Signal, 1)
+	signal.Notify(hangup, syscall.SIGHUP)
 
 	// The one port: RPCs in, RPCs out, by a table compiled from what the store holds.
 	gw, err := newGateway(cfg, log.With("part", "gateway"))
@@ -188,7 +191,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, err
 	}
-	n := &node{gateway: gw, store: kept, log: log, began: began}
+	n := &node{gateway: gw, store: kept, log: log, began: began, hangup: hangup}
 	n.applier = newApplier(kept, gw, log.With("part", "applier"))
 
 	// What of it stands in files, kept in step with them.
@@ -197,6 +200,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 		options: store.LoadOptions{AllowUnresolved: true}, // the store looks at all there is
 		apply:   n.syncFiles,
 		log:     log.With("part", "resources"),
+		now:     time.Now,
 	}
 	if err := n.resources.load(); errors.Is(err, store.ErrFull) {
 		n.resources.reject(err) // what was kept is served, and the files are tried again
@@ -264,16 +268,14 @@ func (n *node) syncFiles(set *store.Set) error {
 // have ended. The door outlives the gateway: readiness and metrics must
 // answer while streams drain.
 func (n *node) Run(ctx context.Context) error {
-	hangup := make(chan os.Signal, 1)
-	signal.Notify(hangup, syscall.SIGHUP)
-	defer signal.Stop(hangup)
+	defer signal.Stop(n.hangup)
 
 	doorCtx, closeDoor := context.WithCancel(context.WithoutCancel(ctx))
 	defer closeDoor()
 
 	// Every goroutine of the node belongs to one of these.
 	g, ctx := errgroup.WithContext(ctx)
-	g.Go(func() error { return n.watch(ctx, hangup) })
+	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.store.Run(doorCtx) })
 	g.Go(func() error { return n.applier.Run(doorCtx) })
 	g.Go(func() error { return n.door.Run(doorCtx) })
@@ -293,7 +295,7 @@ func (n *node) Run(ctx context.Context) error {
 
 // watch keeps the resources in step with their files, and reads everything
 // again when the process is told to.
-func (n *node) watch(ctx context.Context, hangup <-chan os.Signal) error {
+func (n *node) watch(ctx context.Context) error {
 	ticker := time.NewTicker(watchInterval)
 	defer ticker.Stop()
 	for {
@@ -302,7 +304,7 @@ func (n *node) watch(ctx context.Context, hangup <-chan os.Signal) error {
 			return nil
 		case <-ticker.C:
 			n.resources.poll()
-		case <-hangup:
+		case <-n.hangup:
 			n.resources.reload()
 			if err := n.gateway.ReloadCertificates(); err != nil {
 				n.log.Error("certificates refused, last good ones kept", "error", err)
