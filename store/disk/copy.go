@@ -65,22 +65,25 @@ func (db *DB) path(name string) string { return filepath.Join(db.opts.Dir, name)
 func (db *DB) keepCopy(ctx context.Context) error {
 	db.copying.Lock()
 	defer db.copying.Unlock()
+	// Rows that cannot be read say nothing about the copy. It may be all there is.
+	now, err := db.state()
+	if err != nil {
+		return err
+	}
 	path := db.path(copyName)
-	good, err := db.checkCopy(ctx, path)
+	good, err := db.checkCopy(ctx, path, now)
 	if good {
 		return os.Chtimes(path, time.Time{}, db.opts.Now())
 	}
-	if err != nil && !missing(err) {
-		if err := db.setCopyAside(path, err); err != nil {
-			return err
-		}
+	if err != nil && !missing(err) && !Damaged(err) && !newer(err) {
+		return err
 	}
-	return db.makeCopy(ctx)
+	return db.makeCopy(ctx, err)
 }
 
-// checkCopy reports whether the copy at hand holds the rows as they are now. One
-// that may be replaced by another one is no error.
-func (db *DB) checkCopy(ctx context.Context, path string) (good bool, err error) {
+// checkCopy reports whether the copy at hand holds the rows of state now. One that
+// may be replaced by another one is no error.
+func (db *DB) checkCopy(ctx context.Context, path string, now state) (good bool, err error) {
 	if _, err := os.Stat(path); err != nil {
 		return false, err
 	}
@@ -88,41 +91,39 @@ func (db *DB) checkCopy(ctx context.Context, path string) (good bool, err error)
 		return false, err
 	}
 	st, err := fileState(path)
-	now := db.state()
 	if err == nil && st.id != now.id {
 		err = damagef("it is of another store")
 	}
 	return err == nil && st == now, err
 }
 
-// setCopyAside keeps a copy that is none out of the way of a new one.
+// setCopyAside keeps a copy that is none, because of cause, when another one is
+// about to take its name.
 func (db *DB) setCopyAside(path string, cause error) error {
-	if !Damaged(cause) && !newer(cause) {
-		return cause
+	if cause == nil || missing(cause) {
+		return nil
 	}
 	aside, err := keepAside(path, db.opts.Now())
 	if err != nil {
 		return err
 	}
 	db.opts.Log.Error("copy of the store kept aside", "path", aside, "err", cause)
-	return removeIfThere(path)
+	return nil
 }
 
-// state returns what the rows are now, nothing when they cannot be read.
-func (db *DB) state() (st state) {
-	err := db.View(func(tx *Tx) error {
+// state returns what the rows are now.
+func (db *DB) state() (st state, err error) {
+	err = db.View(func(tx *Tx) error {
 		st = tx.state
 		return nil
 	})
-	if err != nil {
-		return state{}
-	}
-	return st
+	return st, err
 }
 
 // makeCopy replaces the copy by one of the rows as they are now, and has the
-// journal drop what the copy holds. The caller holds copying.
-func (db *DB) makeCopy(ctx context.Context) error {
+// journal drop what the copy holds. What is wrong with the one at hand is old; it
+// keeps its name until the new one is whole. The caller holds copying.
+func (db *DB) makeCopy(ctx context.Context, old error) error {
 	path := db.path(copyName)
 	var size int64 // of the journal, as far as the copy holds it
 	st, err := build(path+newSuffix, func(b *builder) (state, error) { return db.fill(b, &size) })
@@ -130,6 +131,9 @@ func (db *DB) makeCopy(ctx context.Context) error {
 		return err
 	}
 	if err := db.opts.Verify(ctx, path+newSuffix); err != nil {
+		return errors.Join(err, os.Remove(path+newSuffix))
+	}
+	if err := db.setCopyAside(path, old); err != nil {
 		return errors.Join(err, os.Remove(path+newSuffix))
 	}
 	if err := putInPlace(path); err != nil {

@@ -10,6 +10,7 @@ import (
 	"maps"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -173,6 +174,41 @@ func TestCopyTakesItsPlaceWhenItIsVerified(t *testing.T) {
 	after := readFiles(t, db.opts.Dir)
 	if !bytes.Equal(after[copyName], before[copyName]) || len(after[journalName]) <= len(before[journalName]) {
 		t.Error("a damaged copy took the place of a good one, or the journal forgot what only it has")
+	}
+}
+
+// TestDamagedCopyStaysUntilThereIsAnother has the copy that is to replace it fail
+// some times.
+func TestDamagedCopyStaysUntilThereIsAnother(t *testing.T) {
+	db := mustOpen(t, Options{Dir: inMemory(t)})
+	put(t, db, "a/1=one")
+	if err := db.keepCopy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	damage(t, db.path(copyName), 5000)
+	before := readFiles(t, db.opts.Dir)
+	full := errors.New("no room")
+	db.opts.Verify = func(_ context.Context, path string) error {
+		if strings.HasSuffix(path, newSuffix) {
+			return full
+		}
+		return Verify(path)
+	}
+	for range 2 {
+		if err := db.keepCopy(t.Context()); !errors.Is(err, full) {
+			t.Errorf("copy: %v, want %v", err, full)
+		}
+		if after := readFiles(t, db.opts.Dir); !maps.EqualFunc(after, before, bytes.Equal) {
+			t.Errorf("files %q, want those of before, %q", slices.Sorted(maps.Keys(after)), slices.Sorted(maps.Keys(before)))
+		}
+	}
+	db.opts.Verify = func(_ context.Context, path string) error { return Verify(path) }
+	if err := db.keepCopy(t.Context()); err != nil {
+		t.Error(err)
+	}
+	mustBeCopied(t, db, 1, rows{"a/1": "one"})
+	if aside, _ := filepath.Glob(db.path(copyName + ".damaged-*")); len(aside) != 1 {
+		t.Errorf("kept aside: %q", aside)
 	}
 }
 

@@ -15,14 +15,23 @@ import (
 // TestDBOutlivesFileCutShort cuts the file while it is mapped, where reading it
 // would end the process.
 func TestDBOutlivesFileCutShort(t *testing.T) {
-	for _, size := range []int64{8192, 0} {
-		t.Run(fmt.Sprint(size), func(t *testing.T) {
+	for _, tt := range []struct {
+		size   int64
+		copied int // the step that a copy is made after
+	}{{size: 8192}, {size: 0}, {size: 8192, copied: 49}, {size: 0, copied: 49}, {size: 0, copied: 50}} {
+		t.Run(fmt.Sprintf("%d, copied after %d", tt.size, tt.copied), func(t *testing.T) {
 			dir := t.TempDir()
 			db := mustOpen(t, Options{Dir: dir})
 			for n := 1; n <= 50; n++ {
 				put(t, db, step(n)...)
+				if n != tt.copied {
+					continue
+				}
+				if err := db.keepCopy(t.Context()); err != nil {
+					t.Fatal(err)
+				}
 			}
-			if err := os.Truncate(db.path(dbName), size); err != nil {
+			if err := os.Truncate(db.path(dbName), tt.size); err != nil {
 				t.Fatal(err)
 			}
 			for range 2 {

@@ -96,6 +96,9 @@ func (o *opening) finish(bolt *bbolt.DB, j *journal, unlock func() error) (*DB, 
 	db := &DB{opts: o.opts, bolt: bolt, unlock: unlock, journal: j, grown: make(chan struct{}, 1)}
 	if j == nil {
 		if err := db.beginJournal(); err != nil {
+			if db.stuck.Load() {
+				return nil, err
+			}
 			return nil, errors.Join(err, bolt.Close())
 		}
 	}
@@ -107,7 +110,10 @@ func (o *opening) finish(bolt *bbolt.DB, j *journal, unlock func() error) (*DB, 
 // Without room for that the store is opened nevertheless, because the file of rows
 // is good, and Run tries again.
 func (db *DB) beginJournal() error {
-	st := db.state()
+	st, err := db.state()
+	if err != nil {
+		return err
+	}
 	j, err := newJournal(db.opts.Dir, st.id, st.sequence, strings.NewReader(""), st.sequence)
 	if err != nil {
 		return err

@@ -116,11 +116,14 @@ func TestTxKeepsNothingOfItsCaller(t *testing.T) {
 func TestUpdateWithoutChangeWritesNothing(t *testing.T) {
 	db := mustOpen(t, Options{Dir: t.TempDir()})
 	put(t, db, "a/1=one")
-	before := db.state()
+	before, err := db.state()
+	if err != nil {
+		t.Fatal(err)
+	}
 	put(t, db, "a/1=one", "a/2")
 	put(t, db)
-	if now := db.state(); now != before {
-		t.Errorf("state %+v, want %+v", now, before)
+	if now, err := db.state(); err != nil || now != before {
+		t.Errorf("state %+v, want %+v (%v)", now, before, err)
 	}
 }
 
