@@ -131,8 +131,8 @@ func boltCheck(path string) (err error) {
 	})
 }
 
-// Exit codes of a child that verifies. What the Go runtime ends with, 2, is not
-// among them.
+// Exit codes of a child that verifies. What the Go runtime ends with, 2, and a
+// command line that is not understood, is not among them.
 const (
 	exitFine    = 0
 	exitFailed  = 1 // the file could not be read
@@ -172,17 +172,17 @@ func InChild(command func(ctx context.Context, path string) *exec.Cmd) func(ctx 
 		if ctx.Err() != nil {
 			return fmt.Errorf("verify %q: %w", path, ctx.Err())
 		}
-		text, _, _ := strings.Cut(output.String(), "\n")
 		var exit *exec.ExitError
 		if !errors.As(err, &exit) {
 			return fmt.Errorf("verify %q: %w", path, err)
 		}
-		return verdict(path, text, exit)
+		return verdict(path, output.String(), exit)
 	}
 }
 
 // verdict reads how the child ended.
-func verdict(path, text string, exit *exec.ExitError) error {
+func verdict(path, output string, exit *exec.ExitError) error {
+	text, _, _ := strings.Cut(output, "\n")
 	status, _ := exit.Sys().(syscall.WaitStatus)
 	switch {
 	case exit.ExitCode() == exitDamaged:
@@ -191,10 +191,26 @@ func verdict(path, text string, exit *exec.ExitError) error {
 		return &newerError{what: text}
 	case exit.ExitCode() == exitFailed:
 		return errors.New(text)
-	case exit.ExitCode() == 2, status.Signaled() && diesOfDamage(status.Signal()):
+	case exit.ExitCode() == 2 && panicked(output), status.Signaled() && diesOfDamage(status.Signal()):
 		return damagef("verify %q: the process that read it died of it: %v: %s", path, exit, text)
+	case exit.ExitCode() == 2:
+		return fmt.Errorf("verify %q: it could not be checked: %w: %s", path, exit, text)
 	}
 	return fmt.Errorf("verify %q: %w", path, exit)
+}
+
+// panicked reports whether a child of which the Go runtime made an end did so for
+// what the child read. It exits with the same code when it gets no memory or no
+// threads. A fault outside of a goroutine is named at the beginning of a line.
+func panicked(output string) bool {
+	for line := range strings.Lines(output) {
+		for _, sign := range []string{"panic:", "unexpected fault address", "[signal SIG", "SIGBUS:", "SIGSEGV:"} {
+			if strings.HasPrefix(line, sign) {
+				return true
+			}
+		}
+	}
+	return false
 }
 
 // diesOfDamage reports whether what a process read can have ended it so. Others

@@ -18,6 +18,13 @@ func init() {
 	children["bus"] = func() int { return endBy(syscall.SIGBUS) }
 	children["killed"] = func() int { return endBy(syscall.SIGKILL) }
 	children["panic"] = func() int { panic("page 3 already freed") }
+	children["memory"] = func() int { return endLikeRuntime("fatal error: failed to reserve page summary memory") }
+	children["threads"] = func() int { return endLikeRuntime("runtime: failed to create new OS thread", "fatal error: newosproc") }
+	children["usage"] = func() int { return endLikeRuntime("Error: unknown command") }
+	children["fault"] = func() int {
+		return endLikeRuntime("unexpected fault address 0x7f0000002000", "fatal error: fault", "[signal SIGBUS: bus error code=0x2]")
+	}
+	children["signal"] = func() int { return endLikeRuntime("fatal error: fault", "[signal SIGSEGV: segmentation violation]") }
 	children["hang"] = func() int { select {} }
 }
 
@@ -30,6 +37,12 @@ func endBy(s os.Signal) int {
 		return 0
 	}
 	select {}
+}
+
+// endLikeRuntime ends as the Go runtime does, which says so in its lines.
+func endLikeRuntime(lines ...string) int {
+	fmt.Fprintln(os.Stderr, strings.Join(lines, "\n"))
+	return 2
 }
 
 // inChild verifies in a child of that name.
@@ -57,6 +70,11 @@ func TestVerifyInChildTellsDamageFromFailure(t *testing.T) {
 		{child: "verify", path: filepath.Dir(good), want: "not a regular file"},
 		{child: "bus", path: good, want: "died of it", damaged: true},
 		{child: "panic", path: good, want: "page 3 already freed", damaged: true},
+		{child: "fault", path: good, want: "unexpected fault address", damaged: true},
+		{child: "signal", path: good, want: "died of it", damaged: true},
+		{child: "memory", path: good, want: "could not be checked: exit status 2: fatal error: failed to reserve page summary memory"},
+		{child: "threads", path: good, want: "failed to create new OS thread"},
+		{child: "usage", path: good, want: "unknown command"},
 		{child: "killed", path: good, want: "signal: killed"},
 	} {
 		t.Run(tt.child+" "+tt.want, func(t *testing.T) {
