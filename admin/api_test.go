@@ -318,6 +318,63 @@ func TestAPIReadsFewLargeBodiesAtOnce(t *testing.T) {
 	})
 }
 
+// Who has not signed in takes none of the places of large bodies, and who has takes
+// none before the first byte has come.
+func TestAPIKeepsThePlacesOfLargeBodies(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		l, a, _ := bubbleAPI(t)
+		// send sends a header and the beginning of a long body.
+		send := func(procedure, header string, size int) (conn net.Conn, answer chan string) {
+			conn, answer = l.dial(), make(chan string, 1)
+			go func() {
+				fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/json\r\n%sContent-Length: %d\r\n\r\n",
+					procedure, header, smallBody*4)
+				conn.Write(bytes.Repeat([]byte(" "), size))
+			}()
+			go func() {
+				line, _ := bufio.NewReader(conn).ReadString('\n')
+				answer <- line
+			}()
+			return conn, answer
+		}
+		const stranger = "Authorization: Bearer sluice_nobody_s\r\n"
+		for _, tc := range []struct {
+			name, header string
+			size         int
+			want         string // empty: the rest is waited for
+		}{
+			{"nothing yet", stranger, 0, ""},
+			{"a beginning", stranger, maxStrangerBody, ""},
+			{"as much as is read at once", stranger, smallBody, ""},
+			{"compressed", stranger + "Content-Encoding: gzip\r\n", 0, "501"},
+			{"compressed in another way", stranger + "Content-Encoding: br\r\n", 10, "501"},
+		} {
+			conn, answer := send(adminv1.AccessServiceSignInProcedure, tc.header, tc.size)
+			synctest.Wait()
+			if len(a.large) != 0 {
+				t.Errorf("%s: a stranger has a place", tc.name)
+			}
+			if tc.want != "" {
+				begun := time.Now()
+				if line := <-answer; !strings.Contains(line, tc.want) || time.Since(begun) >= bodyTime {
+					t.Errorf("%s: answered with %q after %v, want %q at once", tc.name, line, time.Since(begun), tc.want)
+				}
+			}
+			conn.Close()
+			synctest.Wait()
+		}
+		for size, want := range map[int]int{0: 0, 10: 1} {
+			conn, _ := send(adminv1.ResourceServiceDiffProcedure, "Content-Encoding: gzip\r\n", size)
+			synctest.Wait()
+			if len(a.large) != want {
+				t.Errorf("after %d bytes of a compressed body %d places are taken, want %d", size, len(a.large), want)
+			}
+			conn.Close()
+			synctest.Wait()
+		}
+	})
+}
+
 // Large texts are parsed one after the other; small ones go by.
 func TestAPIParsesOneLargeTextAtOnce(t *testing.T) {
 	n := startNode(t)

@@ -41,6 +41,12 @@ func (a *api) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			"a request of %d bytes, limit %d", r.ContentLength, limit))
 		return
 	}
+	if isCompressed(r) && IdentityFrom(r.Context()).Role == adminv1.Role_ROLE_UNSPECIFIED {
+		w.Header().Set("Connection", "close")
+		_ = connect.NewErrorWriter().Write(w, r, refuse(connect.CodeUnimplemented,
+			"a compressed request is taken of nobody who has not signed in"))
+		return
+	}
 	conn := http.NewResponseController(w)
 	body := &meteredBody{ReadCloser: http.MaxBytesReader(w, r.Body, limit), api: a, request: r, conn: conn, long: long}
 	defer body.leave()
@@ -69,8 +75,10 @@ func (b *meteredBody) begin() {
 }
 
 func (b *meteredBody) Read(p []byte) (int, error) {
-	// A compressed body is large whatever its length.
-	if !b.placed && !b.long && (b.read >= smallBody || b.compressed()) {
+	// A compressed body is large whatever its length, but until its first byte comes
+	// it takes nobody's place.
+	compressed := isCompressed(b.request)
+	if !b.placed && !b.long && (b.read >= smallBody || compressed && b.read > 0) {
 		if err := b.enter(); err != nil {
 			return 0, err
 		}
@@ -78,8 +86,12 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	if b.long {
 		_ = b.conn.SetReadDeadline(time.Now().Add(bodyTime))
 	}
-	if !b.placed && len(p) > smallBody {
-		p = p[:smallBody]
+	switch {
+	case b.placed || b.long:
+	case compressed:
+		p = p[:min(len(p), 1)]
+	default:
+		p = p[:min(len(p), smallBody)]
 	}
 	n, err := b.ReadCloser.Read(p)
 	b.read += n
@@ -91,15 +103,18 @@ func (b *meteredBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// compressed says whether the body may be longer than it looks.
-func (b *meteredBody) compressed() bool {
+// isCompressed says whether the message of a request may be longer than it looks. That
+// of a GET is in its query.
+func isCompressed(r *http.Request) bool {
 	for _, name := range []string{"Content-Encoding", "Connect-Content-Encoding", "Grpc-Encoding"} {
-		if e := b.request.Header.Get(name); e != "" && e != "identity" {
+		if isEncoding(r.Header.Get(name)) {
 			return true
 		}
 	}
-	return false
+	return r.Method == http.MethodGet && isEncoding(r.URL.Query().Get("compression"))
 }
+
+func isEncoding(name string) bool { return name != "" && name != "identity" }
 
 // enter waits for a place, as long as a body may take.
 func (b *meteredBody) enter() error {

@@ -13,7 +13,8 @@ import (
 )
 
 // maxStrangerBody bounds what is read of the body of somebody who has not signed in.
-const maxStrangerBody = 64 << 10
+// It is less than smallBody, so that none of them takes a place of the large ones.
+const maxStrangerBody = smallBody / 2
 
 // Guard stands before everything that the door answers. It refuses requests with a
 // foreign Host or Origin, finds out whom the others come from, and refuses calls of
