@@ -26,13 +26,14 @@ needs: ## Install what the tests need and the machine lacks
 .PHONY: race
 race: ## All tests, with the race detector
 	go test -race -p 1 $$(go list ./... | grep -v '/gateway/hostile$$')
-	go test -run '^TestMeasured' .
+	go test -run '^(TestMeasured|TestServeWithstands)' .
 	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
 	go test ./gateway/hostile
 
 .PHONY: hostile-race
 hostile-race: ## The hostile peers, with the race detector
 	go test -race -timeout 20m ./gateway/hostile
+	SLUICE_HOSTILE_RACE=1 go test -race -run '^TestServeWithstands' .
 
 .PHONY: lint
 lint: $(BIN)/built ## go vet, staticcheck, gofumpt and the house rules
