@@ -12,6 +12,7 @@ import (
 	"connectrpc.com/connect"
 
 	adminv1 "sluice/admin/v1"
+	"sluice/store"
 )
 
 // AccessConfig is what decides who gets in.
@@ -79,7 +80,10 @@ func NewAccess(cfg AccessConfig) (*Access, error) {
 		audit:       newAuditLog(cfg.Records, cfg.Now, cfg.Log),
 	}
 	a.streams = newStreams(a.stillValid)
-	if err := a.applyPasswordFile(context.Background()); err != nil {
+	if err := a.applyPasswordFile(context.Background()); errors.Is(err, store.ErrFull) {
+		// Traffic has no part in it, and the next start reads the file again.
+		a.log.Error("password file not applied", "account", fileAccount, "error", err)
+	} else if err != nil {
 		return nil, err
 	}
 	return a, nil

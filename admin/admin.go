@@ -117,6 +117,9 @@ func (c Config) certificate(parts Parts, log *slog.Logger) (cert, key string, er
 	if err != nil {
 		return "", "", err
 	}
+	if own.Kept != nil {
+		log.Error("admin certificate not made again; the one that is there is served until it ends", "file", own.CertFile, "error", own.Kept)
+	}
 	log.Info("admin certificate is the node's own", "file", own.CertFile, "sha256", own.Fingerprint, "made", own.Made)
 	return own.CertFile, own.KeyFile, nil
 }

@@ -41,34 +41,45 @@ type Certificate struct {
 	CertFile, KeyFile string
 	Fingerprint       string // SHA-256 of the certificate, as browsers show it
 	Made              bool   // just now: clients do not know it yet
+	Kept              error  // why one that ends soon was not replaced; nil when it need not be
 }
 
 // SelfSigned returns the certificate that the node made for itself in dir, and makes
-// one when there is none that is good for a while and for all the hosts. Hosts are
-// names and addresses beside those of this machine.
+// one when there is none that is good for a while and for all the hosts. Where that
+// fails, on a full disk say, one that is still good today will do. Hosts are names
+// and addresses beside those of this machine.
 func SelfSigned(dir string, hosts []string, now time.Time) (*Certificate, error) {
+	return selfSigned(dir, hosts, now, writeBeside)
+}
+
+func selfSigned(dir string, hosts []string, now time.Time, write func(name string, text []byte) (string, error)) (*Certificate, error) {
 	c := &Certificate{CertFile: filepath.Join(dir, "admin.crt"), KeyFile: filepath.Join(dir, "admin.key")}
 	pair, err := tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
 	// A pair that cannot be read is made again, too: it is the node's own.
-	if err != nil || !goodFor(pair.Leaf, hosts, now) {
-		if pair, err = makeCertificate(c, hosts, now); err != nil {
-			return nil, fmt.Errorf("make certificate of the admin port: %w", err)
+	if err != nil || !goodFor(pair.Leaf, hosts, now) || now.Add(selfSignedRenewal).After(pair.Leaf.NotAfter) {
+		made, makeErr := makeCertificate(c, hosts, now, write)
+		switch {
+		case makeErr == nil:
+			pair, c.Made = made, true
+		case err == nil && goodFor(pair.Leaf, hosts, now):
+			c.Kept = makeErr
+		default:
+			return nil, fmt.Errorf("make certificate of the admin port: %w", makeErr)
 		}
-		c.Made = true
 	}
 	c.Fingerprint = fingerprint(pair.Leaf)
 	return c, nil
 }
 
-// goodFor says whether a certificate can still be served.
-func goodFor(leaf *x509.Certificate, hosts []string, now time.Time) bool {
-	if now.Before(leaf.NotBefore) || now.Add(selfSignedRenewal).After(leaf.NotAfter) {
+// goodFor says whether a certificate can be served at a time.
+func goodFor(leaf *x509.Certificate, hosts []string, at time.Time) bool {
+	if at.Before(leaf.NotBefore) || at.After(leaf.NotAfter) {
 		return false
 	}
 	return !slices.ContainsFunc(hosts, func(host string) bool { return leaf.VerifyHostname(host) != nil })
 }
 
-func makeCertificate(c *Certificate, hosts []string, now time.Time) (tls.Certificate, error) {
+func makeCertificate(c *Certificate, hosts []string, now time.Time, write func(name string, text []byte) (string, error)) (tls.Certificate, error) {
 	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
 	if err != nil {
 		return tls.Certificate{}, err
@@ -82,11 +93,22 @@ func makeCertificate(c *Certificate, hosts []string, now time.Time) (tls.Certifi
 	if err != nil {
 		return tls.Certificate{}, err
 	}
-	// The key first: a pair of which only the certificate is there is made again.
-	if err := replaceFile(c.KeyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private})); err != nil {
+	// Both are written before one is replaced, so that a full disk leaves the old pair
+	// as it is. Then the key first: a pair of which only that is there is made again.
+	newKey, err := write(c.KeyFile, pem.EncodeToMemory(&pem.Block{Type: "PRIVATE KEY", Bytes: private}))
+	if err != nil {
 		return tls.Certificate{}, err
 	}
-	if err := replaceFile(c.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der})); err != nil {
+	defer os.Remove(newKey) // fails once it is renamed
+	newCert, err := write(c.CertFile, pem.EncodeToMemory(&pem.Block{Type: "CERTIFICATE", Bytes: der}))
+	if err != nil {
+		return tls.Certificate{}, err
+	}
+	defer os.Remove(newCert)
+	if err := os.Rename(newKey, c.KeyFile); err != nil {
+		return tls.Certificate{}, err
+	}
+	if err := os.Rename(newCert, c.CertFile); err != nil {
 		return tls.Certificate{}, err
 	}
 	return tls.LoadX509KeyPair(c.CertFile, c.KeyFile)
@@ -122,19 +144,18 @@ func addHost(t *x509.Certificate, host string) {
 	}
 }
 
-// replaceFile writes a file that only the owner reads, whole or not at all.
-func replaceFile(name string, text []byte) error {
-	temporary, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // mode 0600
+// writeBeside writes a file that only the owner reads, for name to be replaced by.
+func writeBeside(name string, text []byte) (string, error) {
+	f, err := os.CreateTemp(filepath.Dir(name), filepath.Base(name)+".*") // mode 0600
 	if err != nil {
-		return err
+		return "", err
 	}
-	defer os.Remove(temporary.Name()) // fails once it is renamed
-	_, err = temporary.Write(text)
-	err = errors.Join(err, temporary.Sync(), temporary.Close())
-	if err != nil {
-		return err
+	_, err = f.Write(text)
+	if err = errors.Join(err, f.Sync(), f.Close()); err != nil {
+		os.Remove(f.Name())
+		return "", err
 	}
-	return os.Rename(temporary.Name(), name)
+	return f.Name(), nil
 }
 
 // fingerprint is what a person compares with what the browser shows.

@@ -5,6 +5,7 @@ import (
 	"crypto/elliptic"
 	"crypto/tls"
 	"crypto/x509"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -113,5 +114,53 @@ func TestSelfSignedIsMadeAgainWhenItIsNoGood(t *testing.T) {
 	}
 	if _, err := SelfSigned(filepath.Join(t.TempDir(), "gone"), nil, now); err == nil || !strings.HasPrefix(err.Error(), "make certificate of the admin port: ") {
 		t.Errorf("no directory: %v", err)
+	}
+}
+
+// What cannot be replaced is served while it is good: the disk is full when the key
+// is written, or when only the certificate is left to write.
+func TestSelfSignedIsKeptWhenItCannotBeMadeAgain(t *testing.T) {
+	now := time.Now()
+	soon := now.Add(selfSignedLifetime - selfSignedRenewal + time.Hour)
+	for _, tc := range []struct {
+		name  string
+		hosts []string
+		at    time.Time
+		keeps bool
+	}{
+		{"it ends soon", nil, soon, true},
+		{"it has ended", nil, now.Add(selfSignedLifetime + time.Hour), false},
+		{"a further name", []string{"new.example"}, now, false},
+		{"the clock was set back", nil, now.Add(-2 * time.Hour), false},
+	} {
+		t.Run(tc.name, func(t *testing.T) {
+			dir := t.TempDir()
+			first, err := SelfSigned(dir, nil, now)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, full := range []string{first.KeyFile, first.CertFile} {
+				again, err := selfSigned(dir, tc.hosts, tc.at, func(name string, text []byte) (string, error) {
+					if name == full {
+						return "", errDisk
+					}
+					return writeBeside(name, text)
+				})
+				switch {
+				case !tc.keeps:
+					if !errors.Is(err, errDisk) {
+						t.Errorf("got %+v, %v; want an error", again, err)
+					}
+				case err != nil || again.Made || !errors.Is(again.Kept, errDisk) || again.Fingerprint != first.Fingerprint:
+					t.Errorf("got %+v, %v; want the one that was there", again, err)
+				}
+				if left, _ := filepath.Glob(filepath.Join(dir, "admin.*")); len(left) != 2 {
+					t.Errorf("files: %v", left)
+				}
+				if _, err := tls.LoadX509KeyPair(first.CertFile, first.KeyFile); err != nil {
+					t.Error(err)
+				}
+			}
+		})
 	}
 }

@@ -225,6 +225,37 @@ func TestPasswordFileThatCannotBeUsed(t *testing.T) {
 	}
 }
 
+// A full disk stops no node: the file is read again at the next start.
+func TestPasswordFileOnAFullDisk(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "password")
+	if err := os.WriteFile(file, []byte(goodPassword), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	records := newMemoryRecords()
+	records.full = errFull
+	start := func() *site {
+		s := newSite(t, func(cfg *AccessConfig) { cfg.PasswordFile, cfg.Records = file, records })
+		s.records = records
+		return s
+	}
+	s := start()
+	if log := s.log.String(); !strings.Contains(log, "password file not applied") || strings.Contains(log, goodPassword) {
+		t.Errorf("log:\n%s", log)
+	}
+	if needs, err := s.NeedsSetUp(); !needs || err != nil {
+		t.Errorf("needs set-up: %v, %v", needs, err)
+	}
+	records.full = nil
+	if err := start().local().signIn(t.Context(), "admin", goodPassword); err != nil {
+		t.Errorf("when there is room: %v", err)
+	}
+	records = newMemoryRecords()
+	records.full = errDisk
+	if _, err := NewAccess(AccessConfig{Records: records, PasswordFile: file, cost: cheap}); !errors.Is(err, errDisk) {
+		t.Errorf("another failure: %v", err)
+	}
+}
+
 func TestPasswordFileOfSystemd(t *testing.T) {
 	dir := t.TempDir()
 	getenv := func(name string) string { return map[string]string{"CREDENTIALS_DIRECTORY": dir}[name] }
