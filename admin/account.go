@@ -4,6 +4,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -40,6 +41,10 @@ func checkAccountName(what, name string) error {
 	return nil
 }
 
+// reservedNames are what the audit log and the history call the node itself, and the
+// files that it reads: no person is to be taken for these.
+var reservedNames = []string{"sluice", "files"}
+
 func checkRole(role adminv1.Role) error {
 	if role < adminv1.Role_ROLE_VIEWER || role > adminv1.Role_ROLE_ADMIN {
 		return fmt.Errorf("role: want viewer, operator or admin")
@@ -72,6 +77,9 @@ func getAccount(tx RecordsTx, name string) (*account, error) {
 // createAccount adds an account whose name must be free. A first administrator needs
 // no set-up any more: a link that was printed for it is in logs, and ends.
 func createAccount(tx RecordsTx, a *account) error {
+	if slices.Contains(reservedNames, a.Name) {
+		return invalid(fmt.Errorf("name %q stands for the node itself in the audit log and the history; take another", a.Name))
+	}
 	old, err := getAccount(tx, a.Name)
 	if err != nil {
 		return err

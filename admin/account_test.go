@@ -36,6 +36,8 @@ func TestAccountIsCheckedBeforeItIsMade(t *testing.T) {
 		{"no role", "bob", goodPassword, 0, connect.CodeInvalidArgument, "role: want viewer, operator or admin"},
 		{"a role that is none", "bob", goodPassword, 4, connect.CodeInvalidArgument, "role: want"},
 		{"a negative role", "bob", goodPassword, -1, connect.CodeInvalidArgument, "role: want"},
+		{"the node", "sluice", goodPassword, 1, connect.CodeInvalidArgument, `name "sluice" stands for the node itself`},
+		{"its files", "files", goodPassword, 3, connect.CodeInvalidArgument, `name "files" stands for the node itself`},
 		{"taken", "alice", goodPassword, 1, connect.CodeAlreadyExists, `there is an account "alice" already`},
 	} {
 		if tc.what == "not text" { // protobuf refuses it before us

@@ -49,6 +49,8 @@ func TestSetUpMakesTheFirstAdministrator(t *testing.T) {
 	}
 	// A mistake costs the link nothing.
 	s.wantRefused(t, "bad name", func() error { return b.setUp(t.Context(), secret, "A l i c e") }, connect.CodeInvalidArgument, "name")
+	s.wantRefused(t, "reserved name", func() error { return b.setUp(t.Context(), secret, "sluice") },
+		connect.CodeInvalidArgument, "stands for the node itself")
 	if err := b.setUp(t.Context(), secret, "alice"); err != nil {
 		t.Fatal(err)
 	}
