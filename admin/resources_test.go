@@ -108,7 +108,7 @@ func TestApplyOfWhatGetAnsweredGuardsItsRevision(t *testing.T) {
 	}
 	wantActions(t, "edited", n.apply(t, edited).GetChanges(), "update GRPCRoute cart")
 
-	_, err := n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: strings.Replace(edited, "80", "70", 1)}))
+	_, err := n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: strings.Replace(edited, `"weight":80`, `"weight":70`, 1)}))
 	wantCode(t, "an old revision", err, connect.CodeAborted, first.GetRevision())
 	conflict := detail[*adminv1.Conflict](t, err)
 	if conflict.GetExpected() != first.GetRevision() || !strings.Contains(conflict.GetCurrent().GetManifest(), `"weight":80`) {
