@@ -245,7 +245,7 @@ func (r *resources) files() []string {
 			continue
 		}
 		for _, entry := range entries {
-			if !strings.HasPrefix(entry.Name(), ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(entry.Name())) {
+			if store.InFolder(entry.Name()) {
 				files = append(files, filepath.Join(path, entry.Name()))
 			}
 		}

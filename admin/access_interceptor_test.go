@@ -9,8 +9,6 @@ import (
 	"testing"
 	"time"
 
-	"connectrpc.com/connect"
-
 	adminv1 "sluice/admin/v1"
 )
 
@@ -33,21 +31,6 @@ func (b *halfSent) Read(p []byte) (int, error) {
 
 // A right that ends while a change is being sent ends before it is made.
 func TestChangeIsRefusedWhenTheRightEndsWhileItIsSent(t *testing.T) {
-	revoke := func(ctx context.Context, s *site) error {
-		answer, err := s.local().access().ListTokens(ctx, connect.NewRequest(&adminv1.ListTokensRequest{}))
-		if err != nil {
-			return err
-		}
-		return s.local().revoke(ctx, answer.Msg.Tokens[0].Id)
-	}
-	remove := func(ctx context.Context, s *site) error {
-		_, err := s.local().access().DeleteAccount(ctx, connect.NewRequest(&adminv1.DeleteAccountRequest{Name: "alice"}))
-		return err
-	}
-	lower := func(ctx context.Context, s *site) error {
-		_, err := s.local().access().UpdateAccount(ctx, connect.NewRequest(&adminv1.UpdateAccountRequest{Name: "alice", Role: adminv1.Role_ROLE_VIEWER}))
-		return err
-	}
 	for _, tc := range []struct {
 		name   string
 		token  bool
@@ -57,12 +40,12 @@ func TestChangeIsRefusedWhenTheRightEndsWhileItIsSent(t *testing.T) {
 	}{
 		{"nothing happens", true, func(context.Context, *site) error { return nil }, http.StatusOK, ""},
 		{"nothing happens to the session", false, func(context.Context, *site) error { return nil }, http.StatusOK, ""},
-		{"token revoked", true, revoke, http.StatusUnauthorized, "the token is unknown"},
+		{"token revoked", true, revokeToken, http.StatusUnauthorized, "the token is unknown"},
 		{"token expired", true, func(_ context.Context, s *site) error { s.clock.advance(time.Hour); return nil }, http.StatusUnauthorized, "the token is unknown"},
-		{"its maker deleted", true, remove, http.StatusUnauthorized, "the token is unknown"},
-		{"its maker lowered", true, lower, http.StatusForbidden, "has the role viewer"},
-		{"account deleted", false, remove, http.StatusUnauthorized, "the session has ended"},
-		{"account lowered", false, lower, http.StatusUnauthorized, "the session has ended"},
+		{"its maker deleted", true, deleteAlice, http.StatusUnauthorized, "the token is unknown"},
+		{"its maker lowered", true, lowerAlice, http.StatusForbidden, "has the role viewer"},
+		{"account deleted", false, deleteAlice, http.StatusUnauthorized, "the session has ended"},
+		{"account lowered", false, lowerAlice, http.StatusUnauthorized, "the session has ended"},
 		{"session not used", false, func(_ context.Context, s *site) error { s.clock.advance(sessionIdle); return nil }, http.StatusUnauthorized, "the session has ended"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -31,34 +31,39 @@ func (c *client) watch(t *testing.T) <-chan error {
 	return ended
 }
 
+// Three ways in which a right ends, of whoever the test has made.
+
+func revokeToken(ctx context.Context, s *site) error {
+	answer, err := s.local().access().ListTokens(ctx, connect.NewRequest(&adminv1.ListTokensRequest{}))
+	if err != nil {
+		return err
+	}
+	return s.local().revoke(ctx, answer.Msg.Tokens[0].Id)
+}
+
+func deleteAlice(ctx context.Context, s *site) error {
+	_, err := s.local().access().DeleteAccount(ctx, connect.NewRequest(&adminv1.DeleteAccountRequest{Name: "alice"}))
+	return err
+}
+
+func lowerAlice(ctx context.Context, s *site) error {
+	_, err := s.local().access().UpdateAccount(ctx, connect.NewRequest(&adminv1.UpdateAccountRequest{Name: "alice", Role: adminv1.Role_ROLE_VIEWER}))
+	return err
+}
+
 // Who is not allowed to call any more is not allowed to listen on.
 func TestStreamEndsWithItsCredentials(t *testing.T) {
-	revoke := func(ctx context.Context, s *site) error {
-		answer, err := s.local().access().ListTokens(ctx, connect.NewRequest(&adminv1.ListTokensRequest{}))
-		if err != nil {
-			return err
-		}
-		return s.local().revoke(ctx, answer.Msg.Tokens[0].Id)
-	}
-	remove := func(ctx context.Context, s *site) error {
-		_, err := s.local().access().DeleteAccount(ctx, connect.NewRequest(&adminv1.DeleteAccountRequest{Name: "alice"}))
-		return err
-	}
-	demote := func(ctx context.Context, s *site) error {
-		_, err := s.local().access().UpdateAccount(ctx, connect.NewRequest(&adminv1.UpdateAccountRequest{Name: "alice", Role: adminv1.Role_ROLE_VIEWER}))
-		return err
-	}
 	for _, tc := range []struct {
 		name  string
 		token bool
 		end   func(ctx context.Context, s *site) error
 		want  string
 	}{
-		{"token revoked", true, revoke, "the token is unknown"},
+		{"token revoked", true, revokeToken, "the token is unknown"},
 		{"token expired", true, func(context.Context, *site) error { time.Sleep(time.Hour); return nil }, "the token is unknown"},
-		{"its maker deleted", true, remove, "the token is unknown"},
-		{"account deleted", false, remove, "the session has ended"},
-		{"account changed", false, demote, "the session has ended"},
+		{"its maker deleted", true, deleteAlice, "the token is unknown"},
+		{"account deleted", false, deleteAlice, "the session has ended"},
+		{"account changed", false, lowerAlice, "the session has ended"},
 		{"session too old", false, func(context.Context, *site) error { time.Sleep(sessionLifetime); return nil }, "the session has ended"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {

@@ -59,6 +59,11 @@ func (in *intake) load(path string) {
 	}
 }
 
+// InFolder tells whether an entry of a folder is one that Load reads, by its name.
+func InFolder(name string) bool {
+	return !strings.HasPrefix(name, ".") && slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name))
+}
+
 func (in *intake) loadFolder(path string) {
 	entries, err := os.ReadDir(path) // sorted by name
 	if err != nil {
@@ -67,7 +72,7 @@ func (in *intake) loadFolder(path string) {
 	}
 	for _, entry := range entries {
 		name := filepath.Join(path, entry.Name())
-		if strings.HasPrefix(entry.Name(), ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)) {
+		if !InFolder(entry.Name()) {
 			continue
 		}
 		// A mounted ConfigMap is made of links to files: what counts is the target.

@@ -16,6 +16,7 @@ import (
 	"go.yaml.in/yaml/v3"
 
 	adminv1 "sluice/admin/v1"
+	"sluice/store"
 )
 
 // maxText is how much the server takes of one text, in bytes; it says so better
@@ -79,7 +80,7 @@ func expand(path string) ([]string, error) {
 	var files []string
 	for _, entry := range entries {
 		name := filepath.Join(path, entry.Name())
-		if strings.HasPrefix(entry.Name(), ".") || !slices.Contains([]string{".yaml", ".yml", ".json"}, filepath.Ext(name)) {
+		if !store.InFolder(entry.Name()) {
 			continue
 		}
 		// A mounted ConfigMap is made of links to files: what counts is the target.
