@@ -153,30 +153,6 @@ func (p *doorPort) drain(http1 *http.Server) {
 	defer cancel()
 	var closing sync.WaitGroup
 	closing.Go(func() { http1.Shutdown(ctx) })
-	p.awaitConns(ctx)
+	p.engine.AwaitDrained(ctx, h2.Downstream)
 	closing.Wait()
 }
-
-// awaitConns asks every client to go, also those that were on their way in, and
-// waits for their connections to end.
-func (p *doorPort) awaitConns(ctx context.Context) {
-	for ctx.Err() == nil {
-		conns := p.engine.Conns(h2.Downstream)
-		if len(conns) == 0 {
-			return
-		}
-		var b h2.Batch
-		for _, c := range conns {
-			c.Drain(&b) // once; again it does nothing
-		}
-		b.Flush()
-		select {
-		case <-ctx.Done():
-		case <-conns[0].Done():
-		case <-time.After(doorLook):
-		}
-	}
-}
-
-// doorLook is how soon a connection that came in late is found.
-const doorLook = 50 * time.Millisecond

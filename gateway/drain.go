@@ -36,7 +36,7 @@ func (g *Gateway) drain(http1 *http.Server) {
 		http1.Shutdown(ctx)
 	}()
 	g.goAway(ctx)
-	g.awaitConns(ctx)
+	g.engine.AwaitDrained(ctx, h2.Downstream)
 	if left := g.engine.Counts(h2.Downstream).Streams; left > 0 {
 		g.endStreams()
 	}
@@ -60,27 +60,6 @@ func (g *Gateway) goAway(ctx context.Context) {
 	}
 }
 
-// awaitConns waits for the clients' connections to end. Those that were on their
-// way in are asked to go as they come.
-func (g *Gateway) awaitConns(ctx context.Context) {
-	for ctx.Err() == nil {
-		conns := g.engine.Conns(h2.Downstream)
-		if len(conns) == 0 {
-			return
-		}
-		var b h2.Batch
-		for _, c := range conns {
-			c.Drain(&b) // once; again it does nothing
-		}
-		b.Flush()
-		select {
-		case <-ctx.Done():
-		case <-conns[0].Done():
-		case <-time.After(50 * time.Millisecond):
-		}
-	}
-}
-
 // endStreams ends what is left with a status, not with a reset.
 func (g *Gateway) endStreams() {
 	var b h2.Batch
@@ -90,7 +69,7 @@ func (g *Gateway) endStreams() {
 	b.Flush()
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
-	g.awaitConns(ctx)
+	g.engine.AwaitDrained(ctx, h2.Downstream)
 }
 
 func pause(ctx context.Context, d time.Duration) {

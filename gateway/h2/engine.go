@@ -182,3 +182,28 @@ func (e *Engine) Counts(side Side) Counts {
 
 // Queued returns how many bytes of DATA wait in stream queues.
 func (e *Engine) Queued() int64 { return e.queued.Load() }
+
+// drainLook is how soon AwaitDrained finds a connection that came in late.
+const drainLook = 50 * time.Millisecond
+
+// AwaitDrained asks the peer of every connection of a side to go elsewhere, also of
+// those that are on their way in as they come, and waits until none is left or ctx
+// is done.
+func (e *Engine) AwaitDrained(ctx context.Context, side Side) {
+	for ctx.Err() == nil {
+		conns := e.Conns(side)
+		if len(conns) == 0 {
+			return
+		}
+		var b Batch
+		for _, c := range conns {
+			c.Drain(&b) // once; again it does nothing
+		}
+		b.Flush()
+		select {
+		case <-ctx.Done():
+		case <-conns[0].Done():
+		case <-time.After(drainLook):
+		}
+	}
+}
