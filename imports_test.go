@@ -28,6 +28,9 @@ var mayImport = map[string][]string{
 	"gateway/h2":      {"gateway/wire"},
 	"gateway/listen":  {"gateway/h2"},
 	"gateway/route":   {"store"},
+	"gateway/schema":  {"store"},
+	"gateway/web":     {"gateway/wire", "gateway/schema"},
+	"gateway/rest":    {"gateway/wire", "gateway/schema"},
 	"gateway/observe": {"gateway/wire", "store"},
 	"gateway/upstream": {
 		"gateway/h2", "gateway/balance", "store",
