@@ -2,6 +2,7 @@ package store
 
 import (
 	"encoding/json"
+	"slices"
 	"time"
 )
 
@@ -31,9 +32,12 @@ type Backend struct {
 // BackendSpec is the wish itself.
 type BackendSpec struct {
 	// Endpoints may be an empty list: every RPC is then answered UNAVAILABLE.
-	Endpoints      []Endpoint    `json:"endpoints"`
-	Protocol       Protocol      `json:"protocol"`
-	TLS            *BackendTLS   `json:"tls,omitempty"` // only with ProtocolTLS, and may be nil even then
+	Endpoints []Endpoint `json:"endpoints"`
+	Protocol  Protocol   `json:"protocol"`
+	// Accepts are the protocols of requests that the endpoints understand themselves:
+	// those are handed to them as they are, others are translated.
+	Accepts        []Accept      `json:"accepts"`
+	TLS            *BackendTLS   `json:"tls,omitempty"` // not with ProtocolH2C, and may be nil with ProtocolTLS
 	LoadBalancing  LoadBalancing `json:"loadBalancing"`
 	Connection     Connection    `json:"connection"`
 	ConnectTimeout Duration      `json:"connectTimeout"` // from dialling to the peer's SETTINGS
@@ -48,11 +52,32 @@ type Endpoint struct {
 // Protocol is what a backend speaks.
 type Protocol string
 
-// HTTP/2 with prior knowledge in clear, and HTTP/2 in TLS by ALPN.
+// HTTP/2 with prior knowledge in clear, HTTP/2 in TLS by ALPN, and HTTP/1.1: in clear,
+// or in TLS when the Backend has a BackendTLS.
 const (
-	ProtocolH2C Protocol = "h2c"
-	ProtocolTLS Protocol = "tls"
+	ProtocolH2C   Protocol = "h2c"
+	ProtocolTLS   Protocol = "tls"
+	ProtocolHTTP1 Protocol = "http1"
 )
+
+// Accept is a protocol of requests that a backend understands by itself.
+type Accept string
+
+// Native gRPC, the two that web pages speak, and whatever else is HTTP.
+const (
+	AcceptGRPC    Accept = "GRPC"
+	AcceptGRPCWeb Accept = "GRPCWeb"
+	AcceptConnect Accept = "Connect"
+	AcceptHTTP    Accept = "HTTP"
+)
+
+// Accepts tells whether the backend understands such requests by itself.
+func (b *Backend) Accepts(protocol Accept) bool {
+	if len(b.Spec.Accepts) == 0 { // it was kept when there was no such field
+		return slices.Contains(b.Spec.Protocol.accepts(), protocol)
+	}
+	return slices.Contains(b.Spec.Accepts, protocol)
+}
 
 // BackendTLS is how a backend is recognised, and what we show it. File names are
 // relative to the folder of the text that declares them; Parse has joined the two.
@@ -92,6 +117,9 @@ func (s *BackendSpec) SetDefaults() {
 	if s.Protocol == "" {
 		s.Protocol = ProtocolH2C
 	}
+	if len(s.Accepts) == 0 {
+		s.Accepts = s.Protocol.accepts()
+	}
 	if s.LoadBalancing.Policy == "" {
 		s.LoadBalancing.Policy = LeastRequest
 	}
@@ -101,6 +129,14 @@ func (s *BackendSpec) SetDefaults() {
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = Duration(DefaultConnectTimeout)
 	}
+}
+
+// accepts is what a backend understands that does not say.
+func (p Protocol) accepts() []Accept {
+	if p == ProtocolHTTP1 {
+		return []Accept{AcceptHTTP}
+	}
+	return []Accept{AcceptGRPC}
 }
 
 // MarshalJSON writes a manifest that Parse accepts.

@@ -5,6 +5,7 @@ import (
 	"encoding/pem"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"time"
 )
 
@@ -18,10 +19,11 @@ func readBackendSpec(m *mapping) BackendSpec {
 		Connection:     readConnection(m.optional("connection")),
 		ConnectTimeout: m.optional("connectTimeout").duration(DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
 	}
+	spec.Accepts = readAccepts(m.optional("accepts"), spec.Protocol)
 	if tls := m.optional("tls"); !tls.absent() {
 		spec.TLS = readTLS(tls.mapping())
 		if spec.Protocol == ProtocolH2C {
-			tls.fault("needs protocol: %s", ProtocolTLS)
+			tls.fault("needs protocol: %s, or %s", ProtocolTLS, ProtocolHTTP1)
 		}
 	}
 	spec.SetDefaults()
@@ -55,20 +57,24 @@ func readEndpoints(m *mapping) []Endpoint {
 }
 
 func readProtocol(m *mapping) Protocol {
-	v := m.optional("protocol")
-	s, ok := v.text()
-	switch p := Protocol(s); {
-	case v.absent():
-		return ProtocolH2C
-	case !ok:
-	case p == ProtocolH2C || p == ProtocolTLS:
-		return p
-	case s == "http1":
-		v.fault("protocol http1 is not supported yet")
-	default:
-		v.fault("unknown protocol %s, want %s or %s", quote(s), ProtocolH2C, ProtocolTLS)
+	return oneOf(m.optional("protocol"), "protocol", ProtocolH2C, ProtocolH2C, ProtocolTLS, ProtocolHTTP1)
+}
+
+// readAccepts reads what the endpoints understand; a list of nothing means the default.
+func readAccepts(v *value, protocol Protocol) []Accept {
+	items := v.list(0)
+	all := each(items, func(v *value) Accept {
+		return oneOf(v, "protocol", "", AcceptGRPC, AcceptGRPCWeb, AcceptConnect, AcceptHTTP)
+	})
+	for i, accept := range all {
+		switch {
+		case accept != "" && slices.Contains(all[:i], accept):
+			items[i].fault("%s is there already", accept)
+		case accept == AcceptGRPC && protocol == ProtocolHTTP1:
+			items[i].fault("%s needs HTTP/2: protocol %s or %s", accept, ProtocolH2C, ProtocolTLS)
+		}
 	}
-	return ""
+	return all
 }
 
 var laterPolicies = map[string]bool{"PeakEWMA": true, "RingHash": true, "Maglev": true}

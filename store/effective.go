@@ -47,6 +47,9 @@ func (s *Snapshot) makeEffective() *Set {
 	for _, o := range s.live[rpcPolicies] {
 		set.RPCPolicies = append(set.RPCPolicies, o.Resource.(*RPCPolicy))
 	}
+	for _, o := range s.live[schemas] {
+		set.Schemas = append(set.Schemas, o.Resource.(*Schema))
+	}
 	return set
 }
 

@@ -11,7 +11,7 @@ const (
 	RequestMirror          FilterType = "RequestMirror"
 	RequestRedirect        FilterType = "RequestRedirect"
 	URLRewrite             FilterType = "URLRewrite"
-	CORS                   FilterType = "CORS"
+	FilterCORS             FilterType = "CORS"
 )
 
 // Filter is one step between client and backend; the field that its Type names is
@@ -23,7 +23,7 @@ type Filter struct {
 	RequestMirror          *MirrorFilter   `json:"requestMirror,omitempty"`
 	RequestRedirect        *RedirectFilter `json:"requestRedirect,omitempty"`
 	URLRewrite             *RewriteFilter  `json:"urlRewrite,omitempty"`
-	CORS                   *CORSFilter     `json:"cors,omitempty"`
+	CORS                   *CORS           `json:"cors,omitempty"`
 }
 
 // HeaderModifier changes headers. A name occurs once in all three lists together.
@@ -95,15 +95,4 @@ type PathModifier struct {
 	Type               PathModifierType `json:"type"`
 	ReplaceFullPath    *string          `json:"replaceFullPath,omitempty"`
 	ReplacePrefixMatch *string          `json:"replacePrefixMatch,omitempty"`
-}
-
-// CORSFilter answers the questions that browsers ask before and with requests of
-// another origin's page.
-type CORSFilter struct {
-	AllowOrigins     []string `json:"allowOrigins,omitempty"`
-	AllowCredentials bool     `json:"allowCredentials,omitempty"`
-	AllowMethods     []string `json:"allowMethods,omitempty"`
-	AllowHeaders     []string `json:"allowHeaders,omitempty"`
-	ExposeHeaders    []string `json:"exposeHeaders,omitempty"`
-	MaxAge           int      `json:"maxAge"` // seconds
 }

@@ -1,15 +1,9 @@
 package store
 
 import (
-	"fmt"
 	"math"
 	"slices"
 	"strings"
-)
-
-const (
-	maxCORSList       = 64
-	defaultCORSMaxAge = 5 // seconds
 )
 
 // The filters of the Gateway API that no route of ours may have.
@@ -38,7 +32,7 @@ func grpcFilters(namespace string) filterPlace {
 
 func httpFilters(namespace string, prefixed bool) filterPlace {
 	return filterPlace{
-		supported: []FilterType{RequestHeaderModifier, ResponseHeaderModifier, RequestMirror, RequestRedirect, URLRewrite, CORS},
+		supported: []FilterType{RequestHeaderModifier, ResponseHeaderModifier, RequestMirror, RequestRedirect, URLRewrite, FilterCORS},
 		refused:   []FilterType{extensionRef, externalAuth},
 		checkName: checkModifiedHTTPName,
 		namespace: namespace,
@@ -51,7 +45,7 @@ func httpFilters(namespace string, prefixed bool) filterPlace {
 func httpRefFilters(namespace string, prefixed bool) filterPlace {
 	place := httpFilters(namespace, prefixed)
 	place.supported = []FilterType{RequestHeaderModifier, ResponseHeaderModifier, RequestMirror, URLRewrite}
-	place.refused = []FilterType{RequestRedirect, CORS, extensionRef, externalAuth}
+	place.refused = []FilterType{RequestRedirect, FilterCORS, extensionRef, externalAuth}
 	return place
 }
 
@@ -62,7 +56,7 @@ var filterFields = map[FilterType]string{
 	RequestMirror:          "requestMirror",
 	RequestRedirect:        "requestRedirect",
 	URLRewrite:             "urlRewrite",
-	CORS:                   "cors",
+	FilterCORS:             "cors",
 	extensionRef:           "extensionRef",
 	externalAuth:           "externalAuth",
 }
@@ -118,7 +112,7 @@ func (p filterPlace) readContent(m *mapping, kind FilterType) Filter {
 		f.RequestRedirect = p.readRedirect(m)
 	case URLRewrite:
 		f.URLRewrite = p.readRewrite(m)
-	case CORS:
+	case FilterCORS:
 		f.CORS = readCORS(m)
 	}
 	return f
@@ -246,44 +240,4 @@ func readReplacement(v *value) *string {
 		return checkPath(s)
 	})
 	return &s
-}
-
-func readCORS(m *mapping) *CORSFilter {
-	defer m.finish()
-	return &CORSFilter{
-		AllowOrigins:     readWords(m.optional("allowOrigins"), true, checkOrigin),
-		AllowCredentials: m.optional("allowCredentials").boolean(),
-		AllowMethods:     readWords(m.optional("allowMethods"), true, checkCORSMethod),
-		AllowHeaders:     readWords(m.optional("allowHeaders"), true, checkHeaderName),
-		ExposeHeaders:    readWords(m.optional("exposeHeaders"), false, checkHeaderName),
-		MaxAge:           m.optional("maxAge").integer(defaultCORSMaxAge, 1, math.MaxInt32),
-	}
-}
-
-// readWords reads a list of different words; alone tells that "*" stands for all of
-// them, and by itself.
-func readWords(v *value, alone bool, check func(string) string) []string {
-	items := v.list(maxCORSList)
-	words := each(items, func(v *value) string { return v.word(check) })
-	seen := make(map[string]bool, len(words))
-	for i, word := range words {
-		switch {
-		case word != "" && seen[word]:
-			items[i].fault("%s is there already", quote(word))
-		case word == "*" && alone && len(words) > 1:
-			items[i].fault(`want nothing beside "*"`)
-		}
-		seen[word] = true
-	}
-	return words
-}
-
-func checkCORSMethod(s string) string {
-	if s == "*" {
-		return ""
-	}
-	if !slices.Contains(httpMethods, s) {
-		return fmt.Sprintf(`want "*" or %s`, enumerate(httpMethods))
-	}
-	return ""
 }

@@ -49,8 +49,9 @@ type GRPCRouteRule struct {
 	Matches     []GRPCRouteMatch `json:"matches,omitempty"`
 	Filters     []Filter         `json:"filters,omitempty"`
 	BackendRefs []BackendRef     `json:"backendRefs,omitempty"`
-	// Steering is filled in only in effective sets; no text declares it.
-	Steering Steering `json:"-"`
+	// Steering and Treatment are filled in only in effective sets; no text declares them.
+	Steering  Steering  `json:"-"`
+	Treatment Treatment `json:"-"`
 }
 
 // GRPCRouteMatch matches when all its parts do.

@@ -9,8 +9,7 @@ const (
 )
 
 // HTTPRoute says which plain HTTP requests go to which backends:
-// gateway.networking.k8s.io/v1, field by field. It is checked and kept; no request
-// is routed by it yet.
+// gateway.networking.k8s.io/v1, field by field.
 type HTTPRoute struct {
 	Meta `json:"metadata"`
 	Spec HTTPRouteSpec `json:"spec"`
@@ -32,6 +31,9 @@ type HTTPRouteRule struct {
 	Filters     []Filter         `json:"filters,omitempty"`
 	BackendRefs []BackendRef     `json:"backendRefs,omitempty"`
 	Timeouts    *HTTPTimeouts    `json:"timeouts,omitempty"`
+	// Steering and Treatment are filled in only in effective sets; no text declares them.
+	Steering  Steering  `json:"-"`
+	Treatment Treatment `json:"-"`
 }
 
 // HTTPRouteMatch matches when all its parts do.

@@ -45,6 +45,12 @@ func eachMention(r Resource, yield func(mention)) {
 				}
 			}
 		}
+	case *Schema:
+		for i := range r.Spec.BackendRefs {
+			ref := &r.Spec.BackendRefs[i]
+			to := backendID(r.Namespace, ref.Namespace, ref.Name)
+			yield(mention{to: to, origin: ref.Origin, list: "backendRefs", i: i})
+		}
 	case *RPCPolicy:
 		for i := range r.Spec.TargetRefs {
 			ref := &r.Spec.TargetRefs[i]

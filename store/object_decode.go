@@ -33,11 +33,14 @@ func (d *document) readObject(root *value) {
 	case RPCPolicyKind:
 		want = RPCPolicyVersion
 		d.in.addRPCPolicy(m)
+	case SchemaKind:
+		want = SchemaVersion
+		d.in.addSchema(m)
 	case "List":
 		want = "v1"
 		d.readList(m)
 	default:
-		m.optional("kind").fault("unknown kind %s, want %s", quote(kind), enumerate([]string{GRPCRouteKind, HTTPRouteKind, BackendKind, RPCPolicyKind}))
+		m.optional("kind").fault("unknown kind %s, want %s", quote(kind), enumerate([]string{GRPCRouteKind, HTTPRouteKind, BackendKind, RPCPolicyKind, SchemaKind}))
 		return
 	}
 	if hasVersion && version != want {
@@ -85,6 +88,13 @@ func (in *intake) addRPCPolicy(m *mapping) {
 	in.declare(m, RPCPolicyKind, &p.Meta)
 	p.Spec = readRPCPolicySpec(m.required("spec").mapping())
 	in.set.RPCPolicies = append(in.set.RPCPolicies, p)
+}
+
+func (in *intake) addSchema(m *mapping) {
+	s := &Schema{Meta: readMeta(m)}
+	in.declare(m, SchemaKind, &s.Meta)
+	s.Spec = readSchemaSpec(m.required("spec").mapping(), s.Namespace)
+	in.set.Schemas = append(in.set.Schemas, s)
 }
 
 // declare reports an object that is there already. What a server says of its state

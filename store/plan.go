@@ -247,6 +247,10 @@ func withMeta(r Resource, change func(*Meta)) Resource {
 		c := *r
 		change(&c.Meta)
 		return &c
+	case *Schema:
+		c := *r
+		change(&c.Meta)
+		return &c
 	}
 	return r
 }

@@ -5,8 +5,8 @@ import (
 	"fmt"
 )
 
-// Resource is one object that a text declares: a *GRPCRoute, *HTTPRoute, *Backend or
-// *RPCPolicy. What MarshalJSON writes, Parse and Decode read.
+// Resource is one object that a text declares: a *GRPCRoute, *HTTPRoute, *Backend,
+// *RPCPolicy or *Schema. What MarshalJSON writes, Parse and Decode read.
 type Resource interface {
 	Kind() string
 	Metadata() *Meta
@@ -24,6 +24,9 @@ func (*Backend) Kind() string { return BackendKind }
 
 // Kind is RPCPolicyKind.
 func (*RPCPolicy) Kind() string { return RPCPolicyKind }
+
+// Kind is SchemaKind.
+func (*Schema) Kind() string { return SchemaKind }
 
 // Decode reads what MarshalJSON of a resource of this kind wrote. It is for texts of
 // our own: it checks nothing that Parse checks, and fills in no defaults. The
@@ -50,6 +53,8 @@ func newResource(kind string) Resource {
 		return &Backend{}
 	case RPCPolicyKind:
 		return &RPCPolicy{}
+	case SchemaKind:
+		return &Schema{}
 	}
 	return nil
 }

@@ -17,6 +17,9 @@ const (
 	DefaultBudgetInterval = 10 * time.Second
 	DefaultRetryCount     = 10
 	DefaultRetryInterval  = time.Second
+
+	DefaultMaxMessageBytes = 4 << 20
+	maxMaxMessageBytes     = 1 << 30
 )
 
 // RPCPolicy says how the RPCs of routes are treated, beside where they go. Split is
@@ -33,6 +36,9 @@ type RPCPolicySpec struct {
 	Retry           *RetryPolicy     `json:"retry,omitempty"`
 	RetryConstraint *RetryConstraint `json:"retryConstraint,omitempty"`
 	Split           *SplitPolicy     `json:"split,omitempty"`
+	CORS            *CORS            `json:"cors,omitempty"`
+	Translation     *Translation     `json:"translation,omitempty"`
+	Expose          *Expose          `json:"expose,omitempty"`
 }
 
 // TargetRef names a route of the policy's own namespace, or one rule of it.
@@ -97,6 +103,31 @@ const (
 	Unavailable WhenNoEndpoints = "Unavailable"
 	SpillOver   WhenNoEndpoints = "SpillOver"
 )
+
+// Translation bounds what becomes of requests that are not native gRPC on their way
+// to a backend that speaks it.
+type Translation struct {
+	UnknownFields     Unknown `json:"unknownFields"`     // of JSON
+	UnknownParameters Unknown `json:"unknownParameters"` // of a URL's query
+	// MaxMessageBytes bounds one message, unpacked, in either direction. What is passed
+	// through is not bounded by it.
+	MaxMessageBytes int `json:"maxMessageBytes"`
+}
+
+// Unknown says what becomes of a name that the schema does not have.
+type Unknown string
+
+// The request is answered INVALID_ARGUMENT, or the name is left out.
+const (
+	RejectUnknown Unknown = "Reject"
+	IgnoreUnknown Unknown = "Ignore"
+)
+
+// Expose says what clients are told of the methods of a route.
+type Expose struct {
+	Reflection bool `json:"reflection"` // grpc.reflection answers for them
+	OpenAPI    bool `json:"openAPI"`    // the OpenAPI document is served
+}
 
 // TargetKey is the key of the route that ref, one of this policy's, means.
 func (p *RPCPolicy) TargetKey(ref *TargetRef) string { return key(p.Namespace, ref.Name) }

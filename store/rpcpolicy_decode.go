@@ -30,6 +30,9 @@ func readRPCPolicySpec(m *mapping) RPCPolicySpec {
 		Retry:           readRetryPolicy(m.optional("retry")),
 		RetryConstraint: readRetryConstraint(m.optional("retryConstraint")),
 		Split:           readSplitPolicy(m.optional("split")),
+		CORS:            readPolicyCORS(m.optional("cors")),
+		Translation:     readTranslation(m.optional("translation")),
+		Expose:          readExpose(m.optional("expose")),
 	}
 }
 
@@ -75,12 +78,12 @@ func readTargetRef(v *value) TargetRef {
 // when not.
 func checkTarget(v *value, group, kind string) bool {
 	switch {
-	case group == GatewayGroup && kind == GRPCRouteKind:
+	case group == GatewayGroup && (kind == GRPCRouteKind || kind == HTTPRouteKind):
 		return true
-	case group == GatewayGroup && kind == HTTPRouteKind, group == OwnGroup && kind == BackendKind:
+	case group == OwnGroup && kind == BackendKind:
 		v.fault("a policy for kind %s is not supported yet", kind)
 	default:
-		v.fault("kind %s of group %s is not supported, want %s of group %s", quote(kind), quote(group), GRPCRouteKind, GatewayGroup)
+		v.fault("kind %s of group %s is not supported, want %s or %s of group %s", quote(kind), quote(group), GRPCRouteKind, HTTPRouteKind, GatewayGroup)
 	}
 	return false
 }
@@ -173,4 +176,33 @@ func readSticky(m *mapping) *Sticky {
 	defer m.finish()
 	m.refuse("cookie")
 	return &Sticky{Header: strings.ToLower(m.required("header").word(checkHeaderName))}
+}
+
+func readPolicyCORS(v *value) *CORS {
+	if v.absent() {
+		return nil
+	}
+	return readCORS(v.mapping())
+}
+
+func readTranslation(v *value) *Translation {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	return &Translation{
+		UnknownFields:     oneOf(m.optional("unknownFields"), "behaviour", RejectUnknown, RejectUnknown, IgnoreUnknown),
+		UnknownParameters: oneOf(m.optional("unknownParameters"), "behaviour", RejectUnknown, RejectUnknown, IgnoreUnknown),
+		MaxMessageBytes:   m.optional("maxMessageBytes").integer(DefaultMaxMessageBytes, 1, maxMaxMessageBytes),
+	}
+}
+
+func readExpose(v *value) *Expose {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	return &Expose{Reflection: m.optional("reflection").boolean(), OpenAPI: m.optional("openAPI").boolean()}
 }

@@ -7,17 +7,19 @@ type Set struct {
 	HTTPRoutes  []*HTTPRoute
 	Backends    []*Backend
 	RPCPolicies []*RPCPolicy
+	Schemas     []*Schema
 	// Ignored are objects of which nothing is kept.
 	Ignored []Ignored
 }
 
 // Resources is a new list of all that is in the set, kind by kind.
 func (s *Set) Resources() []Resource {
-	all := make([]Resource, 0, len(s.GRPCRoutes)+len(s.HTTPRoutes)+len(s.Backends)+len(s.RPCPolicies))
+	all := make([]Resource, 0, len(s.GRPCRoutes)+len(s.HTTPRoutes)+len(s.Backends)+len(s.RPCPolicies)+len(s.Schemas))
 	all = appendResources(all, s.GRPCRoutes)
 	all = appendResources(all, s.HTTPRoutes)
 	all = appendResources(all, s.Backends)
-	return appendResources(all, s.RPCPolicies)
+	all = appendResources(all, s.RPCPolicies)
+	return appendResources(all, s.Schemas)
 }
 
 func byKey[R Resource](list []R) map[string]R {

@@ -45,6 +45,15 @@ func (s *Set) eachUnresolved(yield func(dangling)) {
 			}
 		})
 	}
+	for _, schema := range s.Schemas {
+		refs := schema.Spec.BackendRefs
+		for i := range refs {
+			key := schema.BackendKey(&refs[i])
+			if refs[i].Name != "" && backends[key] == nil {
+				missing(key, refs[i].Name, fmt.Sprintf("spec.backendRefs[%d].name", i), refs[i].Origin)
+			}
+		}
+	}
 	s.eachLostTarget(yield)
 }
 
