@@ -30,6 +30,8 @@ type Rule struct {
 	SpillOver bool
 	// Overridden tells that the weights are an operator's, not the declared ones.
 	Overridden bool
+	// Treatment is what becomes of the rule's requests beside where they go.
+	Treatment store.Treatment
 	// Attached is what the owner of the tables keeps with the rule. It is set before
 	// the first table that has the rule is in use, and not afterwards.
 	Attached any
@@ -174,6 +176,7 @@ func newRule(r *store.GRPCRoute, key string, index int) *Rule {
 	spec := &r.Spec.Rules[index]
 	rule := &Rule{Route: key, Name: spec.Name, Index: index, created: r.CreationTimestamp}
 	rule.SpillOver, rule.Overridden = spec.Steering.SpillOver, spec.Steering.Overridden
+	rule.Treatment = spec.Treatment
 	rule.Request, rule.Response = newModifiers(spec.Filters)
 	rule.Splits = make([]Split, 0, len(spec.BackendRefs))
 	for i := range spec.BackendRefs {

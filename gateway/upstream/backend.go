@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"fmt"
+	"slices"
 
 	"sluice/gateway/balance"
 	"sluice/store"
@@ -14,10 +15,19 @@ type Backend struct {
 	Endpoints []*Endpoint
 	Problem   error // why there are no endpoints, when that is a fault; else nil
 
+	protocol store.Protocol
+	accepts  []store.Accept
+
 	policy store.Policy
 	nodes  []*balance.Node
 	picker balance.Picker
 }
+
+// HTTP tells whether the endpoints speak HTTP/1, so that an RPC cannot be relayed.
+func (b *Backend) HTTP() bool { return b.protocol == store.ProtocolHTTP1 }
+
+// Accepts tells whether the backend takes requests of that protocol as they are.
+func (b *Backend) Accepts(p store.Accept) bool { return slices.Contains(b.accepts, p) }
 
 // makePicker is called once the endpoints' weights are those of this table.
 func (b *Backend) makePicker() {
