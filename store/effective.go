@@ -9,12 +9,12 @@ import (
 // so that the next snapshot has the same pointer.
 type effectiveForm struct {
 	policies []*Object // that it was made with
-	route    *GRPCRoute
+	route    Route
 	backend  *Backend
 }
 
 // Effective is what the gateway is to do: what is declared, with splits and policies
-// in the rules' Steering and weights, without disabled routes, and with drained
+// in the weights, Steering and Treatment of rules, without disabled routes, and with drained
 // endpoints at weight 0. It is made once for a snapshot; resources that are the same
 // in the next one have the same pointers there.
 func (s *Snapshot) Effective() *Set {
@@ -28,16 +28,12 @@ func (s *Snapshot) makeEffective() *Set {
 	set.GRPCRoutes = make([]*GRPCRoute, 0, len(s.live[grpcRoutes]))
 	for _, o := range s.live[grpcRoutes] {
 		if !o.State.Disabled {
-			var policies []*Object
-			if len(targeted) > 0 {
-				policies = targeted[o.ID.Key()]
-			}
-			set.GRPCRoutes = append(set.GRPCRoutes, o.effectiveRoute(policies))
+			set.GRPCRoutes = append(set.GRPCRoutes, o.effectiveRoute(targeted).(*GRPCRoute))
 		}
 	}
 	for _, o := range s.live[httpRoutes] {
 		if !o.State.Disabled {
-			set.HTTPRoutes = append(set.HTTPRoutes, o.Resource.(*HTTPRoute))
+			set.HTTPRoutes = append(set.HTTPRoutes, o.effectiveRoute(targeted).(*HTTPRoute))
 		}
 	}
 	set.Backends = make([]*Backend, 0, len(s.live[backends]))
@@ -53,25 +49,21 @@ func (s *Snapshot) makeEffective() *Set {
 	return set
 }
 
-// targetedBy has, by the keys of GRPCRoutes, the policies that say something about
-// their splits, the oldest first.
-func targetedBy(policies []*Object) map[string][]*Object {
-	var targeted map[string][]*Object
+// targetedBy has, by the IDs of routes, the policies that say something about their
+// rules, the oldest first.
+func targetedBy(policies []*Object) map[ID][]*Object {
+	var targeted map[ID][]*Object
 	for _, o := range policies {
 		p := o.Resource.(*RPCPolicy)
-		if p.Spec.Split == nil {
+		if !p.Spec.treats() {
 			continue
 		}
 		for i := range p.Spec.TargetRefs {
-			ref := &p.Spec.TargetRefs[i]
-			if ref.Kind != GRPCRouteKind {
-				continue
-			}
 			if targeted == nil {
-				targeted = map[string][]*Object{}
+				targeted = map[ID][]*Object{}
 			}
-			if k := p.TargetKey(ref); !slices.Contains(targeted[k], o) {
-				targeted[k] = append(targeted[k], o)
+			if id := p.target(&p.Spec.TargetRefs[i]); !slices.Contains(targeted[id], o) {
+				targeted[id] = append(targeted[id], o)
 			}
 		}
 	}
@@ -83,31 +75,43 @@ func targetedBy(policies []*Object) map[string][]*Object {
 	return targeted
 }
 
-func (o *Object) effectiveRoute(policies []*Object) *GRPCRoute {
-	declared := o.Resource.(*GRPCRoute)
+// treats tells whether the policy says anything that an effective set has.
+func (s *RPCPolicySpec) treats() bool {
+	return s.Split != nil || s.CORS != nil || s.Translation != nil || s.Expose != nil
+}
+
+func (p *RPCPolicy) target(ref *TargetRef) ID { return ID{ref.Kind, p.Namespace, ref.Name} }
+
+func (o *Object) effectiveRoute(targeted map[ID][]*Object) Route {
+	var policies []*Object
+	if len(targeted) > 0 {
+		policies = targeted[o.ID]
+	}
+	declared := o.Resource.(Route)
 	if len(o.State.Splits) == 0 && len(policies) == 0 {
 		return declared
 	}
 	if form := o.effective.Load(); form != nil && slices.Equal(form.policies, policies) {
 		return form.route
 	}
-	route := *declared
-	route.Spec.Rules = slices.Clone(declared.Spec.Rules)
-	for i := range route.Spec.Rules {
-		steer(declared, &route.Spec.Rules[i], o.State.Split(declared.RuleLabel(i)), policies)
+	route := declared.withRules()
+	for i := range route.RuleCount() {
+		rule := route.rule(i)
+		steer(declared, rule, o.State.Split(declared.RuleLabel(i)), policies)
+		treat(declared, rule, policies)
 	}
-	o.effective.Store(&effectiveForm{policies: policies, route: &route})
-	return &route
+	o.effective.Store(&effectiveForm{policies: policies, route: route})
+	return route
 }
 
 // steer fills in what a split and the policies say about a rule; route is the
 // declared one, which stays as it is.
-func steer(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit, policies []*Object) {
-	s := &rule.Steering
-	if policy := splitPolicy(rule, route, policies); policy != nil {
+func steer(route Route, rule routeRule, split *RuleSplit, policies []*Object) {
+	s := rule.steering
+	if policy := splitPolicy(route, rule.name, policies); policy != nil {
 		s.SpillOver = policy.WhenNoEndpoints == SpillOver
 	}
-	s.Sticky = stickyInForce(route, rule, split, policies)
+	s.Sticky = stickyInForce(route, rule.name, split, policies)
 	if split == nil {
 		return
 	}
@@ -115,27 +119,27 @@ func steer(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit, policies []*
 		s.SpillOver = *split.SpillOver
 	}
 	for _, pin := range split.Pins {
-		if slices.ContainsFunc(rule.BackendRefs, func(ref BackendRef) bool { return route.BackendKey(&ref) == pin.Backend }) {
+		if slices.ContainsFunc(*rule.backends, func(ref BackendRef) bool { return route.BackendKey(&ref) == pin.Backend }) {
 			s.Pins = append(s.Pins, pin)
 		}
 	}
-	in := sharesInForce(route, rule, split)
+	in := sharesInForce(route, *rule.backends, split)
 	if s.Sticky != "" && len(split.Sides) > 0 {
 		s.Sides = moveSides(split.Sides, in.list)
 	}
 	if in.overridden {
 		s.Overridden = true
-		setWeights(route, rule, in.list)
+		*rule.backends = withWeights(route, *rule.backends, in.list)
 	}
 }
 
-// setWeights gives a rule other weights. Of several references to one backend the
-// first has its weight, the others have none.
-func setWeights(route *GRPCRoute, rule *GRPCRouteRule, shares []Share) {
-	rule.BackendRefs = slices.Clone(rule.BackendRefs)
+// withWeights are the backends of a rule with other weights. Of several references to
+// one backend the first has its weight, the others have none.
+func withWeights(route Route, backends []BackendRef, shares []Share) []BackendRef {
+	backends = slices.Clone(backends)
 	given := make(map[string]bool, len(shares))
-	for i := range rule.BackendRefs {
-		ref := &rule.BackendRefs[i]
+	for i := range backends {
+		ref := &backends[i]
 		k := route.BackendKey(ref)
 		ref.Weight = 0
 		if at := slices.IndexFunc(shares, func(s Share) bool { return s.Backend == k }); at >= 0 && !given[k] {
@@ -143,43 +147,57 @@ func setWeights(route *GRPCRoute, rule *GRPCRouteRule, shares []Share) {
 			given[k] = true
 		}
 	}
+	return backends
 }
 
-// splitPolicy is what the policies say about the split of a rule: the one that names
-// the rule before those that name its route, and the oldest of equals.
-func splitPolicy(rule *GRPCRouteRule, route *GRPCRoute, policies []*Object) *SplitPolicy {
-	var found *SplitPolicy
+// policyOf is the policy that counts for a rule among those that says is true of: the
+// one that names the rule before those that name its route, and the oldest of equals.
+// It is nil when there is none.
+func policyOf(route Route, rule string, policies []*Object, says func(*RPCPolicySpec) bool) *RPCPolicySpec {
+	id := ResourceID(route)
+	var found *RPCPolicySpec
 	for _, o := range policies {
 		p := o.Resource.(*RPCPolicy)
+		if !says(&p.Spec) {
+			continue
+		}
 		for i := range p.Spec.TargetRefs {
 			ref := &p.Spec.TargetRefs[i]
-			if ref.Kind != GRPCRouteKind || p.TargetKey(ref) != route.Key() {
+			if p.target(ref) != id {
 				continue
 			}
-			if ref.SectionName != "" && ref.SectionName == rule.Name {
-				return p.Spec.Split
+			if ref.SectionName != "" && ref.SectionName == rule {
+				return &p.Spec
 			}
 			if ref.SectionName == "" && found == nil {
-				found = p.Spec.Split
+				found = &p.Spec
 			}
 		}
 	}
 	return found
 }
 
+// splitPolicy is what the policies say about the split of a rule.
+func splitPolicy(route Route, rule string, policies []*Object) *SplitPolicy {
+	if p := policyOf(route, rule, policies, func(s *RPCPolicySpec) bool { return s.Split != nil }); p != nil {
+		return p.Split
+	}
+	return nil
+}
+
 // stickyInForce is the metadata whose value decides in a rule, "" for turns.
-func stickyInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit, policies []*Object) string {
+func stickyInForce(route Route, rule string, split *RuleSplit, policies []*Object) string {
 	if split != nil && (split.Turns || split.Sticky != "") {
 		return split.Sticky
 	}
-	if policy := splitPolicy(rule, route, policies); policy != nil && policy.Sticky != nil {
+	if policy := splitPolicy(route, rule, policies); policy != nil && policy.Sticky != nil {
 		return policy.Sticky.Header
 	}
 	return ""
 }
 
 // policies are what targetedBy says of the objects as they would be by now.
-func (p *plan) policies() map[string][]*Object {
+func (p *plan) policies() map[ID][]*Object {
 	if !p.hasTargeted {
 		p.hasTargeted = true
 		var changed []*Object

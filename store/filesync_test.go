@@ -206,7 +206,7 @@ func TestStateIsCheckedAgainstTheObject(t *testing.T) {
 		{cart, State{Drained: true}, "only a Backend can be drained"},
 		{cart, State{DrainedEndpoints: []string{"a:1"}}, "only a Backend can be drained"},
 		{cartV1, State{Disabled: true}, "only a route can be disabled"},
-		{cartV1, State{Splits: []RuleSplit{{Rule: "all", Turns: true}}}, "only a GRPCRoute can be split"},
+		{cartV1, State{Splits: []RuleSplit{{Rule: "all", Turns: true}}}, "only a route can be split"},
 		{cartV1, State{DrainedEndpoints: []string{"cart-v1:1", "elsewhere:1"}}, `no endpoint "elsewhere:1"`},
 	} {
 		if _, err := s.Write(t.Context(), Txn{Ops: []Op{setState(test.id, test.state)}}); err == nil || !strings.Contains(err.Error(), test.want) {

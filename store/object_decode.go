@@ -66,6 +66,7 @@ func (in *intake) addGRPCRoute(m *mapping) {
 	r := &GRPCRoute{Meta: readMeta(m)}
 	in.declare(m, GRPCRouteKind, &r.Meta)
 	r.Spec = in.readGRPCRouteSpec(m.required("spec").mapping(), r.Namespace)
+	declareTreatment(r)
 	in.set.GRPCRoutes = append(in.set.GRPCRoutes, r)
 }
 
@@ -73,6 +74,7 @@ func (in *intake) addHTTPRoute(m *mapping) {
 	r := &HTTPRoute{Meta: readMeta(m)}
 	in.declare(m, HTTPRouteKind, &r.Meta)
 	r.Spec = in.readHTTPRouteSpec(m.required("spec").mapping(), r.Namespace)
+	declareTreatment(r)
 	in.set.HTTPRoutes = append(in.set.HTTPRoutes, r)
 }
 

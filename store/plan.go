@@ -28,7 +28,7 @@ type plan struct {
 	restored map[ID]bool // they have the sides of an earlier version, with the rest of it
 
 	hasTargeted bool
-	targeted    map[string][]*Object // by policies, once they were asked for
+	targeted    map[ID][]*Object // by policies, once they were asked for
 
 	// Made by finish.
 	clock     Revision // the highest revision of the changes
@@ -320,14 +320,14 @@ func (p *plan) state(id ID, change func(State, *Object) (State, error)) error {
 // checkState refuses what an object of that kind cannot be told, and endpoints that
 // are not there to be drained.
 func checkState(o *Object, state State) Faults {
-	isRoute := o.ID.Kind == GRPCRouteKind || o.ID.Kind == HTTPRouteKind
+	_, isRoute := o.Resource.(Route)
 	b, isBackend := o.Resource.(*Backend)
 	var list faultList
 	if state.Disabled && !isRoute {
 		list.add(Position{}, "disabled", "%s: only a route can be disabled", o.ID)
 	}
-	if len(state.Splits) > 0 && o.ID.Kind != GRPCRouteKind {
-		list.add(Position{}, "splits", "%s: only a GRPCRoute can be split", o.ID)
+	if len(state.Splits) > 0 && !isRoute {
+		list.add(Position{}, "splits", "%s: only a route can be split", o.ID)
 	}
 	if (state.Drained || len(state.DrainedEndpoints) > 0) && !isBackend {
 		list.add(Position{}, "drained", "%s: only a Backend can be drained", o.ID)

@@ -29,7 +29,7 @@ func (*RPCPolicy) Kind() string { return RPCPolicyKind }
 func (*Schema) Kind() string { return SchemaKind }
 
 // Decode reads what MarshalJSON of a resource of this kind wrote. It is for texts of
-// our own: it checks nothing that Parse checks, and fills in no defaults. The
+// our own: it checks nothing that Parse checks, and fills in no defaults of the manifest. The
 // resource has no Origin.
 func Decode(kind string, manifest []byte) (Resource, error) {
 	r := newResource(kind)
@@ -38,6 +38,9 @@ func Decode(kind string, manifest []byte) (Resource, error) {
 	}
 	if err := json.Unmarshal(manifest, r); err != nil {
 		return nil, fmt.Errorf("decode a %s: %w", kind, err)
+	}
+	if route, ok := r.(Route); ok {
+		declareTreatment(route)
 	}
 	return r, nil
 }

@@ -24,7 +24,7 @@ var codes = []Code{
 
 func readRPCPolicySpec(m *mapping) RPCPolicySpec {
 	defer m.finish()
-	return RPCPolicySpec{
+	spec := RPCPolicySpec{
 		TargetRefs:      readTargetRefs(m.required("targetRefs")),
 		Timeouts:        readRPCTimeouts(m.optional("timeouts")),
 		Retry:           readRetryPolicy(m.optional("retry")),
@@ -34,6 +34,13 @@ func readRPCPolicySpec(m *mapping) RPCPolicySpec {
 		Translation:     readTranslation(m.optional("translation")),
 		Expose:          readExpose(m.optional("expose")),
 	}
+	for _, ref := range spec.TargetRefs {
+		if spec.Expose != nil && ref.Kind == HTTPRouteKind {
+			m.optional("expose").fault("needs targets of kind %s alone: an %s has no methods to tell of", GRPCRouteKind, HTTPRouteKind)
+			break
+		}
+	}
+	return spec
 }
 
 func readTargetRefs(v *value) []TargetRef {

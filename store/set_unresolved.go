@@ -3,7 +3,6 @@ package store
 import (
 	"bytes"
 	"fmt"
-	"slices"
 )
 
 // Unresolved has a fault for each reference to what is not in the set: Backends of
@@ -84,22 +83,29 @@ func (s *Set) eachLostTarget(yield func(dangling)) {
 	if len(s.RPCPolicies) == 0 {
 		return
 	}
-	routes := s.GRPCRoutesByKey()
+	routes := make(map[ID]Route, len(s.GRPCRoutes)+len(s.HTTPRoutes))
+	addRoutes(routes, s.GRPCRoutes)
+	addRoutes(routes, s.HTTPRoutes)
 	for _, p := range s.RPCPolicies {
 		for i := range p.Spec.TargetRefs {
 			ref := &p.Spec.TargetRefs[i]
 			key := p.TargetKey(ref)
-			route := routes[key]
-			named := func(rule GRPCRouteRule) bool { return rule.Name == ref.SectionName }
+			route := routes[p.target(ref)]
 			field := fmt.Sprintf("spec.targetRefs[%d].", i)
 			switch {
 			case ref.Name == "":
 			case route == nil:
 				yield(dangling{ref.Origin, field + "name", ref.Name, fmt.Sprintf("no %s %s is declared", ref.Kind, key)})
-			case ref.SectionName != "" && !slices.ContainsFunc(route.Spec.Rules, named):
+			case ref.SectionName != "" && ruleNamed(route, ref.SectionName) < 0:
 				yield(dangling{ref.Origin, field + "sectionName", ref.SectionName, fmt.Sprintf("%s %s has no rule named %s", ref.Kind, key, ref.SectionName)})
 			}
 		}
+	}
+}
+
+func addRoutes[R Route](routes map[ID]Route, more []R) {
+	for _, r := range more {
+		routes[ResourceID(r)] = r
 	}
 }
 

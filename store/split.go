@@ -3,7 +3,6 @@ package store
 import (
 	"fmt"
 	"slices"
-	"strconv"
 	"strings"
 	"time"
 	"unicode/utf8"
@@ -35,51 +34,15 @@ type SplitEdit struct {
 	By        string    // its actor
 }
 
-// RuleLabel is how the rule of that index is called in splits and figures: by its
-// name, or by the index; "#0" when another rule is named like the index.
-func (r *GRPCRoute) RuleLabel(index int) string {
-	if name := r.Spec.Rules[index].Name; name != "" {
-		return name
-	}
-	label := strconv.Itoa(index)
-	if r.ruleNamed(label) >= 0 {
-		return "#" + label
-	}
-	return label
-}
-
-// RuleIndex finds a rule by its name or its number, -1 when there is none. An empty
-// label means the only rule.
-func (r *GRPCRoute) RuleIndex(label string) int {
-	if label == "" && len(r.Spec.Rules) == 1 {
-		return 0
-	}
-	if label == "" {
-		return -1
-	}
-	if i := r.ruleNamed(label); i >= 0 {
-		return i
-	}
-	number := strings.TrimPrefix(label, "#")
-	if i, err := strconv.Atoi(number); err == nil && 0 <= i && i < len(r.Spec.Rules) && strconv.Itoa(i) == number {
-		return i
-	}
-	return -1
-}
-
-func (r *GRPCRoute) ruleNamed(name string) int {
-	return slices.IndexFunc(r.Spec.Rules, func(rule GRPCRouteRule) bool { return rule.Name == name })
-}
-
 // EditSplit is the state of a route after an edit of one rule's split. The error is
 // of type Faults. Which values of sticky metadata belong to which backend changes
 // only as far as the weights ask.
-func EditSplit(route *GRPCRoute, cur State, rule string, edit SplitEdit) (State, error) {
+func EditSplit(route Route, cur State, rule string, edit SplitEdit) (State, error) {
 	index, err := findRule(route, rule)
 	if err != nil {
 		return cur, err
 	}
-	e := splitEditor{route: route, rule: &route.Spec.Rules[index], edit: &edit}
+	e := splitEditor{route: route, backends: route.RuleBackends(index), edit: &edit}
 	e.split = RuleSplit{Rule: route.RuleLabel(index)}
 	old := cur.Split(e.split.Rule)
 	if old != nil && !edit.Reset {
@@ -92,19 +55,19 @@ func EditSplit(route *GRPCRoute, cur State, rule string, edit SplitEdit) (State,
 		return cur, faults
 	}
 	e.split.Since, e.split.By = edit.At, edit.By
-	e.split.Sides = moveSides(sidesInForce(route, e.rule, old), sharesInForce(route, e.rule, &e.split).list)
-	if !e.split.Overridden() && slices.Equal(e.split.Sides, plainSides(declaredShares(route, e.rule))) {
+	e.split.Sides = moveSides(sidesInForce(route, e.backends, old), sharesInForce(route, e.backends, &e.split).list)
+	if !e.split.Overridden() && slices.Equal(e.split.Sides, plainSides(declaredShares(route, e.backends))) {
 		return cur.withoutSplit(e.split.Rule).normal(), nil
 	}
 	return cur.withSplit(e.split).normal(), nil
 }
 
-func findRule(route *GRPCRoute, rule string) (int, error) {
+func findRule(route Route, rule string) (int, error) {
 	index := route.RuleIndex(rule)
 	if index >= 0 {
 		return index, nil
 	}
-	labels := make([]string, len(route.Spec.Rules))
+	labels := make([]string, route.RuleCount())
 	for i := range labels {
 		labels[i] = route.RuleLabel(i)
 	}
@@ -112,20 +75,20 @@ func findRule(route *GRPCRoute, rule string) (int, error) {
 	if len(labels) > 0 {
 		have = "it has " + short(strings.Join(labels, ", "))
 	}
-	message := fmt.Sprintf("GRPCRoute %s has no rule %s: %s", route.Key(), quote(rule), have)
+	message := fmt.Sprintf("%s %s has no rule %s: %s", route.Kind(), route.Key(), quote(rule), have)
 	if rule == "" {
-		message = fmt.Sprintf("GRPCRoute %s has more than one rule, or none: name the rule; %s", route.Key(), have)
+		message = fmt.Sprintf("%s %s has more than one rule, or none: name the rule; %s", route.Kind(), route.Key(), have)
 	}
 	return -1, Faults{{Field: "rule", Message: message}}
 }
 
 // splitEditor is one call of EditSplit.
 type splitEditor struct {
-	route  *GRPCRoute
-	rule   *GRPCRouteRule
-	edit   *SplitEdit
-	split  RuleSplit
-	faults faultList
+	route    Route
+	backends []BackendRef // of the rule
+	edit     *SplitEdit
+	split    RuleSplit
+	faults   faultList
 }
 
 func (e *splitEditor) fault(field, format string, args ...any) {
@@ -137,11 +100,11 @@ func (e *splitEditor) fault(field, format string, args ...any) {
 func (e *splitEditor) backend(field, name string) string {
 	wanted := name
 	if !strings.Contains(name, "/") {
-		wanted = key(e.route.Namespace, name)
+		wanted = key(e.route.Metadata().Namespace, name)
 	}
 	var have []string
-	for i := range e.rule.BackendRefs {
-		k := e.route.BackendKey(&e.rule.BackendRefs[i])
+	for i := range e.backends {
+		k := e.route.BackendKey(&e.backends[i])
 		if k == wanted {
 			return k
 		}
@@ -184,7 +147,7 @@ func (e *splitEditor) setShares() {
 
 // wantAll has a fault for each backend that has weight and is not among shares.
 func (e *splitEditor) wantAll(shares []Share) {
-	for _, had := range sharesInForce(e.route, e.rule, &e.split).list {
+	for _, had := range sharesInForce(e.route, e.backends, &e.split).list {
 		if had.Weight > 0 && !slices.ContainsFunc(shares, func(s Share) bool { return s.Backend == had.Backend }) {
 			e.fault("shares", "%s has weight %d and is not named; say what it gets, 0 for nothing", had.Backend, had.Weight)
 		}
@@ -254,10 +217,10 @@ type weights struct {
 }
 
 // declaredShares are the shares as the manifest has them.
-func declaredShares(route *GRPCRoute, rule *GRPCRouteRule) []Share {
-	shares := make([]Share, 0, len(rule.BackendRefs))
-	for i := range rule.BackendRefs {
-		ref := &rule.BackendRefs[i]
+func declaredShares(route Route, backends []BackendRef) []Share {
+	shares := make([]Share, 0, len(backends))
+	for i := range backends {
+		ref := &backends[i]
 		k := route.BackendKey(ref)
 		at := slices.IndexFunc(shares, func(s Share) bool { return s.Backend == k })
 		if at < 0 {
@@ -272,8 +235,8 @@ func declaredShares(route *GRPCRoute, rule *GRPCRouteRule) []Share {
 // sharesInForce are those of the split, if there is one. A backend that the rule does
 // not have any more counts for nothing, and one that the split does not name gets
 // nothing. A split of which nothing is left does not hold.
-func sharesInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit) weights {
-	declared := declaredShares(route, rule)
+func sharesInForce(route Route, backends []BackendRef, split *RuleSplit) weights {
+	declared := declaredShares(route, backends)
 	if split == nil || len(split.Shares) == 0 {
 		return weights{declared, false}
 	}
@@ -295,28 +258,28 @@ func sharesInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit) weig
 }
 
 // sidesInForce are where the values of sticky metadata belong by now.
-func sidesInForce(route *GRPCRoute, rule *GRPCRouteRule, split *RuleSplit) []Side {
+func sidesInForce(route Route, backends []BackendRef, split *RuleSplit) []Side {
 	var sides []Side
 	if split != nil {
 		sides = split.Sides
 	}
-	return moveSides(sides, sharesInForce(route, rule, split).list)
+	return moveSides(sides, sharesInForce(route, backends, split).list)
 }
 
 // settleSides keeps the sides of a route's sticky rules in step with their weights,
 // whatever changed these: a value moves only when its backend gets less. Rules that
 // are not sticky have no sides.
 func (p *plan) settleSides(old, o *Object) {
-	route, ok := o.Resource.(*GRPCRoute)
+	route, ok := o.Resource.(Route)
 	if !ok || len(o.State.Splits) == 0 && len(p.policies()) == 0 {
 		return
 	}
-	policies := p.policies()[o.ID.Key()]
+	policies := p.policies()[o.ID]
 	state := o.State
-	for i := range route.Spec.Rules {
-		rule, label := &route.Spec.Rules[i], route.RuleLabel(i)
+	for i := range route.RuleCount() {
+		backends, label := route.RuleBackends(i), route.RuleLabel(i)
 		split := state.Split(label)
-		if stickyInForce(route, rule, split, policies) == "" {
+		if stickyInForce(route, route.rule(i).name, split, policies) == "" {
 			if split != nil && len(split.Sides) > 0 {
 				bare := *split
 				bare.Sides = nil
@@ -324,7 +287,7 @@ func (p *plan) settleSides(old, o *Object) {
 			}
 			continue
 		}
-		shares := sharesInForce(route, rule, split).list
+		shares := sharesInForce(route, backends, split).list
 		sides := moveSides(p.sidesBefore(old, label, split), shares)
 		if slices.Equal(sides, plainSides(shares)) {
 			sides = nil
@@ -347,10 +310,10 @@ func (p *plan) sidesBefore(old *Object, label string, split *RuleSplit) []Side {
 	if !old.live() {
 		return nil
 	}
-	route := old.Resource.(*GRPCRoute)
-	for i := range route.Spec.Rules {
+	route := old.Resource.(Route)
+	for i := range route.RuleCount() {
 		if route.RuleLabel(i) == label {
-			return sidesInForce(route, &route.Spec.Rules[i], old.State.Split(label))
+			return sidesInForce(route, route.RuleBackends(i), old.State.Split(label))
 		}
 	}
 	return nil

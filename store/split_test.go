@@ -59,7 +59,7 @@ func TestEditSplit(t *testing.T) {
 		},
 		{
 			name: "a pin", rule: "all", edit: SplitEdit{Pins: []Pin{{"X-User", "Alice", "cart-v2"}}},
-			want: State{Splits: []RuleSplit{{Rule: "all", Pins: []Pin{pin}, Sides: plainSides(declaredShares(route, &route.Spec.Rules[0]))}}},
+			want: State{Splits: []RuleSplit{{Rule: "all", Pins: []Pin{pin}, Sides: plainSides(declaredShares(route, route.Spec.Rules[0].BackendRefs))}}},
 		},
 		{
 			name: "weights stay with a pin", rule: "all", cur: State{Splits: []RuleSplit{{Rule: "all", Shares: shares, Sides: sides}}},
@@ -194,7 +194,7 @@ func TestSplitsMoveOnlyWhoMust(t *testing.T) {
 				if rule.Steering.Sticky != "x-user" {
 					t.Fatalf("steering %+v", rule.Steering)
 				}
-				shares := declaredShares(route, rule) // with the weights in force
+				shares := declaredShares(route, rule.BackendRefs) // with the weights in force
 				if len(rule.Steering.Sides) > 0 {
 					return rule.Steering.Sides, shares
 				}

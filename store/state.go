@@ -10,7 +10,7 @@ import (
 // State is what lies beside the declaration of an object: the doings of operators. A
 // reload of the declaration keeps it.
 type State struct {
-	Splits           []RuleSplit `json:"splits,omitempty"`           // of a GRPCRoute
+	Splits           []RuleSplit `json:"splits,omitempty"`           // of a route
 	Disabled         bool        `json:"disabled,omitempty"`         // a route
 	Drained          bool        `json:"drained,omitempty"`          // a Backend, whole
 	DrainedEndpoints []string    `json:"drainedEndpoints,omitempty"` // addresses of a Backend

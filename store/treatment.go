@@ -1,10 +1,49 @@
 package store
 
 // Treatment is what becomes of the requests of a rule, beside where they go. It is no
-// part of a manifest: an effective set has it, made of the policies that target the
-// rule and, in an HTTPRoute, of its CORS filter.
+// part of a manifest: a rule that was read has the defaults and, in an HTTPRoute, what
+// its CORS filter says; in an effective set also what the policies say that target it.
 type Treatment struct {
 	CORS        *CORS       // nil lets no other origin in
 	Translation Translation // with the defaults filled in
 	Expose      Expose
+}
+
+// DefaultTranslation is what holds for a rule of which no policy speaks.
+var DefaultTranslation = Translation{
+	UnknownFields:     RejectUnknown,
+	UnknownParameters: RejectUnknown,
+	MaxMessageBytes:   DefaultMaxMessageBytes,
+}
+
+// declareTreatment fills in what the rules themselves say.
+func declareTreatment(route Route) {
+	for i := range route.RuleCount() {
+		rule := route.rule(i)
+		*rule.treatment = Treatment{Translation: DefaultTranslation, CORS: corsFilter(rule.filters)}
+	}
+}
+
+func corsFilter(filters []Filter) *CORS {
+	for _, f := range filters {
+		if f.CORS != nil {
+			return f.CORS
+		}
+	}
+	return nil
+}
+
+// treat fills in what the policies say about a rule. A filter of the rule itself goes
+// before them.
+func treat(route Route, rule routeRule, policies []*Object) {
+	t := rule.treatment
+	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.CORS != nil }); p != nil && t.CORS == nil {
+		t.CORS = p.CORS
+	}
+	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.Translation != nil }); p != nil {
+		t.Translation = *p.Translation
+	}
+	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.Expose != nil }); p != nil {
+		t.Expose = *p.Expose
+	}
 }
