@@ -2,7 +2,6 @@ package store
 
 import (
 	"encoding/json"
-	"slices"
 	"time"
 )
 
@@ -36,8 +35,8 @@ type BackendSpec struct {
 	Protocol  Protocol   `json:"protocol"`
 	// Accepts are the protocols of requests that the endpoints understand themselves:
 	// those are handed to them as they are, others are translated.
-	Accepts        []Accept      `json:"accepts"`
-	TLS            *BackendTLS   `json:"tls,omitempty"` // not with ProtocolH2C, and may be nil with ProtocolTLS
+	Accepts        []Accept      `json:"accepts,omitempty"` // Accepted is what holds
+	TLS            *BackendTLS   `json:"tls,omitempty"`     // not with ProtocolH2C, and may be nil with ProtocolTLS
 	LoadBalancing  LoadBalancing `json:"loadBalancing"`
 	Connection     Connection    `json:"connection"`
 	ConnectTimeout Duration      `json:"connectTimeout"` // from dialling to the peer's SETTINGS
@@ -71,12 +70,13 @@ const (
 	AcceptHTTP    Accept = "HTTP"
 )
 
-// Accepts tells whether the backend understands such requests by itself.
-func (b *Backend) Accepts(protocol Accept) bool {
-	if len(b.Spec.Accepts) == 0 { // it was kept when there was no such field
-		return slices.Contains(b.Spec.Protocol.accepts(), protocol)
+// Accepted is what the backend understands by itself. Backends that were kept when
+// there was no such field do not say.
+func (s *BackendSpec) Accepted() []Accept {
+	if len(s.Accepts) == 0 {
+		return s.Protocol.accepts()
 	}
-	return slices.Contains(b.Spec.Accepts, protocol)
+	return s.Accepts
 }
 
 // BackendTLS is how a backend is recognised, and what we show it. File names are
@@ -117,9 +117,7 @@ func (s *BackendSpec) SetDefaults() {
 	if s.Protocol == "" {
 		s.Protocol = ProtocolH2C
 	}
-	if len(s.Accepts) == 0 {
-		s.Accepts = s.Protocol.accepts()
-	}
+	s.Accepts = s.Accepted()
 	if s.LoadBalancing.Policy == "" {
 		s.LoadBalancing.Policy = LeastRequest
 	}
