@@ -1,31 +1,143 @@
-// Package schema knows the methods of backends by their descriptors: where they come
-// from (reflection, upload), and what is derived from them.
 package schema
 
-import "google.golang.org/protobuf/reflect/protoreflect"
+import (
+	"cmp"
+	"errors"
+	"fmt"
+	"slices"
 
-// Method is one method of a schema. It does not change.
-type Method struct {
-	Path       string // "/shop.v1.Cart/Add"
-	Descriptor protoreflect.MethodDescriptor
-	// Input and Output make messages; dynamic ones, unless a faster kind is at hand.
-	Input, Output                    protoreflect.MessageType
-	ClientStreaming, ServerStreaming bool
-	NoSideEffects                    bool // idempotency_level
-	// Bindings are its google.api.http rules with the additional ones, in order; empty
-	// when it has no annotation.
-	Bindings []Binding
-	// Schema is what it is part of: it resolves the types of google.protobuf.Any.
-	Schema *Schema
+	"google.golang.org/protobuf/reflect/protodesc"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+	"google.golang.org/protobuf/types/descriptorpb"
+	"google.golang.org/protobuf/types/dynamicpb"
+)
+
+// Schema is a set of descriptors that fit together. It does not change, and its methods
+// are safe for use by several goroutines.
+type Schema struct {
+	files    *protoregistry.Files
+	order    []file // those of the set, each after what it imports
+	types    *dynamicpb.Types
+	byPath   map[string]*Method
+	methods  []*Method // by path
+	services []string  // by name
+	faults   []error
+	unsaid   int // faults beyond maxFaults
+	// incomplete are the messages that cannot be made, each with the name that it lacks.
+	incomplete map[protoreflect.FullName]protoreflect.FullName
+	digest     digest // of all files and services
 }
 
-// Binding is one google.api.HttpRule, as it is written.
-type Binding struct {
-	Verb         string // GET, …, or of custom kinds what they say; "*" is every verb
-	Template     string // "/v1/{name=shelves/*}:publish"
-	Body         string // "", "*" or a field
-	ResponseBody string // "" or a field
+// file is one file of a schema.
+type file struct {
+	protoreflect.FileDescriptor
+	// digest is of its content and of all that it imports.
+	digest digest
 }
 
-// Schema is a set of descriptors that fit together. It does not change.
-type Schema struct{}
+// maxFaults bounds what is kept to be told; a set of nonsense has thousands.
+const maxFaults = 100
+
+// Compile links the files of a set. What the set lacks of google/protobuf, google/api and
+// google/rpc is filled in, and what it has of them is replaced, by the files that the
+// binary was built with. What cannot be linked is left out, and told by Faults. It is an
+// error when the set is beyond a bound, or when nothing is left of a set that has files.
+func Compile(set *descriptorpb.FileDescriptorSet) (*Schema, error) {
+	return compile(set, nil)
+}
+
+// Parse decodes a google.protobuf.FileDescriptorSet and compiles it.
+func Parse(encoded []byte) (*Schema, error) {
+	set, err := decodeSet(encoded)
+	if err != nil {
+		return nil, err
+	}
+	return Compile(set)
+}
+
+// compile is Compile for the services that serves tells; nil means all.
+func compile(set *descriptorpb.FileDescriptorSet, serves func(service string) bool) (*Schema, error) {
+	if err := checkSet(set); err != nil {
+		return nil, err
+	}
+	s := &Schema{files: new(protoregistry.Files), byPath: make(map[string]*Method)}
+	newLinker(s, set).link()
+	s.types = dynamicpb.NewTypes(s.files)
+	s.incomplete = incompleteMessages(s.order)
+	if err := s.addServices(serves); err != nil {
+		return nil, err
+	}
+	if len(s.order) == 0 && len(set.GetFile()) > len(standardOf(set)) {
+		return nil, fmt.Errorf("linking descriptors: none of %d files can be used: %w", len(set.GetFile()), errors.Join(s.Faults()...))
+	}
+	s.digest = digestSchema(s)
+	return s, nil
+}
+
+func (s *Schema) addServices(serves func(service string) bool) error {
+	for _, f := range s.order {
+		for i := range f.Services().Len() {
+			if service := f.Services().Get(i); serves == nil || serves(string(service.FullName())) {
+				s.addService(service)
+			}
+		}
+	}
+	if len(s.methods) > maxMethods {
+		return fmt.Errorf("linking descriptors: %d methods, limit %d", len(s.methods), maxMethods)
+	}
+	slices.Sort(s.services)
+	slices.SortFunc(s.methods, func(a, b *Method) int { return cmp.Compare(a.Path, b.Path) })
+	return nil
+}
+
+// Method is the method of that path, "/shop.v1.Cart/Add", or nil.
+func (s *Schema) Method(path string) *Method { return s.byPath[path] }
+
+// Methods are all methods by path. The list is not to be changed.
+func (s *Schema) Methods() []*Method { return s.methods }
+
+// Services are the full names of the services, sorted. The list is not to be changed.
+func (s *Schema) Services() []string { return s.services }
+
+// Faults tell what was left out, and why.
+func (s *Schema) Faults() []error {
+	if s.unsaid == 0 {
+		return s.faults
+	}
+	return append(slices.Clip(s.faults), fmt.Errorf("and %d more", s.unsaid))
+}
+
+func (s *Schema) faultf(format string, args ...any) {
+	if len(s.faults) == maxFaults {
+		s.unsaid++
+		return
+	}
+	s.faults = append(s.faults, fmt.Errorf(format, args...))
+}
+
+// FileSet is the schema as a set of files, each after what it imports, with the standard
+// ones that it needs. It is made anew for each call.
+func (s *Schema) FileSet() *descriptorpb.FileDescriptorSet {
+	set := new(descriptorpb.FileDescriptorSet)
+	seen := make(map[string]bool)
+	for _, f := range s.order {
+		closure(f.FileDescriptor, seen, func(d protoreflect.FileDescriptor) {
+			set.File = append(set.File, protodesc.ToFileDescriptorProto(d))
+		})
+	}
+	return set
+}
+
+// closure visits a file after all that it imports, but for what was seen and for imports
+// that are not there.
+func closure(f protoreflect.FileDescriptor, seen map[string]bool, visit func(protoreflect.FileDescriptor)) {
+	if f.IsPlaceholder() || seen[f.Path()] {
+		return
+	}
+	seen[f.Path()] = true
+	for i := range f.Imports().Len() {
+		closure(f.Imports().Get(i).FileDescriptor, seen, visit)
+	}
+	visit(f)
+}
