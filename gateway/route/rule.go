@@ -16,6 +16,7 @@ import (
 // Rule is one rule of one route. It belongs to every Table from the first that has
 // the route to the last.
 type Rule struct {
+	Kind  string // of the route: store.GRPCRouteKind or store.HTTPRouteKind
 	Route string // the key of the route: "namespace/name"
 	Name  string // may be empty
 	Index int    // in the route
@@ -30,8 +31,12 @@ type Rule struct {
 	SpillOver bool
 	// Overridden tells that the weights are an operator's, not the declared ones.
 	Overridden bool
-	// Treatment is what becomes of the rule's requests beside where they go.
+	// Treatment is what becomes of its requests beside where they go.
 	Treatment store.Treatment
+	// Rewrite and Redirect are those of an HTTPRoute's rule, and mostly nil. A rule that
+	// redirects has no splits.
+	Rewrite  *Rewrite
+	Redirect *Redirect
 	// Attached is what the owner of the tables keeps with the rule. It is set before
 	// the first table that has the rule is in use, and not afterwards.
 	Attached any
@@ -50,6 +55,8 @@ type Split struct {
 	Weight  uint32
 	// Request and Response are the split's own changes, after those of the rule.
 	Request, Response *Modifier
+	// Rewrite is the split's own, in place of the rule's.
+	Rewrite *Rewrite
 }
 
 // turn counts the picks of a rule. It has a cache line for itself: all
@@ -172,22 +179,41 @@ func (r *Rule) String() string {
 	return b.String()
 }
 
-func newRule(r *store.GRPCRoute, key string, index int) *Rule {
+// ruleSource is what a rule is made of, whatever the kind of its route.
+type ruleSource struct {
+	kind, route string
+	name        string
+	index       int
+	created     time.Time
+	filters     []store.Filter
+	refs        []store.BackendRef
+	backendKey  func(*store.BackendRef) string
+	steering    *store.Steering
+	treatment   store.Treatment
+}
+
+func newGRPCRule(r *store.GRPCRoute, key string, index int) *Rule {
 	spec := &r.Spec.Rules[index]
-	rule := &Rule{Route: key, Name: spec.Name, Index: index, created: r.CreationTimestamp}
-	rule.SpillOver, rule.Overridden = spec.Steering.SpillOver, spec.Steering.Overridden
-	rule.Treatment = spec.Treatment
-	rule.Request, rule.Response = newModifiers(spec.Filters)
-	rule.Splits = make([]Split, 0, len(spec.BackendRefs))
-	for i := range spec.BackendRefs {
-		ref := &spec.BackendRefs[i]
-		s := Split{Backend: r.BackendKey(ref), Weight: ref.Weight}
+	return newRule(&ruleSource{
+		kind: store.GRPCRouteKind, route: key, name: spec.Name, index: index, created: r.CreationTimestamp,
+		filters: spec.Filters, refs: spec.BackendRefs, backendKey: r.BackendKey, steering: &spec.Steering, treatment: spec.Treatment,
+	})
+}
+
+func newRule(from *ruleSource) *Rule {
+	rule := &Rule{Kind: from.kind, Route: from.route, Name: from.name, Index: from.index, created: from.created, Treatment: from.treatment}
+	rule.SpillOver, rule.Overridden = from.steering.SpillOver, from.steering.Overridden
+	rule.Request, rule.Response = newModifiers(from.filters)
+	rule.Splits = make([]Split, 0, len(from.refs))
+	for i := range from.refs {
+		ref := &from.refs[i]
+		s := Split{Backend: from.backendKey(ref), Weight: ref.Weight}
 		s.Request, s.Response = newModifiers(ref.Filters)
 		rule.Splits = append(rule.Splits, s)
 	}
 	rule.declared = len(rule.Splits)
 	rule.setSteps()
-	rule.steer(&spec.Steering)
+	rule.steer(from.steering)
 	if len(rule.steps) > 1 || rule.SpillOver {
 		rule.turn = new(turn)
 	}

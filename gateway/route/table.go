@@ -15,9 +15,10 @@ type Header interface {
 type Miss uint8
 
 const (
-	Found      Miss = iota // it did
-	NoHostname             // no route serves the authority
-	NoRule                 // some do, and none of their rules matches
+	Found       Miss = iota // it did
+	NoHostname              // no route serves the authority
+	NoRule                  // some do, and none of their rules matches
+	TwoReadings             // of HTTP alone: the path leads to different rules, depending on who reads it
 )
 
 // String ends a sentence about the RPC.
@@ -27,6 +28,8 @@ func (m Miss) String() string {
 		return "no route serves this authority"
 	case NoRule:
 		return "no rule of the routes that serve this authority matches"
+	case TwoReadings:
+		return "the path leads to different rules, depending on how a server reads it"
 	}
 	return "found"
 }
@@ -42,18 +45,23 @@ type Table struct {
 	wild    level // "*.example.com" as ".example.com"
 	longest int   // bytes of the longest hostname of wild
 	any     level // "" alone: routes without hostnames
+
+	http httpTable // of HTTPRoutes, in the same way
 }
 
-// Rules are all rules, in the order of the set: a new list.
+// Rules are all rules, in the order of the set, those of HTTPRoutes last: a new list.
 func (t *Table) Rules() []*Rule {
 	var list []*Rule
 	for _, c := range t.routes {
 		list = append(list, c.rules...)
 	}
+	for _, c := range t.http.routes {
+		list = append(list, c.rules...)
+	}
 	return list
 }
 
-// RulesOf are the rules of the route of that key, in their order.
+// RulesOf are the rules of the GRPCRoute of that key, in their order.
 func (t *Table) RulesOf(route string) []*Rule {
 	for _, c := range t.routes {
 		if c.key == route {
@@ -101,7 +109,7 @@ func (t *Table) Lookup(authority, path string, hdr Header) (*Rule, Miss) {
 }
 
 // String has a line for each match of each hostname, in order of precedence: the
-// hostname, what is matched, the rule and its shares.
+// hostname, what is matched, the rule and its shares. HTTPRoutes come last.
 func (t *Table) String() string {
 	var b strings.Builder
 	for _, h := range t.hosts(nil) {
@@ -109,6 +117,7 @@ func (t *Table) String() string {
 			fmt.Fprintf(&b, "%s %s -> %s\n", cmp.Or(h.hostname, "*"), m, m.rule)
 		}
 	}
+	t.http.write(&b)
 	return b.String()
 }
 

@@ -27,8 +27,11 @@ type Changes struct{ Added, Removed []*Rule }
 // with the same shares, shares its turn.
 func (t *Table) Next(set *store.Set) (*Table, Changes) {
 	next := &Table{routes: make([]*compiled, len(set.GRPCRoutes)), patterns: t.patterns, generation: t.generation + 1}
-	removed := t.keep(set.GRPCRoutes, next.routes)
+	removed := keep(t.routes, set.GRPCRoutes, next.routes, func(c *compiled) *store.GRPCRoute { return c.source })
+	next.patterns = next.patternsFor(set, t)
 	added := next.fill(set.GRPCRoutes, removed)
+	http, addedHTTP, removedHTTP := t.http.next(set.HTTPRoutes, next.patterns)
+	next.http = *http
 
 	// Where little stays, it is as quick to begin anew as to take away.
 	if 2*len(removed) > len(t.routes) {
@@ -40,40 +43,46 @@ func (t *Table) Next(set *store.Set) (*Table, Changes) {
 	for _, r := range added {
 		c.Added = append(c.Added, r.rules...)
 	}
+	for _, r := range addedHTTP {
+		c.Added = append(c.Added, r.rules...)
+	}
 	for _, r := range removed {
+		c.Removed = append(c.Removed, r.rules...)
+	}
+	for _, r := range removedHTTP {
 		c.Removed = append(c.Removed, r.rules...)
 	}
 	return next, c
 }
 
-// keep puts those of t's routes into their new places that stay as they are, and
+// keep puts those routes of a table into their new places that stay as they are, and
 // returns the others. Mostly all places before and behind a change are the same.
-func (t *Table) keep(sources []*store.GRPCRoute, places []*compiled) (removed []*compiled) {
-	had := t.routes
-	for len(had) > 0 && len(sources) > 0 && had[0].source == sources[0] {
+func keep[S, C comparable](had []C, sources []S, places []C, source func(C) S) (removed []C) {
+	var none C
+	for len(had) > 0 && len(sources) > 0 && source(had[0]) == sources[0] {
 		places[0] = had[0]
 		had, sources, places = had[1:], sources[1:], places[1:]
 	}
-	for len(had) > 0 && len(sources) > 0 && had[len(had)-1].source == sources[len(sources)-1] {
+	for len(had) > 0 && len(sources) > 0 && source(had[len(had)-1]) == sources[len(sources)-1] {
 		places[len(sources)-1] = had[len(had)-1]
 		had, sources = had[:len(had)-1], sources[:len(sources)-1]
 	}
-	bySource := make(map[*store.GRPCRoute]*compiled, len(had))
+	bySource := make(map[S]C, len(had))
 	for _, c := range had {
-		if bySource[c.source] != nil { // a set that has a route twice
+		if bySource[source(c)] != none { // a set that has a route twice
 			removed = append(removed, c)
 			continue
 		}
-		bySource[c.source] = c
+		bySource[source(c)] = c
 	}
 	for i, r := range sources {
-		if c := bySource[r]; c != nil {
+		if c := bySource[r]; c != none {
 			places[i] = c
 			delete(bySource, r)
 		}
 	}
 	for _, c := range had {
-		if bySource[c.source] == c {
+		if bySource[source(c)] == c {
 			removed = append(removed, c)
 		}
 	}
@@ -86,13 +95,14 @@ func (t *Table) fill(sources []*store.GRPCRoute, removed []*compiled) (added []*
 	for _, c := range removed {
 		before[c.key] = c
 	}
-	patterns := t.patternsFor(sources)
 	for i, source := range sources {
 		if t.routes[i] != nil {
 			continue
 		}
-		c := newCompiled(source, patterns)
-		c.adoptTurns(before[c.key])
+		c := newCompiled(source, t.patterns)
+		if old := before[c.key]; old != nil {
+			adoptTurns(c.rules, old.rules)
+		}
 		t.routes[i] = c
 		added = append(added, c)
 	}
@@ -101,26 +111,39 @@ func (t *Table) fill(sources []*store.GRPCRoute, removed []*compiled) (added []*
 
 // patternsFor has the regular expressions of all routes, each compiled once. It is
 // the list of the table before as long as that has all that are needed.
-func (t *Table) patternsFor(sources []*store.GRPCRoute) patterns {
+func (t *Table) patternsFor(set *store.Set, prev *Table) patterns {
 	var needed []string
 	for i, c := range t.routes {
 		if c == nil {
-			needed = appendPatterns(needed, sources[i])
+			needed = appendPatterns(needed, set.GRPCRoutes[i])
 		}
 	}
-	if !slices.ContainsFunc(needed, func(text string) bool { return t.patterns[text] == nil }) {
-		return t.patterns
+	had := make(map[*store.HTTPRoute]bool, len(prev.http.routes))
+	for _, c := range prev.http.routes {
+		had[c.source] = true
 	}
-	all := make(patterns)
+	for _, r := range set.HTTPRoutes {
+		if !had[r] {
+			needed = appendHTTPPatterns(needed, r)
+		}
+	}
+	if !slices.ContainsFunc(needed, func(text string) bool { return prev.patterns[text] == nil }) {
+		return prev.patterns
+	}
 	for _, c := range t.routes {
 		if c != nil {
 			needed = appendPatterns(needed, c.source)
 		}
 	}
-	for _, text := range needed {
-		all.add(text, t.patterns)
+	for _, r := range set.HTTPRoutes {
+		if had[r] {
+			needed = appendHTTPPatterns(needed, r)
+		}
 	}
-	t.patterns = all
+	all := make(patterns)
+	for _, text := range needed {
+		all.add(text, prev.patterns)
+	}
 	return all
 }
 
@@ -139,17 +162,9 @@ var (
 )
 
 func newCompiled(r *store.GRPCRoute, p patterns) *compiled {
-	c := &compiled{source: r, key: r.Key(), hostnames: everyAuthority}
-	if len(r.Spec.Hostnames) > 0 {
-		c.hostnames = make([]string, 0, len(r.Spec.Hostnames))
-	}
-	for _, hostname := range r.Spec.Hostnames {
-		if hostname = strings.ToLower(hostname); !slices.Contains(c.hostnames, hostname) {
-			c.hostnames = append(c.hostnames, hostname)
-		}
-	}
+	c := &compiled{source: r, key: r.Key(), hostnames: hostnamesOf(r.Spec.Hostnames)}
 	for i := range r.Spec.Rules {
-		rule := newRule(r, c.key, i)
+		rule := newGRPCRule(r, c.key, i)
 		c.rules = append(c.rules, rule)
 		specs := r.Spec.Rules[i].Matches
 		if len(specs) == 0 {
@@ -164,13 +179,25 @@ func newCompiled(r *store.GRPCRoute, p patterns) *compiled {
 	return c
 }
 
-// adoptTurns has the rules go on with the turns that the same rules had before.
-func (c *compiled) adoptTurns(before *compiled) {
-	if before == nil {
-		return
+// hostnamesOf are the hostnames of a route, in lower case, each once.
+func hostnamesOf(declared []string) []string {
+	if len(declared) == 0 {
+		return everyAuthority
 	}
-	for _, r := range c.rules {
-		for _, old := range before.rules {
+	list := make([]string, 0, len(declared))
+	for _, hostname := range declared {
+		if hostname = strings.ToLower(hostname); !slices.Contains(list, hostname) {
+			list = append(list, hostname)
+		}
+	}
+	return list
+}
+
+// adoptTurns has the rules of a route go on with the turns that the same rules had
+// before.
+func adoptTurns(rules, before []*Rule) {
+	for _, r := range rules {
+		for _, old := range before {
 			if old.turn != nil && r.continues(old) {
 				r.turn = old.turn
 			}
