@@ -1,0 +1,143 @@
+package rest
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"os"
+	"strconv"
+	"time"
+
+	"sluice/gateway/wire"
+)
+
+// serveUnary is one message each way. Nothing is written before the RPC has ended, since
+// its status is the answer's HTTP status.
+func (x *connectExchange) serveUnary() {
+	m, st := x.unaryRequest()
+	if st != nil {
+		FailConnect(x.w, x.r, x.call.Abort(st))
+		return
+	}
+	// A message that is not taken means that the RPC has ended: Receive tells how.
+	_ = x.call.Send(m, true)
+	header, err := x.call.Header()
+	if err != nil {
+		x.failUnary(header, connectStatus(err))
+		return
+	}
+	body, compressed, st := x.unaryAnswer()
+	if st != nil {
+		x.failUnary(header, st)
+		return
+	}
+	h := x.w.Header()
+	addMetadata(h, "", header)
+	addMetadata(h, "Trailer-", x.call.Trailer())
+	h.Set("Content-Type", x.q.contentType)
+	h.Set("Content-Length", strconv.Itoa(len(body)))
+	if compressed {
+		h.Set("Content-Encoding", x.encoding())
+	}
+	if x.q.query != nil {
+		h.Add("Vary", "Accept-Encoding") // a GET may be kept for somebody else
+	}
+	x.w.WriteHeader(http.StatusOK)
+	x.w.Write(body)
+}
+
+// failUnary answers with how the RPC ended.
+func (x *connectExchange) failUnary(header http.Header, st *wire.Status) {
+	addMetadata(x.w.Header(), "", header)
+	addMetadata(x.w.Header(), "Trailer-", x.call.Trailer())
+	writeConnectError(x.w, st, x.method)
+}
+
+// unaryRequest reads the message of the request.
+func (x *connectExchange) unaryRequest() (Message, *wire.Status) {
+	limit := x.limits.MaxMessage
+	if x.q.query != nil {
+		if len(x.q.query.message) > limit {
+			return Message{}, tooLarge("message", limit)
+		}
+		return x.incoming(nil, x.q.query.message, x.q.encoding != "")
+	}
+	if x.r.ContentLength > int64(limit) {
+		return Message{}, tooLarge("message", limit)
+	}
+	body := &patientReader{body: x.r.Body, ctl: x.ctl, patience: bodyPatience}
+	if x.q.timeout > 0 {
+		body.until = time.Now().Add(x.q.timeout)
+	}
+	data, err := appendAll(nil, body, limit)
+	if st := bodyFault(err, limit); st != nil {
+		return Message{}, st
+	}
+	body.done()
+	return x.incoming(nil, data, x.q.encoding != "")
+}
+
+// unaryAnswer waits for the end of the RPC and returns its one message. An OK without
+// one, or with more, is what gRPC's clients call UNIMPLEMENTED: the method is another
+// than was meant.
+func (x *connectExchange) unaryAnswer() (body []byte, compressed bool, st *wire.Status) {
+	m, err := x.call.Receive()
+	if err == io.EOF {
+		return nil, false, x.call.Abort(connectFault(wire.Unimplemented, 0, "the backend ended a unary RPC without a message"))
+	}
+	if err != nil {
+		return nil, false, connectStatus(err)
+	}
+	body, compressed, st = x.outgoing(m)
+	if st != nil {
+		return nil, false, x.call.Abort(st)
+	}
+	if !x.q.json {
+		body = append([]byte(nil), body...) // the next Receive may take it
+	}
+	_, err = x.call.Receive()
+	if err == nil {
+		return nil, false, x.call.Abort(connectFault(wire.Unimplemented, 0, "the backend sent more than one message in a unary RPC"))
+	}
+	if err != io.EOF {
+		return nil, false, connectStatus(err)
+	}
+	return body, compressed, nil
+}
+
+// patientReader reads a body that may take its time, as long as it moves.
+type patientReader struct {
+	body     io.Reader
+	ctl      *http.ResponseController
+	patience time.Duration
+	until    time.Time // zero, or when it must be there whatever moves
+}
+
+func (p *patientReader) Read(b []byte) (int, error) {
+	at := time.Now().Add(p.patience)
+	if !p.until.IsZero() && p.until.Before(at) {
+		at = p.until
+	}
+	_ = p.ctl.SetReadDeadline(at) // a test's recorder has none
+	return p.body.Read(b)
+}
+
+// done takes the deadline away, which would else end what net/http reads beside the handler.
+func (p *patientReader) done() { _ = p.ctl.SetReadDeadline(time.Time{}) }
+
+// bodyFault is the status of an error in reading a request's body.
+func bodyFault(err error, limit int) *wire.Status {
+	var st *wire.Status
+	switch {
+	case err == nil:
+		return nil
+	case errors.As(err, &st):
+		return st
+	case errors.Is(err, errTooLong):
+		return tooLarge("message", limit)
+	case errors.Is(err, os.ErrDeadlineExceeded) || errors.Is(err, context.DeadlineExceeded):
+		return connectFault(wire.DeadlineExceeded, 0, "the request did not come in time")
+	}
+	return connectFault(wire.Canceled, 0, "read request: "+err.Error())
+}
