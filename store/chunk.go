@@ -174,7 +174,7 @@ func decodeGroup(group []chunk) []decodedChunk {
 }
 
 func (c chunk) decode() decodedChunk {
-	if len(c.text) > maxDocument {
+	if documentLimit(c.text) > 0 {
 		return decodedChunk{chunk: c}
 	}
 	if bytes.IndexByte(c.text, '\\') >= 0 && isJSON(c.text) {

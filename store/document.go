@@ -13,7 +13,9 @@ import (
 // is decoded at a time. No object that was ever in a Kubernetes cluster is larger than 1.5 MiB.
 const (
 	maxText      = 16 << 20 // bytes of one file
-	maxDocument  = 2 << 20  // bytes of one document
+	maxDocument  = 2 << 20  // bytes of one document, long runs of base64 left out
+	maxEncoded   = 8 << 20  // bytes of one document with them: a Schema is mostly that
+	minEncoded   = 60       // bytes of a run that is long: MIME and PEM break their lines later
 	maxDocuments = 50_000   // of one file
 	maxAliases   = 100      // of one document
 	maxRepeated  = 10_000   // nodes that all aliases of a document repeat
@@ -85,8 +87,8 @@ func (in *intake) refuse(p Position, text []byte, format string, args ...any) {
 
 // readChunk returns how many documents there were, at most one above limit.
 func (in *intake) readChunk(file string, c decodedChunk, limit int) int {
-	if len(c.text) > maxDocument {
-		in.refuse(Position{file, c.before + 1, 1}, c.text, "a document of %d bytes, limit %d", len(c.text), maxDocument)
+	if limit := documentLimit(c.text); limit > 0 {
+		in.refuse(Position{file, c.before + 1, 1}, c.text, "a document of %d bytes, limit %d", len(c.text), limit)
 		return 1
 	}
 	for n, root := range c.roots {
@@ -107,6 +109,39 @@ func (in *intake) readChunk(file string, c decodedChunk, limit int) int {
 	}
 	in.refuse(Position{file, c.before + line, column}, c.text, "not YAML: %s", syntaxMessage(c.err))
 	return len(c.roots) + 1
+}
+
+// documentLimit is the limit that a document exceeds, 0 for none. A run of base64 is
+// one node, or a part of one, however long: it takes no more memory than text.
+func documentLimit(text []byte) int {
+	switch {
+	case len(text) <= maxDocument:
+		return 0
+	case len(text) > maxEncoded:
+		return maxEncoded
+	case len(text)-encoded(text) > maxDocument:
+		return maxDocument
+	}
+	return 0
+}
+
+// encoded is how many bytes are in long runs of base64, whose slashes JSON may escape.
+func encoded(text []byte) int {
+	total, run := 0, 0
+	for _, b := range text {
+		if isAlnum(b) || b == '+' || b == '/' || b == '=' || b == '\\' {
+			run++
+			continue
+		}
+		if run >= minEncoded {
+			total += run
+		}
+		run = 0
+	}
+	if run >= minEncoded {
+		total += run
+	}
+	return total
 }
 
 // checkText finds the first thing that no YAML text may hold, and its offset.

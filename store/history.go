@@ -15,7 +15,8 @@ const (
 // History lists changes, the latest first: those of one object, or of all when id is
 // zero, with a sequence below before, or all when that is 0. A limit of 0 means 100;
 // there are at most 1000, and fewer, but one, when they take more than 16 MiB. 50,000 changes are kept, or 128 MiB of them if that is
-// less; of one object at most the last 200, and those of the last 5,000 of all.
+// less; of one object at most the last 200, and those of the last 5,000 of all, but no
+// more than 32 MiB of one object.
 func (s *Store) History(id ID, before uint64, limit int) ([]Change, error) {
 	if limit <= 0 {
 		limit = defaultHistory

@@ -1,6 +1,9 @@
 package store
 
-import "fmt"
+import (
+	"fmt"
+	"strings"
+)
 
 // mention is one place where an object refers to another.
 type mention struct {
@@ -9,6 +12,7 @@ type mention struct {
 	list   string // the names of the fields on the way, with the indexes
 	i, j   int
 	field  string
+	k      int // of a field with two indexes
 }
 
 // path is the way to the mention: "spec.rules[0].backendRefs[1].name".
@@ -16,7 +20,8 @@ func (m mention) path() string {
 	if m.field == "" {
 		return fmt.Sprintf("spec.%s[%d].name", m.list, m.i)
 	}
-	return fmt.Sprintf("spec.%s[%d].%s", m.list, m.i, fmt.Sprintf(m.field, m.j))
+	indexes := []any{m.j, m.k}[:strings.Count(m.field, "%d")]
+	return fmt.Sprintf("spec.%s[%d].%s", m.list, m.i, fmt.Sprintf(m.field, indexes...))
 }
 
 // eachMention yields all that a resource refers to.
@@ -24,25 +29,21 @@ func eachMention(r Resource, yield func(mention)) {
 	switch r := r.(type) {
 	case *GRPCRoute:
 		for i := range r.Spec.Rules {
-			refs := r.Spec.Rules[i].BackendRefs
-			for j := range refs {
-				to := backendID(r.Namespace, refs[j].Namespace, refs[j].Name)
-				yield(mention{to, refs[j].Origin, "rules", i, j, "backendRefs[%d].name"})
-			}
+			eachBackendMention(r.Namespace, i, r.Spec.Rules[i].BackendRefs, yield)
 		}
 	case *HTTPRoute:
 		for i := range r.Spec.Rules {
-			refs := r.Spec.Rules[i].BackendRefs
-			for j := range refs {
-				to := backendID(r.Namespace, refs[j].Namespace, refs[j].Name)
-				yield(mention{to, refs[j].Origin, "rules", i, j, "backendRefs[%d].name"})
-			}
-			for j, f := range r.Spec.Rules[i].Filters {
-				if f.RequestMirror != nil {
-					ref := &f.RequestMirror.BackendRef
-					to := backendID(r.Namespace, ref.Namespace, ref.Name)
-					yield(mention{to, ref.Origin, "rules", i, j, "filters[%d].requestMirror.backendRef.name"})
-				}
+			rule := &r.Spec.Rules[i]
+			eachBackendMention(r.Namespace, i, rule.BackendRefs, yield)
+			eachMirror(r.Namespace, rule.Filters, func(at int, m mention) {
+				m.i, m.j, m.field = i, at, "filters[%d].requestMirror.backendRef.name"
+				yield(m)
+			})
+			for j := range rule.BackendRefs {
+				eachMirror(r.Namespace, rule.BackendRefs[j].Filters, func(at int, m mention) {
+					m.i, m.j, m.k, m.field = i, j, at, "backendRefs[%d].filters[%d].requestMirror.backendRef.name"
+					yield(m)
+				})
 			}
 		}
 	case *Schema:
@@ -55,6 +56,24 @@ func eachMention(r Resource, yield func(mention)) {
 		for i := range r.Spec.TargetRefs {
 			ref := &r.Spec.TargetRefs[i]
 			yield(mention{to: ID{ref.Kind, r.Namespace, ref.Name}, origin: ref.Origin, list: "targetRefs", i: i})
+		}
+	}
+}
+
+func eachBackendMention(own string, rule int, refs []BackendRef, yield func(mention)) {
+	for j := range refs {
+		to := backendID(own, refs[j].Namespace, refs[j].Name)
+		yield(mention{to: to, origin: refs[j].Origin, list: "rules", i: rule, j: j, field: "backendRefs[%d].name"})
+	}
+}
+
+// eachMirror yields a mention by each filter of a list that mirrors, with where the
+// filter stands; the caller knows where the list does.
+func eachMirror(own string, filters []Filter, yield func(at int, m mention)) {
+	for at := range filters {
+		if mirror := filters[at].RequestMirror; mirror != nil {
+			ref := &mirror.BackendRef
+			yield(at, mention{to: backendID(own, ref.Namespace, ref.Name), origin: ref.Origin, list: "rules"})
 		}
 	}
 }

@@ -51,7 +51,7 @@ func TestParseSurvivesMutatedManifests(t *testing.T) {
 			t.Fatalf("of %s", text)
 		}
 	}
-	for _, kind := range []string{GRPCRouteKind, HTTPRouteKind, BackendKind, RPCPolicyKind} {
+	for _, kind := range []string{GRPCRouteKind, HTTPRouteKind, BackendKind, RPCPolicyKind, SchemaKind} {
 		if accepted[kind] < mutations/100 {
 			t.Errorf("%d of kind %s were accepted: too few to say much", accepted[kind], kind)
 		}

@@ -390,6 +390,9 @@ func (p *plan) finish() error {
 	if n := p.next.Len(""); n > maxObjects && n > p.base.Len("") {
 		return Faults{{Message: fmt.Sprintf("%d objects, limit %d", n, maxObjects)}}
 	}
+	if err := p.boundDescriptors(); err != nil {
+		return err
+	}
 	if p.merging {
 		return nil
 	}
@@ -404,6 +407,20 @@ func (p *plan) finish() error {
 		if faults := check(p.next.Effective(), ids); len(faults) > 0 {
 			return faults
 		}
+	}
+	return nil
+}
+
+// boundDescriptors bounds the memory that all schemas take together.
+func (p *plan) boundDescriptors() error {
+	size := func(s *Snapshot) (n int) {
+		for _, o := range s.live[schemas] {
+			n += len(o.Resource.(*Schema).Spec.DescriptorSet)
+		}
+		return n
+	}
+	if n := size(p.next); n > maxDescriptors && n > size(p.base) {
+		return Faults{{Message: fmt.Sprintf("%d bytes of descriptors in all Schemas, limit %d", n, maxDescriptors)}}
 	}
 	return nil
 }

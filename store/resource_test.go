@@ -16,6 +16,14 @@ metadata: {name: policy, resourceVersion: "1763766000123.7@k3f9x2ab"}
 spec:
   targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: rpc, sectionName: all}]
   split: {sticky: {header: x-user}}
+  cors: {allowOrigins: ["https://shop.example.com"]}
+  translation: {maxMessageBytes: 1000}
+  expose: {openAPI: true}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Schema
+metadata: {name: schema}
+spec: {backendRefs: [{name: backend}], descriptorSet: ChkKB2EucHJvdG8SAWEiAwoBTWIGcHJvdG8z}
 ---
 apiVersion: sluice.dev/v1alpha1
 kind: Backend
@@ -25,7 +33,7 @@ spec: {endpoints: [{address: "a:1"}]}
 apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: http, creationTimestamp: "2026-01-02T03:04:05+01:00"}
-spec: {rules: [{backendRefs: [{name: backend}], timeouts: {request: 0s}}]}
+spec: {rules: [{backendRefs: [{name: backend}], timeouts: {request: 0s}, filters: [{type: CORS, cors: {allowOrigins: ["*"]}}]}]}
 ---
 apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
@@ -39,7 +47,7 @@ func TestSetResourcesGoesKindByKind(t *testing.T) {
 	for _, r := range set.Resources() {
 		got = append(got, r.Kind()+" "+r.Metadata().Key())
 	}
-	want := []string{"GRPCRoute default/rpc", "HTTPRoute default/http", "Backend default/backend", "RPCPolicy default/policy"}
+	want := []string{"GRPCRoute default/rpc", "HTTPRoute default/http", "Backend default/backend", "RPCPolicy default/policy", "Schema default/schema"}
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %q, want %q", got, want)
 	}

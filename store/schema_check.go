@@ -3,6 +3,7 @@ package store
 import (
 	"errors"
 	"fmt"
+	"strconv"
 	"strings"
 
 	_ "google.golang.org/genproto/googleapis/api/annotations" // google/api/*.proto: what schemas import most
@@ -47,11 +48,11 @@ func checkDescriptorSet(raw []byte) []error {
 	}
 	count := 0
 	if err := countMessages(raw, (&descriptorpb.FileDescriptorSet{}).ProtoReflect().Descriptor(), maxDescriptorDepth, &count); err != nil {
-		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %w", err)}
+		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %s", libraryMessage(err))}
 	}
 	var set descriptorpb.FileDescriptorSet
 	if err := proto.Unmarshal(raw, &set); err != nil {
-		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %w", err)}
+		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %s", libraryMessage(err))}
 	}
 	switch n := len(set.GetFile()); {
 	case n == 0:
@@ -149,7 +150,7 @@ func (l *linker) link(name string) bool {
 	ok := l.linkImports(name)
 	if ok {
 		if err := l.linkFile(name); err != nil {
-			l.fault(name, err)
+			l.fault(name, errors.New(libraryMessage(err)))
 			ok = false
 		}
 	}
@@ -242,4 +243,20 @@ func newFile(file *descriptorpb.FileDescriptorProto, imports protodesc.Resolver)
 		}
 	}()
 	return protodesc.NewFile(file, imports)
+}
+
+// libraryMessage is what the library says, on one line and not all of it when it is
+// long, without its name and with the plain blanks that it puts there on some days only.
+func libraryMessage(err error) string {
+	const limit = 300 // names may be as long as the set
+	message := strings.TrimPrefix(strings.ReplaceAll(err.Error(), "\u00a0", " "), "proto: ")
+	if len(message) > limit {
+		message = strings.ToValidUTF8(message[:limit], "") + "…"
+	}
+	for _, r := range message {
+		if !strconv.IsPrint(r) {
+			return strconv.Quote(message)
+		}
+	}
+	return message
 }

@@ -10,11 +10,13 @@ import (
 
 // How much history is kept. A change is dropped when any of these says so; the ones
 // of the last recentChanges, which watchers may still come for, only by the bounds
-// of the whole.
+// that are in bytes and by that of the whole. The last change of an object is not
+// dropped for the object's own bound.
 const (
 	maxChanges       = 50_000
 	maxChangeBytes   = 128 << 20 // of rows
 	maxObjectChanges = 200       // of one object
+	maxObjectBytes   = 32 << 20  // of rows of one object: a large one leaves room for the others
 	recentChanges    = 5_000
 )
 
@@ -28,11 +30,13 @@ const (
 // limits are those of one timeline: tests have smaller ones.
 type limits struct {
 	changes, bytes, ofObject, recent int
+	objectBytes                      int
 	tail, batch, page                int // bytes
 }
 
 var defaultLimits = limits{
 	maxChanges, maxChangeBytes, maxObjectChanges, recentChanges,
+	maxObjectBytes,
 	maxTailBytes, maxBatchBytes, maxPageBytes,
 }
 
@@ -69,17 +73,21 @@ type timeline struct {
 	events    []event // ascending, without those that were dropped
 	bytes     int     // of all
 	byObject  map[ID][]uint64
-	last      uint64    // the sequence of the latest change ever
-	forgotten uint64    // the highest sequence that was dropped
-	until     time.Time // the time of that change
+	sizes     map[ID]int // bytes of the events of an object
+	last      uint64     // the sequence of the latest change ever
+	forgotten uint64     // the highest sequence that was dropped
+	until     time.Time  // the time of that change
 }
 
-func newTimeline(l limits) *timeline { return &timeline{limits: l, byObject: map[ID][]uint64{}} }
+func newTimeline(l limits) *timeline {
+	return &timeline{limits: l, byObject: map[ID][]uint64{}, sizes: map[ID]int{}}
+}
 
 func (t *timeline) add(e event) {
 	t.events = append(t.events, e)
 	t.bytes += e.size
 	t.byObject[e.id] = append(t.byObject[e.id], e.seq)
+	t.sizes[e.id] += e.size
 	t.last = e.seq
 }
 
@@ -94,9 +102,10 @@ func (t *timeline) at(seq uint64) int {
 func (t *timeline) surplus(more []event) []event {
 	last := t.last + uint64(len(more))
 	recent := last - min(last, uint64(t.limits.recent)) // what is not above is not recent
-	count := map[ID]int{}                               // of those to come
+	count, size := map[ID]int{}, map[ID]int{}           // of those to come
 	for _, e := range more {
 		count[e.id]++
+		size[e.id] += e.size
 	}
 	// Only the objects that change, and those of events that cease to be recent,
 	// can have come over their limit.
@@ -108,9 +117,14 @@ func (t *timeline) surplus(more []event) []event {
 		}
 		seen[id] = true
 		seqs := t.byObject[id]
-		over := len(seqs) + count[id] - t.limits.ofObject
-		for i := 0; i < min(over, len(seqs)) && seqs[i] <= recent; i++ {
-			drop = append(drop, t.events[t.at(seqs[i])])
+		over, bytes := len(seqs)+count[id]-t.limits.ofObject, t.sizes[id]+size[id]
+		for i, seq := range seqs {
+			if (i >= over || seq > recent) && bytes <= t.limits.objectBytes || count[id] == 0 && i == len(seqs)-1 {
+				break
+			}
+			e := t.events[t.at(seq)]
+			drop = append(drop, e)
+			bytes -= e.size
 		}
 	}
 	for _, e := range more {
@@ -156,8 +170,11 @@ func (t *timeline) drop(events []event) {
 			t.forgotten, t.until = e.seq, e.time
 		}
 		seqs := slices.DeleteFunc(t.byObject[e.id], func(seq uint64) bool { return seq == e.seq })
-		if t.byObject[e.id] = seqs; len(seqs) == 0 {
+		t.byObject[e.id] = seqs
+		t.sizes[e.id] -= e.size
+		if len(seqs) == 0 {
 			delete(t.byObject, e.id)
+			delete(t.sizes, e.id)
 		}
 	}
 	t.events = slices.DeleteFunc(t.events, func(e event) bool { return gone[e.seq] })
