@@ -61,6 +61,7 @@ type Endpoint struct {
 
 	pool *Pool
 	id   identity
+	http *http1 // nil when the endpoint speaks HTTP/2
 
 	live atomic.Pointer[[]*h2.Conn] // those that take streams; replaced whole
 
@@ -87,6 +88,9 @@ type Endpoint struct {
 func newEndpoint(p *Pool, id identity) *Endpoint {
 	e := &Endpoint{pool: p, id: id, perConn: streamsGuess}
 	e.live.Store(new([]*h2.Conn))
+	if id.http1 {
+		e.http = new(http1)
+	}
 	return e
 }
 
@@ -96,8 +100,14 @@ func (e *Endpoint) Address() string { return e.id.address }
 // Backend returns the key of the backend that the endpoint belongs to.
 func (e *Endpoint) Backend() string { return e.id.backend }
 
-// Connections returns how many connections take streams now.
-func (e *Endpoint) Connections() int { return len(*e.live.Load()) }
+// Connections returns how many connections take streams now, or are open when each
+// takes one request at a time.
+func (e *Endpoint) Connections() int {
+	if e.http != nil {
+		return int(e.http.open.Load())
+	}
+	return len(*e.live.Load())
+}
 
 // Dials returns how often a connection was tried, and how often in vain.
 func (e *Endpoint) Dials() (tried, failed int64) { return e.dials.Load(), e.failures.Load() }
@@ -115,6 +125,9 @@ func (e *Endpoint) adopt(s settings) {
 	defer e.mu.Unlock()
 	e.settings = s
 	e.SetWeight(s.weight)
+	if e.http != nil {
+		e.adoptHTTP1(s)
+	}
 	if e.left.IsZero() {
 		return
 	}
@@ -526,6 +539,11 @@ func (e *Endpoint) retire() {
 	conns := append([]*h2.Conn(nil), e.conns...)
 	e.setLive(nil)
 	e.mu.Unlock()
+	if e.http != nil {
+		if t := e.http.transport.Load(); t != nil {
+			t.CloseIdleConnections()
+		}
+	}
 	var b h2.Batch
 	for _, c := range conns {
 		c.Drain(&b)

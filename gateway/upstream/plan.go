@@ -110,7 +110,7 @@ func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend
 		Endpoints: make([]*Endpoint, 0, n), nodes: make([]*balance.Node, 0, n),
 	}
 	for _, se := range spec.Spec.Endpoints {
-		id := identity{b.Key, se.Address, secured.digest}
+		id := identity{b.Key, se.Address, secured.digest, b.HTTP()}
 		e := p.find(plan, id)
 		plan.adopted = append(plan.adopted, adoption{e, settings{
 			weight: se.Weight, maxStreams: uint32(spec.Spec.Connection.MaxStreams),

@@ -47,6 +47,7 @@ type identity struct {
 	backend  string // namespace/name
 	address  string
 	security string // digest of the TLS settings, "" in clear text
+	http1    bool   // HTTP/1, not HTTP/2
 }
 
 // NewPool returns a pool without endpoints. Run ends what the pool has started.

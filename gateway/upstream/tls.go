@@ -55,7 +55,7 @@ func (p *Pool) Check(spec *store.Backend) *SettingError {
 // namesFiles tells whether a backend is more than its declaration.
 func namesFiles(spec *store.Backend) bool {
 	t := spec.Spec.TLS
-	return spec.Spec.Protocol == store.ProtocolTLS && t != nil && (t.CAFile != "" || t.CertFile != "")
+	return usesTLS(spec) && t != nil && (t.CAFile != "" || t.CertFile != "")
 }
 
 // sameTLS tells whether two declarations want the same of TLS.
@@ -77,15 +77,19 @@ type tlsTexts struct {
 	spec          *store.BackendTLS
 	ca, cert, key []byte
 	caField       string
+	alpn          string
 	digest        string
 }
 
 // gather reads the texts of a backend's TLS; nil means clear text.
 func (f files) gather(spec *store.Backend) (*tlsTexts, *SettingError) {
-	if spec.Spec.Protocol != store.ProtocolTLS {
+	if !usesTLS(spec) {
 		return nil, nil
 	}
-	t := &tlsTexts{spec: spec.Spec.TLS}
+	t := &tlsTexts{spec: spec.Spec.TLS, alpn: "h2"}
+	if spec.Spec.Protocol == store.ProtocolHTTP1 {
+		t.alpn = alpnHTTP1
+	}
 	if t.spec == nil {
 		t.spec = &store.BackendTLS{}
 	}
@@ -124,7 +128,7 @@ func (t *tlsTexts) sum() string {
 
 // security parses the texts.
 func (t *tlsTexts) security() (security, *SettingError) {
-	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{"h2"}, ServerName: t.spec.ServerName}
+	c := &tls.Config{MinVersion: tls.VersionTLS12, NextProtos: []string{t.alpn}, ServerName: t.spec.ServerName}
 	if t.spec.CA != "" || t.spec.CAFile != "" { // else the system's
 		pool, err := parseAuthorities(t.ca)
 		if err != nil {
