@@ -46,6 +46,16 @@ func (g nothingRouted) WaitProgrammed(context.Context, uint64) error { return ni
 
 func (g nothingRouted) Addr() string { return "127.0.0.1:8080" }
 
+func (g nothingRouted) Schemas(context.Context, bool) []admin.SchemaSource { return nil }
+
+func (g nothingRouted) Methods(context.Context, admin.MethodsOf) ([]admin.Method, []admin.SchemaSource, error) {
+	return nil, nil, nil
+}
+
+func (g nothingRouted) OpenAPI(context.Context, store.ID) ([]byte, error) {
+	return nil, admin.ErrUnknownMethods
+}
+
 // apiNode is the operator's door as the program has it, over a store of its own.
 type apiNode struct {
 	addr, socket string

@@ -46,6 +46,10 @@ var permissions = map[string]permission{
 	adminv1.NodeServiceBackupProcedure:  admin,
 	adminv1.NodeServiceRestoreProcedure: admin,
 
+	adminv1.SchemaServiceListSchemasProcedure: viewer,
+	adminv1.SchemaServiceListMethodsProcedure: viewer,
+	adminv1.SchemaServiceGetOpenAPIProcedure:  viewer,
+
 	adminv1.AccessServiceSignInProcedure:          anybody,
 	adminv1.AccessServiceSignOutProcedure:         anybody,
 	adminv1.AccessServiceWhoAmIProcedure:          anybody,

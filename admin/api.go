@@ -87,6 +87,7 @@ func (a *api) services() http.Handler {
 	mux := http.NewServeMux()
 	mux.Handle(adminv1.NewResourceServiceHandler(&resourceService{a}, options...))
 	mux.Handle(adminv1.NewNodeServiceHandler(&nodeService{a}, options...))
+	mux.Handle(adminv1.NewSchemaServiceHandler(&schemaService{a}, options...))
 	mux.Handle(a.access.Service())
 	return mux
 }

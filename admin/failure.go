@@ -80,6 +80,8 @@ func tell(err error) *connect.Error {
 		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.As(err, &missing):
 		return connect.NewError(connect.CodeNotFound, err)
+	case errors.Is(err, ErrUnknownMethods):
+		return connect.NewError(connect.CodeFailedPrecondition, err)
 	case errors.Is(err, store.ErrCompacted):
 		return connect.NewError(connect.CodeOutOfRange, err)
 	case errors.Is(err, store.ErrFull):

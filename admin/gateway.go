@@ -2,6 +2,8 @@ package admin
 
 import (
 	"context"
+	"errors"
+	"time"
 
 	"sluice/store"
 )
@@ -22,7 +24,20 @@ type Gateway interface {
 	WaitProgrammed(ctx context.Context, seq uint64) error
 	// Addr is where RPCs come in.
 	Addr() string
+	// Schemas tells where descriptors come from. With learn, the backends that have not
+	// told yet are asked first.
+	Schemas(ctx context.Context, learn bool) []SchemaSource
+	// Methods tells what methods backends have: those of one backend, those that a route
+	// leads to, or all. Problems are the sources that say nothing, or not all, of what
+	// was asked for. The error is ErrUnknownMethods or a *store.NotFoundError.
+	Methods(ctx context.Context, of MethodsOf) (methods []Method, problems []SchemaSource, err error)
+	// OpenAPI describes how the methods of a route are called with HTTP and JSON. The
+	// error is ErrUnknownMethods, a *store.NotFoundError, or a refusal in words.
+	OpenAPI(ctx context.Context, route store.ID) ([]byte, error)
 }
+
+// ErrUnknownMethods is why nothing can be said of methods: nobody has told of them.
+var ErrUnknownMethods = errors.New("no schema is known")
 
 // ObservedRule is what was seen of one rule.
 type ObservedRule struct {
@@ -56,4 +71,37 @@ type Candidate struct {
 	Match    string
 	Wins     bool
 	Why      string // it wins or loses
+}
+
+// SchemaSource is where descriptors come from: a backend's reflection, or a Schema.
+type SchemaSource struct {
+	Backend string   // namespace/name; empty: every backend that nothing better is known of
+	Object  store.ID // the Schema; zero: reflection
+	Version string   // of reflection: v1 or v1alpha
+	Methods int
+	Learnt  time.Time // zero: never
+	Problem string    // why it tells nothing, or not all; empty when it does
+}
+
+// MethodsOf says which methods are asked for. The zero value means all that are known.
+type MethodsOf struct {
+	Backend string   // namespace/name
+	Route   store.ID // only what its rules lead to
+	Learn   bool     // ask the backends that have not told yet
+}
+
+// Method is a method that backends have.
+type Method struct {
+	Name                             string // shop.v1.Cart/Get
+	Input, Output                    string // types
+	ClientStreaming, ServerStreaming bool
+	NoSideEffects, Deprecated        bool
+	Bindings                         []HTTPBinding
+	Backends                         []string // namespace/name
+	Description                      string   // its comment, if that is known
+}
+
+// HTTPBinding is one way to call a method with HTTP.
+type HTTPBinding struct {
+	Verb, Path, Body, ResponseBody string
 }

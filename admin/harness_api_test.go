@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net"
 	"net/http"
@@ -38,7 +39,10 @@ type fakeGateway struct {
 	behind   uint64     // changes that are not in force
 	problems map[store.ID]error
 	observed map[string][]ObservedRule
-	asked    []string // of Explain
+	asked    []string // of Explain, Schemas, Methods and OpenAPI
+	sources  []SchemaSource
+	methods  []Method
+	document []byte // of OpenAPI; nil when no schema is known
 }
 
 func (g *fakeGateway) Programmed() (uint64, map[store.ID]error) {
@@ -80,6 +84,35 @@ func (g *fakeGateway) Explain(authority, path string, headers [][2]string) Expla
 
 func (g *fakeGateway) Addr() string { return "127.0.0.1:8080" }
 
+func (g *fakeGateway) Schemas(ctx context.Context, learn bool) []SchemaSource {
+	g.ask(ctx, "schemas learn=%v", learn)
+	return g.sources
+}
+
+func (g *fakeGateway) Methods(ctx context.Context, of MethodsOf) ([]Method, []SchemaSource, error) {
+	g.ask(ctx, "methods backend=%s route=%s learn=%v", of.Backend, of.Route, of.Learn)
+	return g.methods, g.sources, nil
+}
+
+func (g *fakeGateway) OpenAPI(ctx context.Context, route store.ID) ([]byte, error) {
+	g.ask(ctx, "openapi route=%s", route)
+	if g.document == nil {
+		return nil, fmt.Errorf("describe %s: %w", route, ErrUnknownMethods)
+	}
+	return g.document, nil
+}
+
+// ask notes a question that may take long, which has a deadline.
+func (g *fakeGateway) ask(ctx context.Context, format string, args ...any) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	question := fmt.Sprintf(format, args...)
+	if _, bounded := ctx.Deadline(); !bounded {
+		question += " without a deadline"
+	}
+	g.asked = append(g.asked, question)
+}
+
 // node is an Admin over a store of its own, on a loopback port and on its socket.
 type testNode struct {
 	dir     string
@@ -94,6 +127,7 @@ type testNode struct {
 	resources adminv1.ResourceServiceClient
 	node      adminv1.NodeServiceClient
 	access    adminv1.AccessServiceClient
+	schemas   adminv1.SchemaServiceClient
 }
 
 // startNode runs an Admin until the test ends.
@@ -136,6 +170,7 @@ func startNode(t *testing.T, change ...func(*Config, *Parts)) *testNode {
 	n.resources = adminv1.NewResourceServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.node = adminv1.NewNodeServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.access = adminv1.NewAccessServiceClient(client, "http://localhost", connect.WithProtoJSON())
+	n.schemas = adminv1.NewSchemaServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	return n
 }
 

@@ -76,6 +76,9 @@ func withRevision(o *store.Object) store.Resource {
 	case *store.RPCPolicy:
 		c := *r
 		copied = &c
+	case *store.Schema:
+		c := *r
+		copied = &c
 	default:
 		return r
 	}

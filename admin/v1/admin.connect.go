@@ -33,6 +33,8 @@ const (
 	NodeServiceName = "sluice.admin.v1.NodeService"
 	// AccessServiceName is the fully-qualified name of the AccessService service.
 	AccessServiceName = "sluice.admin.v1.AccessService"
+	// SchemaServiceName is the fully-qualified name of the SchemaService service.
+	SchemaServiceName = "sluice.admin.v1.SchemaService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -110,6 +112,15 @@ const (
 	AccessServiceRevokeTokenProcedure = "/sluice.admin.v1.AccessService/RevokeToken"
 	// AccessServiceAuditProcedure is the fully-qualified name of the AccessService's Audit RPC.
 	AccessServiceAuditProcedure = "/sluice.admin.v1.AccessService/Audit"
+	// SchemaServiceListSchemasProcedure is the fully-qualified name of the SchemaService's ListSchemas
+	// RPC.
+	SchemaServiceListSchemasProcedure = "/sluice.admin.v1.SchemaService/ListSchemas"
+	// SchemaServiceListMethodsProcedure is the fully-qualified name of the SchemaService's ListMethods
+	// RPC.
+	SchemaServiceListMethodsProcedure = "/sluice.admin.v1.SchemaService/ListMethods"
+	// SchemaServiceGetOpenAPIProcedure is the fully-qualified name of the SchemaService's GetOpenAPI
+	// RPC.
+	SchemaServiceGetOpenAPIProcedure = "/sluice.admin.v1.SchemaService/GetOpenAPI"
 )
 
 // ResourceServiceClient is a client for the sluice.admin.v1.ResourceService service.
@@ -1078,4 +1089,140 @@ func (UnimplementedAccessServiceHandler) RevokeToken(context.Context, *connect.R
 
 func (UnimplementedAccessServiceHandler) Audit(context.Context, *connect.Request[AuditRequest]) (*connect.Response[AuditResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.AccessService.Audit is not implemented"))
+}
+
+// SchemaServiceClient is a client for the sluice.admin.v1.SchemaService service.
+type SchemaServiceClient interface {
+	// ListSchemas lists where descriptors come from: what backends told, what was pushed.
+	ListSchemas(context.Context, *connect.Request[ListSchemasRequest]) (*connect.Response[ListSchemasResponse], error)
+	// ListMethods lists the methods of all backends, of one, or those that a route leads to.
+	ListMethods(context.Context, *connect.Request[ListMethodsRequest]) (*connect.Response[ListMethodsResponse], error)
+	// GetOpenAPI describes how the methods of a route are called with HTTP and JSON.
+	// FAILED_PRECONDITION when none of its methods is known.
+	GetOpenAPI(context.Context, *connect.Request[GetOpenAPIRequest]) (*connect.Response[GetOpenAPIResponse], error)
+}
+
+// NewSchemaServiceClient constructs a client for the sluice.admin.v1.SchemaService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewSchemaServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) SchemaServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	schemaServiceMethods := File_v1_admin_proto.Services().ByName("SchemaService").Methods()
+	return &schemaServiceClient{
+		listSchemas: connect.NewClient[ListSchemasRequest, ListSchemasResponse](
+			httpClient,
+			baseURL+SchemaServiceListSchemasProcedure,
+			connect.WithSchema(schemaServiceMethods.ByName("ListSchemas")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		listMethods: connect.NewClient[ListMethodsRequest, ListMethodsResponse](
+			httpClient,
+			baseURL+SchemaServiceListMethodsProcedure,
+			connect.WithSchema(schemaServiceMethods.ByName("ListMethods")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		getOpenAPI: connect.NewClient[GetOpenAPIRequest, GetOpenAPIResponse](
+			httpClient,
+			baseURL+SchemaServiceGetOpenAPIProcedure,
+			connect.WithSchema(schemaServiceMethods.ByName("GetOpenAPI")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// schemaServiceClient implements SchemaServiceClient.
+type schemaServiceClient struct {
+	listSchemas *connect.Client[ListSchemasRequest, ListSchemasResponse]
+	listMethods *connect.Client[ListMethodsRequest, ListMethodsResponse]
+	getOpenAPI  *connect.Client[GetOpenAPIRequest, GetOpenAPIResponse]
+}
+
+// ListSchemas calls sluice.admin.v1.SchemaService.ListSchemas.
+func (c *schemaServiceClient) ListSchemas(ctx context.Context, req *connect.Request[ListSchemasRequest]) (*connect.Response[ListSchemasResponse], error) {
+	return c.listSchemas.CallUnary(ctx, req)
+}
+
+// ListMethods calls sluice.admin.v1.SchemaService.ListMethods.
+func (c *schemaServiceClient) ListMethods(ctx context.Context, req *connect.Request[ListMethodsRequest]) (*connect.Response[ListMethodsResponse], error) {
+	return c.listMethods.CallUnary(ctx, req)
+}
+
+// GetOpenAPI calls sluice.admin.v1.SchemaService.GetOpenAPI.
+func (c *schemaServiceClient) GetOpenAPI(ctx context.Context, req *connect.Request[GetOpenAPIRequest]) (*connect.Response[GetOpenAPIResponse], error) {
+	return c.getOpenAPI.CallUnary(ctx, req)
+}
+
+// SchemaServiceHandler is an implementation of the sluice.admin.v1.SchemaService service.
+type SchemaServiceHandler interface {
+	// ListSchemas lists where descriptors come from: what backends told, what was pushed.
+	ListSchemas(context.Context, *connect.Request[ListSchemasRequest]) (*connect.Response[ListSchemasResponse], error)
+	// ListMethods lists the methods of all backends, of one, or those that a route leads to.
+	ListMethods(context.Context, *connect.Request[ListMethodsRequest]) (*connect.Response[ListMethodsResponse], error)
+	// GetOpenAPI describes how the methods of a route are called with HTTP and JSON.
+	// FAILED_PRECONDITION when none of its methods is known.
+	GetOpenAPI(context.Context, *connect.Request[GetOpenAPIRequest]) (*connect.Response[GetOpenAPIResponse], error)
+}
+
+// NewSchemaServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewSchemaServiceHandler(svc SchemaServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	schemaServiceMethods := File_v1_admin_proto.Services().ByName("SchemaService").Methods()
+	schemaServiceListSchemasHandler := connect.NewUnaryHandler(
+		SchemaServiceListSchemasProcedure,
+		svc.ListSchemas,
+		connect.WithSchema(schemaServiceMethods.ByName("ListSchemas")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	schemaServiceListMethodsHandler := connect.NewUnaryHandler(
+		SchemaServiceListMethodsProcedure,
+		svc.ListMethods,
+		connect.WithSchema(schemaServiceMethods.ByName("ListMethods")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	schemaServiceGetOpenAPIHandler := connect.NewUnaryHandler(
+		SchemaServiceGetOpenAPIProcedure,
+		svc.GetOpenAPI,
+		connect.WithSchema(schemaServiceMethods.ByName("GetOpenAPI")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/sluice.admin.v1.SchemaService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case SchemaServiceListSchemasProcedure:
+			schemaServiceListSchemasHandler.ServeHTTP(w, r)
+		case SchemaServiceListMethodsProcedure:
+			schemaServiceListMethodsHandler.ServeHTTP(w, r)
+		case SchemaServiceGetOpenAPIProcedure:
+			schemaServiceGetOpenAPIHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedSchemaServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedSchemaServiceHandler struct{}
+
+func (UnimplementedSchemaServiceHandler) ListSchemas(context.Context, *connect.Request[ListSchemasRequest]) (*connect.Response[ListSchemasResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.SchemaService.ListSchemas is not implemented"))
+}
+
+func (UnimplementedSchemaServiceHandler) ListMethods(context.Context, *connect.Request[ListMethodsRequest]) (*connect.Response[ListMethodsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.SchemaService.ListMethods is not implemented"))
+}
+
+func (UnimplementedSchemaServiceHandler) GetOpenAPI(context.Context, *connect.Request[GetOpenAPIRequest]) (*connect.Response[GetOpenAPIResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.SchemaService.GetOpenAPI is not implemented"))
 }

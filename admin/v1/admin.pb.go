@@ -188,10 +188,59 @@ func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
 	return file_v1_admin_proto_rawDescGZIP(), []int{20, 0}
 }
 
+type SchemaSource_Kind int32
+
+const (
+	SchemaSource_KIND_UNSPECIFIED SchemaSource_Kind = 0
+	SchemaSource_KIND_REFLECTION  SchemaSource_Kind = 1 // the backend told
+	SchemaSource_KIND_OBJECT      SchemaSource_Kind = 2 // a Schema was pushed
+)
+
+// Enum value maps for SchemaSource_Kind.
+var (
+	SchemaSource_Kind_name = map[int32]string{
+		0: "KIND_UNSPECIFIED",
+		1: "KIND_REFLECTION",
+		2: "KIND_OBJECT",
+	}
+	SchemaSource_Kind_value = map[string]int32{
+		"KIND_UNSPECIFIED": 0,
+		"KIND_REFLECTION":  1,
+		"KIND_OBJECT":      2,
+	}
+)
+
+func (x SchemaSource_Kind) Enum() *SchemaSource_Kind {
+	p := new(SchemaSource_Kind)
+	*p = x
+	return p
+}
+
+func (x SchemaSource_Kind) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SchemaSource_Kind) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[3].Descriptor()
+}
+
+func (SchemaSource_Kind) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[3]
+}
+
+func (x SchemaSource_Kind) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SchemaSource_Kind.Descriptor instead.
+func (SchemaSource_Kind) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{34, 0}
+}
+
 // Ref names an object.
 type Ref struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // GRPCRoute, HTTPRoute, Backend, RPCPolicy
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // GRPCRoute, HTTPRoute, Backend, RPCPolicy, Schema
 	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty means default
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -2450,6 +2499,573 @@ func (x *Candidate) GetWhy() string {
 	return ""
 }
 
+type ListSchemasRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Learn         bool                   `protobuf:"varint,1,opt,name=learn,proto3" json:"learn,omitempty"` // ask the backends that have not told yet; it takes up to 5 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchemasRequest) Reset() {
+	*x = ListSchemasRequest{}
+	mi := &file_v1_admin_proto_msgTypes[32]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchemasRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchemasRequest) ProtoMessage() {}
+
+func (x *ListSchemasRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[32]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchemasRequest.ProtoReflect.Descriptor instead.
+func (*ListSchemasRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{32}
+}
+
+func (x *ListSchemasRequest) GetLearn() bool {
+	if x != nil {
+		return x.Learn
+	}
+	return false
+}
+
+type ListSchemasResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Sources       []*SchemaSource        `protobuf:"bytes,1,rep,name=sources,proto3" json:"sources,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListSchemasResponse) Reset() {
+	*x = ListSchemasResponse{}
+	mi := &file_v1_admin_proto_msgTypes[33]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListSchemasResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListSchemasResponse) ProtoMessage() {}
+
+func (x *ListSchemasResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[33]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListSchemasResponse.ProtoReflect.Descriptor instead.
+func (*ListSchemasResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{33}
+}
+
+func (x *ListSchemasResponse) GetSources() []*SchemaSource {
+	if x != nil {
+		return x.Sources
+	}
+	return nil
+}
+
+// SchemaSource is where descriptors come from.
+type SchemaSource struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Kind          SchemaSource_Kind      `protobuf:"varint,1,opt,name=kind,proto3,enum=sluice.admin.v1.SchemaSource_Kind" json:"kind,omitempty"`
+	Backend       string                 `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"` // namespace/name; empty: every backend that nothing better is known of
+	Object        *Ref                   `protobuf:"bytes,3,opt,name=object,proto3" json:"object,omitempty"`   // the Schema
+	Version       string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"` // of reflection: v1 or v1alpha
+	Methods       uint32                 `protobuf:"varint,5,opt,name=methods,proto3" json:"methods,omitempty"`
+	Learnt        *timestamppb.Timestamp `protobuf:"bytes,6,opt,name=learnt,proto3" json:"learnt,omitempty"`   // unset: never
+	Problem       string                 `protobuf:"bytes,7,opt,name=problem,proto3" json:"problem,omitempty"` // why it tells nothing, or not all; empty when it does
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *SchemaSource) Reset() {
+	*x = SchemaSource{}
+	mi := &file_v1_admin_proto_msgTypes[34]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SchemaSource) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SchemaSource) ProtoMessage() {}
+
+func (x *SchemaSource) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[34]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SchemaSource.ProtoReflect.Descriptor instead.
+func (*SchemaSource) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{34}
+}
+
+func (x *SchemaSource) GetKind() SchemaSource_Kind {
+	if x != nil {
+		return x.Kind
+	}
+	return SchemaSource_KIND_UNSPECIFIED
+}
+
+func (x *SchemaSource) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *SchemaSource) GetObject() *Ref {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *SchemaSource) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *SchemaSource) GetMethods() uint32 {
+	if x != nil {
+		return x.Methods
+	}
+	return 0
+}
+
+func (x *SchemaSource) GetLearnt() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Learnt
+	}
+	return nil
+}
+
+func (x *SchemaSource) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type ListMethodsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"` // name, or namespace/name; empty means all
+	Route         *Ref                   `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`     // only what its rules lead to; kind GRPCRoute unless it says otherwise
+	Learn         bool                   `protobuf:"varint,3,opt,name=learn,proto3" json:"learn,omitempty"`    // ask the backends that have not told yet; it takes up to 5 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMethodsRequest) Reset() {
+	*x = ListMethodsRequest{}
+	mi := &file_v1_admin_proto_msgTypes[35]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMethodsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMethodsRequest) ProtoMessage() {}
+
+func (x *ListMethodsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[35]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMethodsRequest.ProtoReflect.Descriptor instead.
+func (*ListMethodsRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{35}
+}
+
+func (x *ListMethodsRequest) GetBackend() string {
+	if x != nil {
+		return x.Backend
+	}
+	return ""
+}
+
+func (x *ListMethodsRequest) GetRoute() *Ref {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+func (x *ListMethodsRequest) GetLearn() bool {
+	if x != nil {
+		return x.Learn
+	}
+	return false
+}
+
+type ListMethodsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Methods       []*Method              `protobuf:"bytes,1,rep,name=methods,proto3" json:"methods,omitempty"`   // in the order of their names
+	Problems      []*SchemaSource        `protobuf:"bytes,2,rep,name=problems,proto3" json:"problems,omitempty"` // of these backends nothing, or not all, is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMethodsResponse) Reset() {
+	*x = ListMethodsResponse{}
+	mi := &file_v1_admin_proto_msgTypes[36]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMethodsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMethodsResponse) ProtoMessage() {}
+
+func (x *ListMethodsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[36]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMethodsResponse.ProtoReflect.Descriptor instead.
+func (*ListMethodsResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{36}
+}
+
+func (x *ListMethodsResponse) GetMethods() []*Method {
+	if x != nil {
+		return x.Methods
+	}
+	return nil
+}
+
+func (x *ListMethodsResponse) GetProblems() []*SchemaSource {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// Method is a method that backends have.
+type Method struct {
+	state           protoimpl.MessageState `protogen:"open.v1"`
+	Name            string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`   // shop.v1.Cart/Get
+	Input           string                 `protobuf:"bytes,2,opt,name=input,proto3" json:"input,omitempty"` // type of its request, shop.v1.GetRequest
+	Output          string                 `protobuf:"bytes,3,opt,name=output,proto3" json:"output,omitempty"`
+	ClientStreaming bool                   `protobuf:"varint,4,opt,name=client_streaming,json=clientStreaming,proto3" json:"client_streaming,omitempty"`
+	ServerStreaming bool                   `protobuf:"varint,5,opt,name=server_streaming,json=serverStreaming,proto3" json:"server_streaming,omitempty"`
+	NoSideEffects   bool                   `protobuf:"varint,6,opt,name=no_side_effects,json=noSideEffects,proto3" json:"no_side_effects,omitempty"` // by its idempotency_level
+	Deprecated      bool                   `protobuf:"varint,7,opt,name=deprecated,proto3" json:"deprecated,omitempty"`
+	Bindings        []*HttpBinding         `protobuf:"bytes,8,rep,name=bindings,proto3" json:"bindings,omitempty"`        // of its google.api.http
+	Backends        []string               `protobuf:"bytes,9,rep,name=backends,proto3" json:"backends,omitempty"`        // namespace/name
+	Description     string                 `protobuf:"bytes,10,opt,name=description,proto3" json:"description,omitempty"` // its comment, when the descriptors have one
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *Method) Reset() {
+	*x = Method{}
+	mi := &file_v1_admin_proto_msgTypes[37]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Method) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Method) ProtoMessage() {}
+
+func (x *Method) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[37]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Method.ProtoReflect.Descriptor instead.
+func (*Method) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{37}
+}
+
+func (x *Method) GetName() string {
+	if x != nil {
+		return x.Name
+	}
+	return ""
+}
+
+func (x *Method) GetInput() string {
+	if x != nil {
+		return x.Input
+	}
+	return ""
+}
+
+func (x *Method) GetOutput() string {
+	if x != nil {
+		return x.Output
+	}
+	return ""
+}
+
+func (x *Method) GetClientStreaming() bool {
+	if x != nil {
+		return x.ClientStreaming
+	}
+	return false
+}
+
+func (x *Method) GetServerStreaming() bool {
+	if x != nil {
+		return x.ServerStreaming
+	}
+	return false
+}
+
+func (x *Method) GetNoSideEffects() bool {
+	if x != nil {
+		return x.NoSideEffects
+	}
+	return false
+}
+
+func (x *Method) GetDeprecated() bool {
+	if x != nil {
+		return x.Deprecated
+	}
+	return false
+}
+
+func (x *Method) GetBindings() []*HttpBinding {
+	if x != nil {
+		return x.Bindings
+	}
+	return nil
+}
+
+func (x *Method) GetBackends() []string {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+func (x *Method) GetDescription() string {
+	if x != nil {
+		return x.Description
+	}
+	return ""
+}
+
+// HttpBinding is one way to call a method with HTTP.
+type HttpBinding struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Verb          string                 `protobuf:"bytes,1,opt,name=verb,proto3" json:"verb,omitempty"` // * means every one
+	Path          string                 `protobuf:"bytes,2,opt,name=path,proto3" json:"path,omitempty"` // /v1/{name=shelves/*}
+	Body          string                 `protobuf:"bytes,3,opt,name=body,proto3" json:"body,omitempty"`
+	ResponseBody  string                 `protobuf:"bytes,4,opt,name=response_body,json=responseBody,proto3" json:"response_body,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *HttpBinding) Reset() {
+	*x = HttpBinding{}
+	mi := &file_v1_admin_proto_msgTypes[38]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *HttpBinding) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*HttpBinding) ProtoMessage() {}
+
+func (x *HttpBinding) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[38]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use HttpBinding.ProtoReflect.Descriptor instead.
+func (*HttpBinding) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{38}
+}
+
+func (x *HttpBinding) GetVerb() string {
+	if x != nil {
+		return x.Verb
+	}
+	return ""
+}
+
+func (x *HttpBinding) GetPath() string {
+	if x != nil {
+		return x.Path
+	}
+	return ""
+}
+
+func (x *HttpBinding) GetBody() string {
+	if x != nil {
+		return x.Body
+	}
+	return ""
+}
+
+func (x *HttpBinding) GetResponseBody() string {
+	if x != nil {
+		return x.ResponseBody
+	}
+	return ""
+}
+
+type GetOpenAPIRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"` // kind GRPCRoute unless it says otherwise
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOpenAPIRequest) Reset() {
+	*x = GetOpenAPIRequest{}
+	mi := &file_v1_admin_proto_msgTypes[39]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOpenAPIRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOpenAPIRequest) ProtoMessage() {}
+
+func (x *GetOpenAPIRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[39]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOpenAPIRequest.ProtoReflect.Descriptor instead.
+func (*GetOpenAPIRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{39}
+}
+
+func (x *GetOpenAPIRequest) GetRoute() *Ref {
+	if x != nil {
+		return x.Route
+	}
+	return nil
+}
+
+type GetOpenAPIResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Document      string                 `protobuf:"bytes,1,opt,name=document,proto3" json:"document,omitempty"` // OpenAPI 3.1 in JSON
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GetOpenAPIResponse) Reset() {
+	*x = GetOpenAPIResponse{}
+	mi := &file_v1_admin_proto_msgTypes[40]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GetOpenAPIResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GetOpenAPIResponse) ProtoMessage() {}
+
+func (x *GetOpenAPIResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[40]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GetOpenAPIResponse.ProtoReflect.Descriptor instead.
+func (*GetOpenAPIResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{40}
+}
+
+func (x *GetOpenAPIResponse) GetDocument() string {
+	if x != nil {
+		return x.Document
+	}
+	return ""
+}
+
 type StatusRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -2458,7 +3074,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2470,7 +3086,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2483,7 +3099,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 type StatusResponse struct {
@@ -2505,7 +3121,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2517,7 +3133,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2530,7 +3146,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -2618,7 +3234,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2630,7 +3246,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2643,7 +3259,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 type BackupResponse struct {
@@ -2655,7 +3271,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2667,7 +3283,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2680,7 +3296,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -2701,7 +3317,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3329,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3342,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -2762,7 +3378,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2774,7 +3390,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2787,7 +3403,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *Account) GetName() string {
@@ -2833,7 +3449,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2845,7 +3461,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2858,7 +3474,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Token) GetId() string {
@@ -2920,7 +3536,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2932,7 +3548,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2945,7 +3561,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -2972,7 +3588,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2984,7 +3600,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2997,7 +3613,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *SignInResponse) GetAccount() *Account {
@@ -3022,7 +3638,7 @@ type SignOutRequest struct {
 
 func (x *SignOutRequest) Reset() {
 	*x = SignOutRequest{}
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3034,7 +3650,7 @@ func (x *SignOutRequest) String() string {
 func (*SignOutRequest) ProtoMessage() {}
 
 func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3047,7 +3663,7 @@ func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutRequest.ProtoReflect.Descriptor instead.
 func (*SignOutRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 type SignOutResponse struct {
@@ -3058,7 +3674,7 @@ type SignOutResponse struct {
 
 func (x *SignOutResponse) Reset() {
 	*x = SignOutResponse{}
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3070,7 +3686,7 @@ func (x *SignOutResponse) String() string {
 func (*SignOutResponse) ProtoMessage() {}
 
 func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3083,7 +3699,7 @@ func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutResponse.ProtoReflect.Descriptor instead.
 func (*SignOutResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 type WhoAmIRequest struct {
@@ -3094,7 +3710,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3106,7 +3722,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3119,7 +3735,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 type WhoAmIResponse struct {
@@ -3133,7 +3749,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3145,7 +3761,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3158,7 +3774,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *WhoAmIResponse) GetActor() string {
@@ -3193,7 +3809,7 @@ type SetUpRequest struct {
 
 func (x *SetUpRequest) Reset() {
 	*x = SetUpRequest{}
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3205,7 +3821,7 @@ func (x *SetUpRequest) String() string {
 func (*SetUpRequest) ProtoMessage() {}
 
 func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3218,7 +3834,7 @@ func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpRequest.ProtoReflect.Descriptor instead.
 func (*SetUpRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *SetUpRequest) GetSecret() string {
@@ -3251,7 +3867,7 @@ type SetUpResponse struct {
 
 func (x *SetUpResponse) Reset() {
 	*x = SetUpResponse{}
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3263,7 +3879,7 @@ func (x *SetUpResponse) String() string {
 func (*SetUpResponse) ProtoMessage() {}
 
 func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3276,7 +3892,7 @@ func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpResponse.ProtoReflect.Descriptor instead.
 func (*SetUpResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *SetUpResponse) GetAccount() *Account {
@@ -3294,7 +3910,7 @@ type CreateSetUpLinkRequest struct {
 
 func (x *CreateSetUpLinkRequest) Reset() {
 	*x = CreateSetUpLinkRequest{}
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3306,7 +3922,7 @@ func (x *CreateSetUpLinkRequest) String() string {
 func (*CreateSetUpLinkRequest) ProtoMessage() {}
 
 func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3319,7 +3935,7 @@ func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkRequest.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 type CreateSetUpLinkResponse struct {
@@ -3333,7 +3949,7 @@ type CreateSetUpLinkResponse struct {
 
 func (x *CreateSetUpLinkResponse) Reset() {
 	*x = CreateSetUpLinkResponse{}
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3345,7 +3961,7 @@ func (x *CreateSetUpLinkResponse) String() string {
 func (*CreateSetUpLinkResponse) ProtoMessage() {}
 
 func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3358,7 +3974,7 @@ func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkResponse.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *CreateSetUpLinkResponse) GetUrls() []string {
@@ -3393,7 +4009,7 @@ type CreateAccountRequest struct {
 
 func (x *CreateAccountRequest) Reset() {
 	*x = CreateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3405,7 +4021,7 @@ func (x *CreateAccountRequest) String() string {
 func (*CreateAccountRequest) ProtoMessage() {}
 
 func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3418,7 +4034,7 @@ func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountRequest.ProtoReflect.Descriptor instead.
 func (*CreateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 func (x *CreateAccountRequest) GetName() string {
@@ -3451,7 +4067,7 @@ type CreateAccountResponse struct {
 
 func (x *CreateAccountResponse) Reset() {
 	*x = CreateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3463,7 +4079,7 @@ func (x *CreateAccountResponse) String() string {
 func (*CreateAccountResponse) ProtoMessage() {}
 
 func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3476,7 +4092,7 @@ func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountResponse.ProtoReflect.Descriptor instead.
 func (*CreateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *CreateAccountResponse) GetAccount() *Account {
@@ -3494,7 +4110,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3506,7 +4122,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3519,7 +4135,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 type ListAccountsResponse struct {
@@ -3531,7 +4147,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3543,7 +4159,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3556,7 +4172,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -3577,7 +4193,7 @@ type UpdateAccountRequest struct {
 
 func (x *UpdateAccountRequest) Reset() {
 	*x = UpdateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3589,7 +4205,7 @@ func (x *UpdateAccountRequest) String() string {
 func (*UpdateAccountRequest) ProtoMessage() {}
 
 func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3602,7 +4218,7 @@ func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *UpdateAccountRequest) GetName() string {
@@ -3635,7 +4251,7 @@ type UpdateAccountResponse struct {
 
 func (x *UpdateAccountResponse) Reset() {
 	*x = UpdateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3647,7 +4263,7 @@ func (x *UpdateAccountResponse) String() string {
 func (*UpdateAccountResponse) ProtoMessage() {}
 
 func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3660,7 +4276,7 @@ func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *UpdateAccountResponse) GetAccount() *Account {
@@ -3679,7 +4295,7 @@ type DeleteAccountRequest struct {
 
 func (x *DeleteAccountRequest) Reset() {
 	*x = DeleteAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3691,7 +4307,7 @@ func (x *DeleteAccountRequest) String() string {
 func (*DeleteAccountRequest) ProtoMessage() {}
 
 func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3704,7 +4320,7 @@ func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *DeleteAccountRequest) GetName() string {
@@ -3722,7 +4338,7 @@ type DeleteAccountResponse struct {
 
 func (x *DeleteAccountResponse) Reset() {
 	*x = DeleteAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3734,7 +4350,7 @@ func (x *DeleteAccountResponse) String() string {
 func (*DeleteAccountResponse) ProtoMessage() {}
 
 func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3747,7 +4363,7 @@ func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 type CreateTokenRequest struct {
@@ -3761,7 +4377,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3773,7 +4389,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3786,7 +4402,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -3820,7 +4436,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3832,7 +4448,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3845,7 +4461,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -3870,7 +4486,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3882,7 +4498,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3895,7 +4511,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 type ListTokensResponse struct {
@@ -3907,7 +4523,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4535,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4548,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -3951,7 +4567,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3963,7 +4579,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3976,7 +4592,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -3994,7 +4610,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4006,7 +4622,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4019,7 +4635,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 type AuditRequest struct {
@@ -4035,7 +4651,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4047,7 +4663,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4060,7 +4676,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *AuditRequest) GetLimit() uint32 {
@@ -4107,7 +4723,7 @@ type AuditResponse struct {
 
 func (x *AuditResponse) Reset() {
 	*x = AuditResponse{}
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4119,7 +4735,7 @@ func (x *AuditResponse) String() string {
 func (*AuditResponse) ProtoMessage() {}
 
 func (x *AuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4132,7 +4748,7 @@ func (x *AuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResponse.ProtoReflect.Descriptor instead.
 func (*AuditResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *AuditResponse) GetEntries() []*AuditEntry {
@@ -4162,7 +4778,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4174,7 +4790,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4187,7 +4803,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *AuditEntry) GetId() uint64 {
@@ -4284,7 +4900,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4296,7 +4912,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4309,7 +4925,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -4332,7 +4948,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4344,7 +4960,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4357,7 +4973,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *Fault) GetFile() string {
@@ -4406,7 +5022,7 @@ type Conflict struct {
 
 func (x *Conflict) Reset() {
 	*x = Conflict{}
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4418,7 +5034,7 @@ func (x *Conflict) String() string {
 func (*Conflict) ProtoMessage() {}
 
 func (x *Conflict) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4431,7 +5047,7 @@ func (x *Conflict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
 func (*Conflict) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *Conflict) GetExpected() string {
@@ -4652,7 +5268,53 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\bhostname\x18\x03 \x01(\tR\bhostname\x12\x14\n" +
 	"\x05match\x18\x04 \x01(\tR\x05match\x12\x12\n" +
 	"\x04wins\x18\x05 \x01(\bR\x04wins\x12\x10\n" +
-	"\x03why\x18\x06 \x01(\tR\x03why\"\x0f\n" +
+	"\x03why\x18\x06 \x01(\tR\x03why\"*\n" +
+	"\x12ListSchemasRequest\x12\x14\n" +
+	"\x05learn\x18\x01 \x01(\bR\x05learn\"N\n" +
+	"\x13ListSchemasResponse\x127\n" +
+	"\asources\x18\x01 \x03(\v2\x1d.sluice.admin.v1.SchemaSourceR\asources\"\xd4\x02\n" +
+	"\fSchemaSource\x126\n" +
+	"\x04kind\x18\x01 \x01(\x0e2\".sluice.admin.v1.SchemaSource.KindR\x04kind\x12\x18\n" +
+	"\abackend\x18\x02 \x01(\tR\abackend\x12,\n" +
+	"\x06object\x18\x03 \x01(\v2\x14.sluice.admin.v1.RefR\x06object\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x18\n" +
+	"\amethods\x18\x05 \x01(\rR\amethods\x122\n" +
+	"\x06learnt\x18\x06 \x01(\v2\x1a.google.protobuf.TimestampR\x06learnt\x12\x18\n" +
+	"\aproblem\x18\a \x01(\tR\aproblem\"B\n" +
+	"\x04Kind\x12\x14\n" +
+	"\x10KIND_UNSPECIFIED\x10\x00\x12\x13\n" +
+	"\x0fKIND_REFLECTION\x10\x01\x12\x0f\n" +
+	"\vKIND_OBJECT\x10\x02\"p\n" +
+	"\x12ListMethodsRequest\x12\x18\n" +
+	"\abackend\x18\x01 \x01(\tR\abackend\x12*\n" +
+	"\x05route\x18\x02 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\x12\x14\n" +
+	"\x05learn\x18\x03 \x01(\bR\x05learn\"\x83\x01\n" +
+	"\x13ListMethodsResponse\x121\n" +
+	"\amethods\x18\x01 \x03(\v2\x17.sluice.admin.v1.MethodR\amethods\x129\n" +
+	"\bproblems\x18\x02 \x03(\v2\x1d.sluice.admin.v1.SchemaSourceR\bproblems\"\xe0\x02\n" +
+	"\x06Method\x12\x12\n" +
+	"\x04name\x18\x01 \x01(\tR\x04name\x12\x14\n" +
+	"\x05input\x18\x02 \x01(\tR\x05input\x12\x16\n" +
+	"\x06output\x18\x03 \x01(\tR\x06output\x12)\n" +
+	"\x10client_streaming\x18\x04 \x01(\bR\x0fclientStreaming\x12)\n" +
+	"\x10server_streaming\x18\x05 \x01(\bR\x0fserverStreaming\x12&\n" +
+	"\x0fno_side_effects\x18\x06 \x01(\bR\rnoSideEffects\x12\x1e\n" +
+	"\n" +
+	"deprecated\x18\a \x01(\bR\n" +
+	"deprecated\x128\n" +
+	"\bbindings\x18\b \x03(\v2\x1c.sluice.admin.v1.HttpBindingR\bbindings\x12\x1a\n" +
+	"\bbackends\x18\t \x03(\tR\bbackends\x12 \n" +
+	"\vdescription\x18\n" +
+	" \x01(\tR\vdescription\"n\n" +
+	"\vHttpBinding\x12\x12\n" +
+	"\x04verb\x18\x01 \x01(\tR\x04verb\x12\x12\n" +
+	"\x04path\x18\x02 \x01(\tR\x04path\x12\x12\n" +
+	"\x04body\x18\x03 \x01(\tR\x04body\x12#\n" +
+	"\rresponse_body\x18\x04 \x01(\tR\fresponseBody\"?\n" +
+	"\x11GetOpenAPIRequest\x12*\n" +
+	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\"0\n" +
+	"\x12GetOpenAPIResponse\x12\x1a\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\"\x0f\n" +
 	"\rStatusRequest\"\xac\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
@@ -4821,7 +5483,12 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"ListTokens\x12\".sluice.admin.v1.ListTokensRequest\x1a#.sluice.admin.v1.ListTokensResponse\"\x03\x90\x02\x01\x12Z\n" +
 	"\vRevokeToken\x12#.sluice.admin.v1.RevokeTokenRequest\x1a$.sluice.admin.v1.RevokeTokenResponse\"\x00\x12K\n" +
-	"\x05Audit\x12\x1d.sluice.admin.v1.AuditRequest\x1a\x1e.sluice.admin.v1.AuditResponse\"\x03\x90\x02\x01B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
+	"\x05Audit\x12\x1d.sluice.admin.v1.AuditRequest\x1a\x1e.sluice.admin.v1.AuditResponse\"\x03\x90\x02\x012\xa9\x02\n" +
+	"\rSchemaService\x12]\n" +
+	"\vListSchemas\x12#.sluice.admin.v1.ListSchemasRequest\x1a$.sluice.admin.v1.ListSchemasResponse\"\x03\x90\x02\x01\x12]\n" +
+	"\vListMethods\x12#.sluice.admin.v1.ListMethodsRequest\x1a$.sluice.admin.v1.ListMethodsResponse\"\x03\x90\x02\x01\x12Z\n" +
+	"\n" +
+	"GetOpenAPI\x12\".sluice.admin.v1.GetOpenAPIRequest\x1a#.sluice.admin.v1.GetOpenAPIResponse\"\x03\x90\x02\x01B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_v1_admin_proto_rawDescOnce sync.Once
@@ -4835,218 +5502,243 @@ func file_v1_admin_proto_rawDescGZIP() []byte {
 	return file_v1_admin_proto_rawDescData
 }
 
-var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 3)
-var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 70)
+var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
+var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
 var file_v1_admin_proto_goTypes = []any{
 	(Role)(0),                       // 0: sluice.admin.v1.Role
 	(Owner_Kind)(0),                 // 1: sluice.admin.v1.Owner.Kind
 	(WatchResponse_Kind)(0),         // 2: sluice.admin.v1.WatchResponse.Kind
-	(*Ref)(nil),                     // 3: sluice.admin.v1.Ref
-	(*Object)(nil),                  // 4: sluice.admin.v1.Object
-	(*Owner)(nil),                   // 5: sluice.admin.v1.Owner
-	(*State)(nil),                   // 6: sluice.admin.v1.State
-	(*RuleSplit)(nil),               // 7: sluice.admin.v1.RuleSplit
-	(*Share)(nil),                   // 8: sluice.admin.v1.Share
-	(*Pin)(nil),                     // 9: sluice.admin.v1.Pin
-	(*Condition)(nil),               // 10: sluice.admin.v1.Condition
-	(*Change)(nil),                  // 11: sluice.admin.v1.Change
-	(*GetRequest)(nil),              // 12: sluice.admin.v1.GetRequest
-	(*GetResponse)(nil),             // 13: sluice.admin.v1.GetResponse
-	(*ObservedRule)(nil),            // 14: sluice.admin.v1.ObservedRule
-	(*ObservedShare)(nil),           // 15: sluice.admin.v1.ObservedShare
-	(*ListRequest)(nil),             // 16: sluice.admin.v1.ListRequest
-	(*ListResponse)(nil),            // 17: sluice.admin.v1.ListResponse
-	(*ApplyRequest)(nil),            // 18: sluice.admin.v1.ApplyRequest
-	(*DiffRequest)(nil),             // 19: sluice.admin.v1.DiffRequest
-	(*DeleteRequest)(nil),           // 20: sluice.admin.v1.DeleteRequest
-	(*WriteResponse)(nil),           // 21: sluice.admin.v1.WriteResponse
-	(*WatchRequest)(nil),            // 22: sluice.admin.v1.WatchRequest
-	(*WatchResponse)(nil),           // 23: sluice.admin.v1.WatchResponse
-	(*HistoryRequest)(nil),          // 24: sluice.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),         // 25: sluice.admin.v1.HistoryResponse
-	(*RollbackRequest)(nil),         // 26: sluice.admin.v1.RollbackRequest
-	(*SplitRequest)(nil),            // 27: sluice.admin.v1.SplitRequest
-	(*DrainRequest)(nil),            // 28: sluice.admin.v1.DrainRequest
-	(*DisableRequest)(nil),          // 29: sluice.admin.v1.DisableRequest
-	(*AdoptRequest)(nil),            // 30: sluice.admin.v1.AdoptRequest
-	(*ExplainRequest)(nil),          // 31: sluice.admin.v1.ExplainRequest
-	(*Header)(nil),                  // 32: sluice.admin.v1.Header
-	(*ExplainResponse)(nil),         // 33: sluice.admin.v1.ExplainResponse
-	(*Candidate)(nil),               // 34: sluice.admin.v1.Candidate
-	(*StatusRequest)(nil),           // 35: sluice.admin.v1.StatusRequest
-	(*StatusResponse)(nil),          // 36: sluice.admin.v1.StatusResponse
-	(*BackupRequest)(nil),           // 37: sluice.admin.v1.BackupRequest
-	(*BackupResponse)(nil),          // 38: sluice.admin.v1.BackupResponse
-	(*RestoreRequest)(nil),          // 39: sluice.admin.v1.RestoreRequest
-	(*Account)(nil),                 // 40: sluice.admin.v1.Account
-	(*Token)(nil),                   // 41: sluice.admin.v1.Token
-	(*SignInRequest)(nil),           // 42: sluice.admin.v1.SignInRequest
-	(*SignInResponse)(nil),          // 43: sluice.admin.v1.SignInResponse
-	(*SignOutRequest)(nil),          // 44: sluice.admin.v1.SignOutRequest
-	(*SignOutResponse)(nil),         // 45: sluice.admin.v1.SignOutResponse
-	(*WhoAmIRequest)(nil),           // 46: sluice.admin.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),          // 47: sluice.admin.v1.WhoAmIResponse
-	(*SetUpRequest)(nil),            // 48: sluice.admin.v1.SetUpRequest
-	(*SetUpResponse)(nil),           // 49: sluice.admin.v1.SetUpResponse
-	(*CreateSetUpLinkRequest)(nil),  // 50: sluice.admin.v1.CreateSetUpLinkRequest
-	(*CreateSetUpLinkResponse)(nil), // 51: sluice.admin.v1.CreateSetUpLinkResponse
-	(*CreateAccountRequest)(nil),    // 52: sluice.admin.v1.CreateAccountRequest
-	(*CreateAccountResponse)(nil),   // 53: sluice.admin.v1.CreateAccountResponse
-	(*ListAccountsRequest)(nil),     // 54: sluice.admin.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),    // 55: sluice.admin.v1.ListAccountsResponse
-	(*UpdateAccountRequest)(nil),    // 56: sluice.admin.v1.UpdateAccountRequest
-	(*UpdateAccountResponse)(nil),   // 57: sluice.admin.v1.UpdateAccountResponse
-	(*DeleteAccountRequest)(nil),    // 58: sluice.admin.v1.DeleteAccountRequest
-	(*DeleteAccountResponse)(nil),   // 59: sluice.admin.v1.DeleteAccountResponse
-	(*CreateTokenRequest)(nil),      // 60: sluice.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 61: sluice.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 62: sluice.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 63: sluice.admin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),      // 64: sluice.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 65: sluice.admin.v1.RevokeTokenResponse
-	(*AuditRequest)(nil),            // 66: sluice.admin.v1.AuditRequest
-	(*AuditResponse)(nil),           // 67: sluice.admin.v1.AuditResponse
-	(*AuditEntry)(nil),              // 68: sluice.admin.v1.AuditEntry
-	(*Faults)(nil),                  // 69: sluice.admin.v1.Faults
-	(*Fault)(nil),                   // 70: sluice.admin.v1.Fault
-	(*Conflict)(nil),                // 71: sluice.admin.v1.Conflict
-	nil,                             // 72: sluice.admin.v1.StatusResponse.ObjectsEntry
-	(*timestamppb.Timestamp)(nil),   // 73: google.protobuf.Timestamp
+	(SchemaSource_Kind)(0),          // 3: sluice.admin.v1.SchemaSource.Kind
+	(*Ref)(nil),                     // 4: sluice.admin.v1.Ref
+	(*Object)(nil),                  // 5: sluice.admin.v1.Object
+	(*Owner)(nil),                   // 6: sluice.admin.v1.Owner
+	(*State)(nil),                   // 7: sluice.admin.v1.State
+	(*RuleSplit)(nil),               // 8: sluice.admin.v1.RuleSplit
+	(*Share)(nil),                   // 9: sluice.admin.v1.Share
+	(*Pin)(nil),                     // 10: sluice.admin.v1.Pin
+	(*Condition)(nil),               // 11: sluice.admin.v1.Condition
+	(*Change)(nil),                  // 12: sluice.admin.v1.Change
+	(*GetRequest)(nil),              // 13: sluice.admin.v1.GetRequest
+	(*GetResponse)(nil),             // 14: sluice.admin.v1.GetResponse
+	(*ObservedRule)(nil),            // 15: sluice.admin.v1.ObservedRule
+	(*ObservedShare)(nil),           // 16: sluice.admin.v1.ObservedShare
+	(*ListRequest)(nil),             // 17: sluice.admin.v1.ListRequest
+	(*ListResponse)(nil),            // 18: sluice.admin.v1.ListResponse
+	(*ApplyRequest)(nil),            // 19: sluice.admin.v1.ApplyRequest
+	(*DiffRequest)(nil),             // 20: sluice.admin.v1.DiffRequest
+	(*DeleteRequest)(nil),           // 21: sluice.admin.v1.DeleteRequest
+	(*WriteResponse)(nil),           // 22: sluice.admin.v1.WriteResponse
+	(*WatchRequest)(nil),            // 23: sluice.admin.v1.WatchRequest
+	(*WatchResponse)(nil),           // 24: sluice.admin.v1.WatchResponse
+	(*HistoryRequest)(nil),          // 25: sluice.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),         // 26: sluice.admin.v1.HistoryResponse
+	(*RollbackRequest)(nil),         // 27: sluice.admin.v1.RollbackRequest
+	(*SplitRequest)(nil),            // 28: sluice.admin.v1.SplitRequest
+	(*DrainRequest)(nil),            // 29: sluice.admin.v1.DrainRequest
+	(*DisableRequest)(nil),          // 30: sluice.admin.v1.DisableRequest
+	(*AdoptRequest)(nil),            // 31: sluice.admin.v1.AdoptRequest
+	(*ExplainRequest)(nil),          // 32: sluice.admin.v1.ExplainRequest
+	(*Header)(nil),                  // 33: sluice.admin.v1.Header
+	(*ExplainResponse)(nil),         // 34: sluice.admin.v1.ExplainResponse
+	(*Candidate)(nil),               // 35: sluice.admin.v1.Candidate
+	(*ListSchemasRequest)(nil),      // 36: sluice.admin.v1.ListSchemasRequest
+	(*ListSchemasResponse)(nil),     // 37: sluice.admin.v1.ListSchemasResponse
+	(*SchemaSource)(nil),            // 38: sluice.admin.v1.SchemaSource
+	(*ListMethodsRequest)(nil),      // 39: sluice.admin.v1.ListMethodsRequest
+	(*ListMethodsResponse)(nil),     // 40: sluice.admin.v1.ListMethodsResponse
+	(*Method)(nil),                  // 41: sluice.admin.v1.Method
+	(*HttpBinding)(nil),             // 42: sluice.admin.v1.HttpBinding
+	(*GetOpenAPIRequest)(nil),       // 43: sluice.admin.v1.GetOpenAPIRequest
+	(*GetOpenAPIResponse)(nil),      // 44: sluice.admin.v1.GetOpenAPIResponse
+	(*StatusRequest)(nil),           // 45: sluice.admin.v1.StatusRequest
+	(*StatusResponse)(nil),          // 46: sluice.admin.v1.StatusResponse
+	(*BackupRequest)(nil),           // 47: sluice.admin.v1.BackupRequest
+	(*BackupResponse)(nil),          // 48: sluice.admin.v1.BackupResponse
+	(*RestoreRequest)(nil),          // 49: sluice.admin.v1.RestoreRequest
+	(*Account)(nil),                 // 50: sluice.admin.v1.Account
+	(*Token)(nil),                   // 51: sluice.admin.v1.Token
+	(*SignInRequest)(nil),           // 52: sluice.admin.v1.SignInRequest
+	(*SignInResponse)(nil),          // 53: sluice.admin.v1.SignInResponse
+	(*SignOutRequest)(nil),          // 54: sluice.admin.v1.SignOutRequest
+	(*SignOutResponse)(nil),         // 55: sluice.admin.v1.SignOutResponse
+	(*WhoAmIRequest)(nil),           // 56: sluice.admin.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),          // 57: sluice.admin.v1.WhoAmIResponse
+	(*SetUpRequest)(nil),            // 58: sluice.admin.v1.SetUpRequest
+	(*SetUpResponse)(nil),           // 59: sluice.admin.v1.SetUpResponse
+	(*CreateSetUpLinkRequest)(nil),  // 60: sluice.admin.v1.CreateSetUpLinkRequest
+	(*CreateSetUpLinkResponse)(nil), // 61: sluice.admin.v1.CreateSetUpLinkResponse
+	(*CreateAccountRequest)(nil),    // 62: sluice.admin.v1.CreateAccountRequest
+	(*CreateAccountResponse)(nil),   // 63: sluice.admin.v1.CreateAccountResponse
+	(*ListAccountsRequest)(nil),     // 64: sluice.admin.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),    // 65: sluice.admin.v1.ListAccountsResponse
+	(*UpdateAccountRequest)(nil),    // 66: sluice.admin.v1.UpdateAccountRequest
+	(*UpdateAccountResponse)(nil),   // 67: sluice.admin.v1.UpdateAccountResponse
+	(*DeleteAccountRequest)(nil),    // 68: sluice.admin.v1.DeleteAccountRequest
+	(*DeleteAccountResponse)(nil),   // 69: sluice.admin.v1.DeleteAccountResponse
+	(*CreateTokenRequest)(nil),      // 70: sluice.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 71: sluice.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 72: sluice.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 73: sluice.admin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 74: sluice.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 75: sluice.admin.v1.RevokeTokenResponse
+	(*AuditRequest)(nil),            // 76: sluice.admin.v1.AuditRequest
+	(*AuditResponse)(nil),           // 77: sluice.admin.v1.AuditResponse
+	(*AuditEntry)(nil),              // 78: sluice.admin.v1.AuditEntry
+	(*Faults)(nil),                  // 79: sluice.admin.v1.Faults
+	(*Fault)(nil),                   // 80: sluice.admin.v1.Fault
+	(*Conflict)(nil),                // 81: sluice.admin.v1.Conflict
+	nil,                             // 82: sluice.admin.v1.StatusResponse.ObjectsEntry
+	(*timestamppb.Timestamp)(nil),   // 83: google.protobuf.Timestamp
 }
 var file_v1_admin_proto_depIdxs = []int32{
-	3,  // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
-	5,  // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
-	6,  // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
-	10, // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
-	11, // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
-	73, // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
-	1,  // 6: sluice.admin.v1.Owner.kind:type_name -> sluice.admin.v1.Owner.Kind
-	7,  // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
-	8,  // 8: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
-	9,  // 9: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
-	73, // 10: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
-	73, // 11: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
-	3,  // 12: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
-	4,  // 13: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
-	4,  // 14: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
-	4,  // 15: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
-	3,  // 16: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
-	4,  // 17: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
-	14, // 18: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
-	15, // 19: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
-	4,  // 20: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
-	3,  // 21: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 22: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 23: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
-	2,  // 24: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
-	4,  // 25: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
-	11, // 26: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
-	3,  // 27: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
-	11, // 28: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
-	3,  // 29: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
-	73, // 30: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
-	3,  // 31: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
-	8,  // 32: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
-	9,  // 33: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
-	3,  // 34: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
-	3,  // 35: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
-	3,  // 36: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
-	32, // 37: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
-	34, // 38: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
-	15, // 39: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
-	73, // 40: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	72, // 41: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
-	0,  // 42: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
-	73, // 43: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
-	73, // 44: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
-	0,  // 45: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
-	73, // 46: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	73, // 47: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	73, // 48: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
-	40, // 49: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 50: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 51: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
-	40, // 52: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
-	73, // 53: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
-	0,  // 54: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 55: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	40, // 56: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
-	0,  // 57: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	40, // 58: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	0,  // 59: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
-	73, // 60: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	41, // 61: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
-	41, // 62: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
-	3,  // 63: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
-	68, // 64: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
-	73, // 65: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	3,  // 66: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
-	11, // 67: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
-	70, // 68: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
-	4,  // 69: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
-	12, // 70: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
-	16, // 71: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
-	18, // 72: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	20, // 73: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
-	19, // 74: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
-	22, // 75: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	24, // 76: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
-	26, // 77: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	27, // 78: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
-	28, // 79: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
-	29, // 80: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
-	30, // 81: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
-	31, // 82: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	35, // 83: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
-	37, // 84: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
-	39, // 85: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
-	42, // 86: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
-	44, // 87: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
-	46, // 88: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
-	48, // 89: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
-	50, // 90: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
-	52, // 91: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
-	54, // 92: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
-	56, // 93: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
-	58, // 94: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
-	60, // 95: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
-	62, // 96: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
-	64, // 97: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
-	66, // 98: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
-	13, // 99: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
-	17, // 100: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
-	21, // 101: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
-	21, // 102: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
-	21, // 103: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
-	23, // 104: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	25, // 105: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
-	21, // 106: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
-	21, // 107: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
-	21, // 108: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
-	21, // 109: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
-	21, // 110: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
-	33, // 111: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	36, // 112: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
-	38, // 113: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
-	21, // 114: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
-	43, // 115: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
-	45, // 116: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
-	47, // 117: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
-	49, // 118: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
-	51, // 119: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
-	53, // 120: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
-	55, // 121: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
-	57, // 122: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
-	59, // 123: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
-	61, // 124: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
-	63, // 125: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
-	65, // 126: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
-	67, // 127: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
-	99, // [99:128] is the sub-list for method output_type
-	70, // [70:99] is the sub-list for method input_type
-	70, // [70:70] is the sub-list for extension type_name
-	70, // [70:70] is the sub-list for extension extendee
-	0,  // [0:70] is the sub-list for field type_name
+	4,   // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
+	6,   // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
+	7,   // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
+	11,  // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
+	12,  // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
+	83,  // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
+	1,   // 6: sluice.admin.v1.Owner.kind:type_name -> sluice.admin.v1.Owner.Kind
+	8,   // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
+	9,   // 8: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
+	10,  // 9: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
+	83,  // 10: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
+	83,  // 11: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
+	4,   // 12: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
+	5,   // 13: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
+	5,   // 14: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
+	5,   // 15: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
+	4,   // 16: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
+	5,   // 17: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
+	15,  // 18: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
+	16,  // 19: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
+	5,   // 20: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
+	4,   // 21: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
+	12,  // 22: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
+	4,   // 23: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
+	2,   // 24: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
+	5,   // 25: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
+	12,  // 26: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
+	4,   // 27: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
+	12,  // 28: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
+	4,   // 29: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
+	83,  // 30: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
+	4,   // 31: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
+	9,   // 32: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
+	10,  // 33: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
+	4,   // 34: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
+	4,   // 35: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
+	4,   // 36: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
+	33,  // 37: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
+	35,  // 38: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
+	16,  // 39: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
+	38,  // 40: sluice.admin.v1.ListSchemasResponse.sources:type_name -> sluice.admin.v1.SchemaSource
+	3,   // 41: sluice.admin.v1.SchemaSource.kind:type_name -> sluice.admin.v1.SchemaSource.Kind
+	4,   // 42: sluice.admin.v1.SchemaSource.object:type_name -> sluice.admin.v1.Ref
+	83,  // 43: sluice.admin.v1.SchemaSource.learnt:type_name -> google.protobuf.Timestamp
+	4,   // 44: sluice.admin.v1.ListMethodsRequest.route:type_name -> sluice.admin.v1.Ref
+	41,  // 45: sluice.admin.v1.ListMethodsResponse.methods:type_name -> sluice.admin.v1.Method
+	38,  // 46: sluice.admin.v1.ListMethodsResponse.problems:type_name -> sluice.admin.v1.SchemaSource
+	42,  // 47: sluice.admin.v1.Method.bindings:type_name -> sluice.admin.v1.HttpBinding
+	4,   // 48: sluice.admin.v1.GetOpenAPIRequest.route:type_name -> sluice.admin.v1.Ref
+	83,  // 49: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	82,  // 50: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
+	0,   // 51: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
+	83,  // 52: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
+	83,  // 53: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
+	0,   // 54: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
+	83,  // 55: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	83,  // 56: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	83,  // 57: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
+	50,  // 58: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
+	83,  // 59: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
+	0,   // 60: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
+	50,  // 61: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
+	83,  // 62: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
+	0,   // 63: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	50,  // 64: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	50,  // 65: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
+	0,   // 66: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	50,  // 67: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	0,   // 68: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
+	83,  // 69: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	51,  // 70: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
+	51,  // 71: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
+	4,   // 72: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
+	78,  // 73: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
+	83,  // 74: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	4,   // 75: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
+	12,  // 76: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
+	80,  // 77: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
+	5,   // 78: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
+	13,  // 79: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
+	17,  // 80: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
+	19,  // 81: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	21,  // 82: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
+	20,  // 83: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
+	23,  // 84: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	25,  // 85: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
+	27,  // 86: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	28,  // 87: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
+	29,  // 88: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
+	30,  // 89: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
+	31,  // 90: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
+	32,  // 91: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	45,  // 92: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
+	47,  // 93: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
+	49,  // 94: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
+	52,  // 95: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
+	54,  // 96: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
+	56,  // 97: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
+	58,  // 98: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
+	60,  // 99: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
+	62,  // 100: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
+	64,  // 101: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
+	66,  // 102: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
+	68,  // 103: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
+	70,  // 104: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
+	72,  // 105: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
+	74,  // 106: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
+	76,  // 107: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
+	36,  // 108: sluice.admin.v1.SchemaService.ListSchemas:input_type -> sluice.admin.v1.ListSchemasRequest
+	39,  // 109: sluice.admin.v1.SchemaService.ListMethods:input_type -> sluice.admin.v1.ListMethodsRequest
+	43,  // 110: sluice.admin.v1.SchemaService.GetOpenAPI:input_type -> sluice.admin.v1.GetOpenAPIRequest
+	14,  // 111: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
+	18,  // 112: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
+	22,  // 113: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 114: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 115: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 116: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	26,  // 117: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
+	22,  // 118: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 119: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 120: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 121: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
+	22,  // 122: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
+	34,  // 123: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	46,  // 124: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
+	48,  // 125: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
+	22,  // 126: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
+	53,  // 127: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
+	55,  // 128: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
+	57,  // 129: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
+	59,  // 130: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
+	61,  // 131: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
+	63,  // 132: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
+	65,  // 133: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
+	67,  // 134: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
+	69,  // 135: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
+	71,  // 136: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
+	73,  // 137: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
+	75,  // 138: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
+	77,  // 139: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
+	37,  // 140: sluice.admin.v1.SchemaService.ListSchemas:output_type -> sluice.admin.v1.ListSchemasResponse
+	40,  // 141: sluice.admin.v1.SchemaService.ListMethods:output_type -> sluice.admin.v1.ListMethodsResponse
+	44,  // 142: sluice.admin.v1.SchemaService.GetOpenAPI:output_type -> sluice.admin.v1.GetOpenAPIResponse
+	111, // [111:143] is the sub-list for method output_type
+	79,  // [79:111] is the sub-list for method input_type
+	79,  // [79:79] is the sub-list for extension type_name
+	79,  // [79:79] is the sub-list for extension extendee
+	0,   // [0:79] is the sub-list for field type_name
 }
 
 func init() { file_v1_admin_proto_init() }
@@ -5061,10 +5753,10 @@ func file_v1_admin_proto_init() {
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_admin_proto_rawDesc), len(file_v1_admin_proto_rawDesc)),
-			NumEnums:      3,
-			NumMessages:   70,
+			NumEnums:      4,
+			NumMessages:   79,
 			NumExtensions: 0,
-			NumServices:   3,
+			NumServices:   4,
 		},
 		GoTypes:           file_v1_admin_proto_goTypes,
 		DependencyIndexes: file_v1_admin_proto_depIdxs,
