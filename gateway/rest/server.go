@@ -3,8 +3,10 @@ package rest
 import (
 	"log/slog"
 	"net/http"
-	"time"
+	"slices"
+	"strings"
 
+	"sluice/gateway/schema"
 	"sluice/gateway/wire"
 )
 
@@ -19,7 +21,6 @@ type Options struct {
 // use by several goroutines and holds nothing of a request that has ended.
 type Server struct {
 	log *slog.Logger
-	now func() time.Time
 }
 
 // NewServer makes a Server.
@@ -27,7 +28,7 @@ func NewServer(o Options) *Server {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
-	return &Server{log: o.Log, now: time.Now}
+	return &Server{log: o.Log}
 }
 
 // ServeREST answers a request by the method whose annotation has its verb and path.
@@ -35,24 +36,164 @@ func NewServer(o Options) *Server {
 // method or no route leads to one: others may then have the path, and at last
 // NotFound.
 func (s *Server) ServeREST(w http.ResponseWriter, r *http.Request, way Way) (handled bool) {
-	return false
+	match, call, st := find(r, way)
+	if st != nil {
+		s.Fail(w, r, st)
+		return true
+	}
+	if call == nil {
+		return false
+	}
+	defer call.Close()
+	method, st := s.describe(r, way, call, match.Method.Path)
+	if st != nil {
+		s.Fail(w, r, call.Abort(st))
+		return true
+	}
+	if own, ok := match.For(method); ok {
+		match = own
+	}
+	serve(w, r, call, match)
+	return true
+}
+
+// find opens the RPC of the first method that has the path and that a route leads to.
+// Without one there is no call.
+func find(r *http.Request, way Way) (Match, Call, *wire.Status) {
+	match, call, st := findIn(r, way, way.Table(r))
+	if call == nil && st == nil {
+		if table := way.Learn(r); table != nil {
+			return findIn(r, way, table)
+		}
+	}
+	return match, call, st
+}
+
+func findIn(r *http.Request, way Way, table *Table) (Match, Call, *wire.Status) {
+	candidates := candidatesOf(r, table)
+	if len(candidates) == 0 {
+		return Match{}, nil, nil
+	}
+	o, st := openingOf(r)
+	if st != nil {
+		return Match{}, nil, st
+	}
+	for _, match := range candidates {
+		o.Method = match.Method.Path
+		call, err := way.Open(r, o)
+		if err == nil {
+			return match, call, nil
+		}
+		if st := statusFrom(err); !leadsNowhere(st) {
+			return Match{}, nil, st
+		}
+	}
+	return Match{}, nil, nil
+}
+
+// candidatesOf are the endpoints that a request may mean. HEAD is answered by what
+// answers GET, without the content (RFC 9110, section 9.3.2). The verb is the
+// request's own: a field that claims another one is not looked at.
+func candidatesOf(r *http.Request, table *Table) []Match {
+	if table == nil {
+		return nil
+	}
+	path := r.URL.EscapedPath()
+	found, _ := table.Match(r.Method, path)
+	if len(found) == 0 && r.Method == http.MethodHead {
+		found, _ = table.Match(http.MethodGet, path)
+	}
+	return found
+}
+
+// leadsNowhere tells that it was the gateway that has no rule for a method.
+func leadsNowhere(st *wire.Status) bool { return st.Gateway && st.Code == wire.Unimplemented }
+
+// describe is the method as the backend of the call has it.
+func (s *Server) describe(r *http.Request, way Way, call Call, path string) (*schema.Method, *wire.Status) {
+	method, err := way.Method(r.Context(), call.Backend(), path)
+	if err != nil {
+		s.log.Debug("method cannot be translated", "method", path, "backend", call.Backend(), "reason", err)
+		return nil, statusFrom(err)
+	}
+	if method == nil {
+		return nil, refusal(wire.Unimplemented, "backend %q has no method %q", call.Backend(), path)
+	}
+	return method, nil
 }
 
 // ServeMethod answers "POST /package.Service/Method" with a JSON body. The method
 // needs no annotation.
 func (s *Server) ServeMethod(w http.ResponseWriter, r *http.Request, way Way) {
-	s.Fail(w, r, &wire.Status{Code: wire.Unimplemented, Message: "sluice: JSON is not served yet", Gateway: true})
+	path := r.URL.EscapedPath()
+	if st := checkMethodRequest(r, path); st != nil {
+		if st.HTTP == http.StatusMethodNotAllowed {
+			w.Header().Set("Allow", http.MethodPost)
+		}
+		s.Fail(w, r, st)
+		return
+	}
+	o, st := openingOf(r)
+	if st != nil {
+		s.Fail(w, r, st)
+		return
+	}
+	o.Method = path
+	call, err := way.Open(r, o)
+	if err != nil {
+		s.Fail(w, r, statusFrom(err))
+		return
+	}
+	defer call.Close()
+	method, st := s.describe(r, way, call, path)
+	if st != nil {
+		s.Fail(w, r, call.Abort(st))
+		return
+	}
+	serve(w, r, call, Implicit(method))
+}
+
+func checkMethodRequest(r *http.Request, path string) *wire.Status {
+	if !wire.ValidPath(path) {
+		return refusalHTTP(http.StatusNotFound, wire.Unimplemented, "%q is not the path of a method: want /package.Service/Method", path)
+	}
+	if r.Method != http.MethodPost {
+		return refusalHTTP(http.StatusMethodNotAllowed, wire.Unimplemented, "method %q is called by POST, not by %s", path, r.Method)
+	}
+	return nil
 }
 
 // NotFound answers a request that nobody has a path for: 405 with Allow when the path
-// is one of REST and the verb is not, else 404.
+// is one of REST and the verb is not, else 404. A nil way knows no paths.
 func (s *Server) NotFound(w http.ResponseWriter, r *http.Request, way Way) {
-	s.Fail(w, r, &wire.Status{Code: wire.NotFound, Message: "sluice: nothing is served on this path", Gateway: true})
+	path := r.URL.EscapedPath()
+	if st := PathFault(path); st != nil {
+		s.Fail(w, r, st)
+		return
+	}
+	if allowed := verbsOf(r, way, path); len(allowed) > 0 {
+		w.Header().Set("Allow", strings.Join(allowed, ", "))
+		s.Fail(w, r, refusalHTTP(http.StatusMethodNotAllowed, wire.Unimplemented, "%s is not served on %q, but %s", r.Method, path, strings.Join(allowed, ", ")))
+		return
+	}
+	s.Fail(w, r, refusalHTTP(http.StatusNotFound, wire.NotFound, "nothing is served on %q", path))
 }
 
-// Fail answers with an error that came before any RPC: a google.rpc.Status in JSON,
-// with the HTTP status that belongs to it. Nothing may have been written yet.
-func (s *Server) Fail(w http.ResponseWriter, r *http.Request, st *wire.Status) {
-	w.Header().Set("Content-Type", "application/json")
-	w.WriteHeader(st.HTTPStatus())
+// verbsOf are the verbs that a path of REST has, when it does not have the request's.
+func verbsOf(r *http.Request, way Way, path string) []string {
+	if way == nil {
+		return nil
+	}
+	table := way.Table(r)
+	if table == nil {
+		return nil
+	}
+	found, allowed := table.Match(r.Method, path)
+	if len(found) > 0 || len(allowed) == 0 {
+		return nil
+	}
+	if slices.Contains(allowed, http.MethodGet) && !slices.Contains(allowed, http.MethodHead) {
+		allowed = append(slices.Clip(allowed), http.MethodHead)
+	}
+	return allowed
 }
