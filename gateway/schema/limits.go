@@ -45,7 +45,7 @@ func decodeSet(encoded []byte) (*descriptorpb.FileDescriptorSet, error) {
 	return set, nil
 }
 
-// decodeBounded decodes a message of descriptor.proto after counting what it has.
+// decodeBounded decodes a message after counting what it has.
 func decodeBounded(encoded []byte, m proto.Message, count *elementCount) error {
 	if len(encoded) > maxBytes {
 		return fmt.Errorf("%d bytes, limit %d", len(encoded), maxBytes)
@@ -63,7 +63,10 @@ func decodeBounded(encoded []byte, m proto.Message, count *elementCount) error {
 // elementCount counts the parts of encoded messages without decoding them.
 type elementCount int
 
-var errEncoding = errors.New("it is not an encoded descriptor")
+var (
+	errEncoding        = errors.New("the encoding is broken")
+	errTooManyElements = fmt.Errorf("more than %d declarations, options and comments", maxElements)
+)
 
 func (n *elementCount) add(b []byte, m protoreflect.MessageDescriptor, depth int) error {
 	if depth > maxNesting+8 { // a message, its fields, their options and parts of names
@@ -79,7 +82,7 @@ func (n *elementCount) add(b []byte, m protoreflect.MessageDescriptor, depth int
 			return errEncoding
 		}
 		if *n++; *n > maxElements {
-			return fmt.Errorf("more than %d declarations, options and comments", maxElements)
+			return errTooManyElements
 		}
 		field := m.Fields().ByNumber(number)
 		if field != nil && field.Message() != nil && kind == protowire.BytesType {
@@ -123,7 +126,7 @@ func (w *weight) check() error {
 	case w.tooDeep:
 		return fmt.Errorf("messages nested deeper than %d", maxNesting)
 	case w.elements > maxElements:
-		return fmt.Errorf("more than %d declarations, options and comments", maxElements)
+		return errTooManyElements
 	case w.methods > maxMethods:
 		return fmt.Errorf("more than %d methods", maxMethods)
 	case w.names > maxNames:

@@ -116,25 +116,55 @@ func (l *linker) linkImports(f *linking) importLoop {
 
 // register makes the descriptor of a file, whose imports are linked or not to be had.
 func (l *linker) register(f *linking) error {
+	if err := checkEdition(f.proto); err != nil {
+		return err
+	}
 	if err := l.countPublicWays(f); err != nil {
 		return err
 	}
-	d, err := protodesc.FileOptions{AllowUnresolvable: true}.New(slim(f.proto), l)
+	d, err := l.descriptor(f)
 	if err != nil {
 		return plain(err)
 	}
 	if name := impostor(d); name != "" {
 		return fmt.Errorf("it declares %q otherwise than everybody knows it", name)
 	}
-	f.digest, err = l.digest(d)
-	if err != nil {
-		return err
-	}
 	if err := l.schema.files.RegisterFile(d); err != nil {
 		return plain(err)
 	}
 	l.schema.order = append(l.schema.order, file{FileDescriptor: d, digest: f.digest})
 	return nil
+}
+
+// descriptor makes the descriptor of a file, and tries to encode it again, so that this
+// can be done later. What the library does not expect ends no process: descriptors come
+// from peers.
+func (l *linker) descriptor(f *linking) (d protoreflect.FileDescriptor, err error) {
+	defer func() {
+		if p := recover(); p != nil {
+			err = fmt.Errorf("not understood: %v", p)
+		}
+	}()
+	d, err = protodesc.FileOptions{AllowUnresolvable: true}.New(slim(f.proto), l)
+	if err != nil {
+		return nil, err
+	}
+	f.digest, err = l.digest(d)
+	return d, err
+}
+
+// checkEdition refuses the editions of which the library knows no defaults: it ends the
+// process for one of them.
+func checkEdition(f *descriptorpb.FileDescriptorProto) error {
+	if f.GetSyntax() != "editions" {
+		return nil
+	}
+	switch e := f.GetEdition(); e {
+	case descriptorpb.Edition_EDITION_2023, descriptorpb.Edition_EDITION_2024:
+		return nil
+	default:
+		return fmt.Errorf("edition %v is not supported", e)
+	}
 }
 
 // countPublicWays refuses what would take the library too long to walk: public imports in

@@ -2,18 +2,38 @@ package schema
 
 import (
 	"cmp"
+	"errors"
+	"fmt"
 	"maps"
 	"slices"
+	"sync"
 	"time"
 )
 
 // View is what is known at one moment. It does not change, and reading it takes no lock.
 type View struct {
-	methods  []*Method
+	backends map[string]described
+	every    []*Schema // of the objects that name no backend
 	sources  []Source
-	backends map[string][]*Schema // with those of every backend at the end
-	every    []*Schema            // of objects that name no backend
+
+	once    sync.Once
+	methods []*Method // collected when first asked for
 }
+
+// described is what describes a backend.
+type described struct {
+	schemas []*Schema // best first, with those for every backend
+	// final is why a method is not known that the schemas do not have, when asking the
+	// backend would not help.
+	final error
+	// Else err is of the last time that it was asked, and retry from when on it may be
+	// asked again.
+	err   error
+	retry time.Time
+}
+
+// open tells whether asking the backend could help.
+func (d described) open(now time.Time) bool { return d.final == nil && !now.Before(d.retry) }
 
 // Where a schema came from.
 const (
@@ -34,7 +54,10 @@ type Source struct {
 
 // Methods are all methods by path, those of every schema: a path stands there twice when
 // two backends describe it in different schemas. The list is not to be changed.
-func (v *View) Methods() []*Method { return v.methods }
+func (v *View) Methods() []*Method {
+	v.once.Do(v.collect)
+	return v.methods
+}
 
 // Sources are where the schemas came from, by backend and object. The list is not to be
 // changed.
@@ -44,8 +67,8 @@ func (v *View) Sources() []Source { return v.sources }
 // else its reflection; then the objects that name no backend. The list is not to be
 // changed.
 func (v *View) Schemas(backend string) []*Schema {
-	if list, ok := v.backends[backend]; ok {
-		return list
+	if d, ok := v.backends[backend]; ok {
+		return d.schemas
 	}
 	return v.every
 }
@@ -69,7 +92,42 @@ func (v *View) Method(backend, path string) *Method {
 	return nil
 }
 
-// collect fills in the methods of all schemas, each schema once.
+// lookup finds a method by what is known at that time. When it has neither the method
+// nor an error, the backend is to be asked; with the zero time it is not.
+func (v *View) lookup(now time.Time, backend, path string) (*Method, error) {
+	d, known := v.backends[backend]
+	if !known {
+		d = described{schemas: v.every, final: ErrNoSchema}
+	}
+	if d.open(now) && !now.IsZero() {
+		return nil, nil
+	}
+	for _, s := range d.schemas {
+		if m := s.Method(path); m != nil {
+			return m, nil
+		}
+	}
+	return nil, describing(backend, path, d.reason())
+}
+
+// reason is why a method is not known.
+func (d described) reason() error {
+	switch {
+	case d.final != nil:
+		return d.final
+	case errors.Is(d.err, ErrUnimplemented):
+		return fmt.Errorf("%w: it has no reflection: make a Schema object that names it (sluice schema push)", ErrNoSchema)
+	case d.err != nil:
+		return fmt.Errorf("%w: asking its reflection: %w", ErrNoSchema, d.err)
+	}
+	return ErrNoSchema
+}
+
+func describing(backend, path string, err error) error {
+	return fmt.Errorf("describing method %q of backend %q: %w", path, backend, err)
+}
+
+// collect lists the methods of all schemas, each schema's once.
 func (v *View) collect() {
 	seen := make(map[*Schema]bool)
 	add := func(schemas []*Schema) {
@@ -81,8 +139,21 @@ func (v *View) collect() {
 		}
 	}
 	for _, key := range slices.Sorted(maps.Keys(v.backends)) {
-		add(v.backends[key])
+		add(v.backends[key].schemas)
 	}
 	add(v.every)
 	slices.SortStableFunc(v.methods, func(a, b *Method) int { return cmp.Compare(a.Path, b.Path) })
+}
+
+// sameSchemas tells whether another view has the same schemas for the same backends.
+func (v *View) sameSchemas(other *View) bool {
+	if len(v.backends) != len(other.backends) || !slices.Equal(v.every, other.every) {
+		return false
+	}
+	for key, d := range v.backends {
+		if o, ok := other.backends[key]; !ok || !slices.Equal(d.schemas, o.schemas) {
+			return false
+		}
+	}
+	return true
 }
