@@ -80,7 +80,7 @@ func TestApplyHarmsNoLiveStream(t *testing.T) {
 	}
 	g.apply(t)
 	turn("nothing left")
-	_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+	_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 	wantStatus(t, "new RPC without a route", err, codes.Unimplemented, "sluice: ")
 	if got := g.metric(t, "sluice_rpc_open", "route", "default/x"); got != streams {
 		t.Errorf("sluice_rpc_open of the route that is gone is %v, want %d", got, streams)
@@ -179,7 +179,7 @@ func TestApplyUnderLoad(t *testing.T) {
 			wg.Go(func() {
 				for ctx.Err() == nil {
 					made.Add(1)
-					if _, err := call(shortly(t), cc, "/shop.Cart/Who", nil); err != nil && failed.Add(1) < 5 {
+					if _, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil); err != nil && failed.Add(1) < 5 {
 						t.Errorf("an RPC failed: %v", err)
 					}
 				}
@@ -230,7 +230,7 @@ backend "default/pair": reading tls.certFile: open /nowhere/cert.pem: no such fi
 		if got := string(mustCall(t, cc, "/svc.old/Who", nil)); got != "a" {
 			t.Errorf("old is served by %q, want a as before", got)
 		}
-		_, err := call(shortly(t), cc, "/svc.new/Who", nil)
+		_, err := invoke(shortly(t), cc, "/svc.new/Who", nil)
 		wantStatus(t, "new", err, codes.Unavailable, "sluice: the backend's TLS files cannot be used")
 	}
 	if err := g.Apply(parse(t, backendAt("x", b.addr), backendAt("new", b.addr), routeOf("x"), routeOf("new"))); err != nil {

@@ -234,7 +234,7 @@ func TestDrainUnderLoad(t *testing.T) {
 			close(started)
 		}
 		// The port is closed after a while, and then there is nobody to call.
-		if _, err := call(shortly(t), cc, "/shop.Cart/Who", nil); err != nil && !strings.Contains(err.Error(), "connection refused") {
+		if _, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil); err != nil && !strings.Contains(err.Error(), "connection refused") {
 			t.Errorf("RPC %d: %v", i, err)
 		}
 	})

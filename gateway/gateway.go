@@ -24,6 +24,7 @@ import (
 	"sluice/gateway/h2"
 	"sluice/gateway/listen"
 	"sluice/gateway/observe"
+	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
 	"sluice/store"
@@ -47,7 +48,8 @@ type Config struct {
 	DrainDelay time.Duration
 	// Limits of the HTTP/2 engine.
 	Limits h2.Limits
-	// Handler answers what is not native gRPC; nil means a clear refusal.
+	// Handler answers what is not native gRPC in place of the gateway; nil for all but
+	// the suites that judge the way to a handler.
 	Handler http.Handler
 
 	// RelayAll sends every HTTP/2 request through the relay, HandleAll through the
@@ -70,8 +72,12 @@ type Gateway struct {
 	pool      *upstream.Pool
 	metrics   *observe.Metrics
 	listener  *listen.Listener
-	handler   http.Handler
+	handler   http.Handler // of what the relay does not take
 	seam      *h2.Seam
+	web       http.Handler
+	rest      *rest.Server
+	connect   rest.Connect
+	schemas   schemas
 	nowhere   target // of RPCs that found no route
 	relayAll  bool
 	handleAll bool
@@ -105,8 +111,11 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 		relayAll: cfg.RelayAll, handleAll: cfg.HandleAll,
 	}
 	if g.handler == nil {
-		g.handler = http.HandlerFunc(refuse)
+		g.handler = g
 	}
+	g.web = http.HandlerFunc(g.serveGRPC)
+	g.rest = rest.NewServer(rest.Options{Log: log})
+	g.schemas.registry = noRegistry{}
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}

@@ -61,7 +61,7 @@ func TestGatewayRoutesByWhatTheRequestSays(t *testing.T) {
 		if want == "" {
 			want = "hello" // the echo of it
 		}
-		got, err := call(ctx, cc, test.method, []byte("hello"))
+		got, err := invoke(ctx, cc, test.method, []byte("hello"))
 		if err != nil || string(got) != want {
 			t.Errorf("%s: got %q, %v, want %q", test.name, got, err, want)
 		}
@@ -76,9 +76,9 @@ func TestGatewayAnswersWhatNoRouteMatches(t *testing.T) {
 	b := startBackend(t, "a")
 	elsewhere := strings.Replace(routeWith("a", "matches: [{method: {service: shop.Cart}}]", "a"), "spec:\n", "spec:\n  hostnames: [shop.example.com]\n", 1)
 	g := startGateway(t, Config{}, backendAt("a", b.addr), elsewhere)
-	_, err := call(shortly(t), dial(t, g.address(), grpc.WithAuthority("other.example.com")), "/shop.Cart/Who", nil)
+	_, err := invoke(shortly(t), dial(t, g.address(), grpc.WithAuthority("other.example.com")), "/shop.Cart/Who", nil)
 	wantStatus(t, "another authority", err, codes.Unimplemented, "sluice: no route serves this authority")
-	_, err = call(shortly(t), dial(t, g.address(), grpc.WithAuthority("shop.example.com")), "/shop.Stock/Who", nil)
+	_, err = invoke(shortly(t), dial(t, g.address(), grpc.WithAuthority("shop.example.com")), "/shop.Stock/Who", nil)
 	wantStatus(t, "another service", err, codes.Unimplemented, "sluice: no route matches this method")
 	if got := g.metric(t, "sluice_rpc_ended_total", "route", "", "code", "UNIMPLEMENTED"); got != 2 {
 		t.Errorf("%v RPCs without a route ended with UNIMPLEMENTED, want 2", got)
@@ -132,7 +132,7 @@ func TestGatewaySplitsForGRPCClients(t *testing.T) {
 	conns := []*grpc.ClientConn{dial(t, g.address()), dial(t, g.address()), dial(t, g.address())}
 	var fromA, fromB atomic.Int64
 	each(total, 20, func(i int) {
-		switch reply, err := call(shortly(t), conns[i%3], "/shop.Cart/Who", nil); {
+		switch reply, err := invoke(shortly(t), conns[i%3], "/shop.Cart/Who", nil); {
 		case err != nil:
 			t.Error(err)
 		case string(reply) == "a":
@@ -227,7 +227,7 @@ func TestGatewayAnswersForABackendThatDoesNotExist(t *testing.T) {
 	cc := dial(t, g.address())
 	served, unavailable := 0, 0
 	for range 200 {
-		_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+		_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 		if err == nil {
 			served++
 			continue

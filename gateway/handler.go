@@ -1,49 +1,155 @@
 package gateway
 
 import (
-	"fmt"
 	"net/http"
 	"strings"
 	"time"
 
+	"sluice/gateway/rest"
+	"sluice/gateway/web"
 	"sluice/gateway/wire"
+	"sluice/store"
 )
 
-// refuse answers in the caller's own protocol that only native gRPC is served.
-func refuse(w http.ResponseWriter, r *http.Request) {
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		// net/http would wait for the body before it lets the answer go.
-		w.Header().Set("Connection", "close")
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+// ServeHTTP answers every request that the relay does not: it decides, once, what a
+// request is, and leaves it to who speaks that.
+func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
+	to := &way{g: g}
+	if r.Header["Origin"] != nil {
+		if web.IsPreflight(r) && g.preflight(w, r) {
+			return
+		}
+		to.cors = &corsWriter{ResponseWriter: w, request: r}
+		w = to.cors
 	}
-	const why = "sluice: this port serves gRPC over HTTP/2"
-	ct := r.Header.Get("Content-Type")
-	switch {
-	case wire.IsGRPC(ct) && r.ProtoMajor == 1:
-		w.Header().Set("Content-Type", ct)
-		w.Header().Set("Grpc-Status", "13")
-		w.Header().Set("Grpc-Message", string(wire.AppendMessage(nil, why+"; gRPC needs HTTP/2")))
-		w.WriteHeader(http.StatusHTTPVersionNotSupported)
-	case wire.IsGRPC(ct):
-		w.Header().Set("Content-Type", ct)
-		w.Header().Set("Allow", http.MethodPost)
-		w.Header().Set("Grpc-Status", "13")
-		w.Header().Set("Grpc-Message", string(wire.AppendMessage(nil, why+"; the method must be POST")))
-		w.WriteHeader(http.StatusMethodNotAllowed)
-	case wire.IsGRPCWeb(ct):
-		// Trailers-only, which gRPC-Web keeps in the header section.
-		w.Header().Set("Content-Type", ct)
-		w.Header().Set("Grpc-Status", "12")
-		w.Header().Set("Grpc-Message", string(wire.AppendMessage(nil, why+"; gRPC-Web is not served yet")))
-		w.WriteHeader(http.StatusOK)
-	case strings.HasPrefix(ct, "application/json") || strings.HasPrefix(ct, "application/connect+") || strings.HasPrefix(ct, "application/proto"):
-		w.Header().Set("Content-Type", "application/json")
-		w.WriteHeader(http.StatusUnsupportedMediaType)
-		fmt.Fprintf(w, "{\"code\":\"unimplemented\",\"message\":%q}\n", why)
+	switch kind := wire.KindOf(r.Header.Get("Content-Type")); {
+	case isWebSocketRPC(r):
+		g.serveWebSocket(w, r, to)
+	case kind == wire.KindGRPC:
+		refuseGRPC(w, r)
+	case kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText:
+		g.serveWeb(w, r, to)
+	case rest.IsConnect(r):
+		g.serveConnect(w, r, to)
 	default:
-		w.Header().Set("Content-Type", "text/plain; charset=utf-8")
-		w.Header().Set("X-Content-Type-Options", "nosniff")
-		w.WriteHeader(http.StatusUnsupportedMediaType)
-		fmt.Fprintln(w, why)
+		g.servePlain(w, r, to)
 	}
+}
+
+// refuseGRPC answers native gRPC that the relay cannot take: over HTTP/1, or with a
+// method other than POST.
+func refuseGRPC(w http.ResponseWriter, r *http.Request) {
+	const why = "sluice: native gRPC is a POST over HTTP/2"
+	status := http.StatusMethodNotAllowed
+	what := "; the method must be POST"
+	if r.ProtoMajor == 1 {
+		status, what = http.StatusHTTPVersionNotSupported, "; gRPC needs HTTP/2"
+		if r.ContentLength != 0 {
+			// net/http would wait for the body before it lets the answer go.
+			w.Header().Set("Connection", "close")
+			http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
+		}
+	} else {
+		w.Header().Set("Allow", http.MethodPost)
+	}
+	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+	setStatus(w.Header(), "", &wire.Status{Code: wire.Internal, Message: why + what})
+	w.WriteHeader(status)
+}
+
+// serveWebSocket answers the WebSocket transport of gRPC-Web, whose metadata comes when
+// the socket is open. The rule that its path leads to says which pages may open it.
+func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, to *way) {
+	if to.cors != nil {
+		w = to.cors.ResponseWriter // it is hijacked
+		to.cors = nil
+	}
+	rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+	if !corsOf(rule).AllowSocket(r) {
+		g.rest.Fail(w, r, &wire.Status{Code: wire.PermissionDenied, Message: "sluice: pages of this origin may not open a WebSocket on this route; see its policy's cors", Gateway: true})
+		return
+	}
+	g.web.ServeHTTP(w, to.with(r))
+}
+
+// serveWeb answers gRPC-Web over HTTP/1, and over HTTP/2 where the relay cannot.
+func (g *Gateway) serveWeb(w http.ResponseWriter, r *http.Request, to *way) {
+	if g.passThrough(w, r, to, store.AcceptGRPCWeb) {
+		return
+	}
+	g.web.ServeHTTP(w, to.with(r))
+}
+
+// serveConnect answers the Connect protocol.
+func (g *Gateway) serveConnect(w http.ResponseWriter, r *http.Request, to *way) {
+	if g.passThrough(w, r, to, store.AcceptConnect) {
+		return
+	}
+	g.connect.ServeConnect(w, r, to)
+}
+
+// passThrough places a request whose path is its method. One whose backend speaks the
+// caller's protocol itself is passed on as it is.
+func (g *Gateway) passThrough(w http.ResponseWriter, r *http.Request, to *way, protocol store.Accept) bool {
+	if to.placed == nil && wire.ValidPath(r.URL.Path) {
+		p := g.place(r.Host, r.URL.Path, headerOf(r.Header))
+		to.placed = &p
+	}
+	if p := to.placed; p != nil && p.how == served && p.backend.Accepts(protocol) {
+		g.proxy(w, r, p)
+		return true
+	}
+	return false
+}
+
+// servePlain answers REST, JSON and plain HTTP. What an HTTPRoute says comes first,
+// unless it says no more than "everything else".
+func (g *Gateway) servePlain(w http.ResponseWriter, r *http.Request, to *way) {
+	found, ok := g.lookupHTTP(r)
+	if ok && !found.Everything {
+		g.serveHTTPRoute(w, r, found, to)
+		return
+	}
+	to.quiet = true
+	if g.rest.ServeREST(w, r, to) || g.describe(w, r) {
+		return
+	}
+	if g.isMethodCall(r, ok) {
+		to.quiet = false
+		g.rest.ServeMethod(w, r, to)
+		return
+	}
+	if ok {
+		g.serveHTTPRoute(w, r, found, to)
+		return
+	}
+	g.count(&g.nowhere, noRule)
+	g.rest.NotFound(w, r, to)
+}
+
+// isMethodCall tells JSON for a method by its own path. Where an HTTPRoute takes
+// everything, only methods that are known are meant.
+func (g *Gateway) isMethodCall(r *http.Request, other bool) bool {
+	if r.Method != http.MethodPost || !wire.ValidPath(r.URL.Path) || !strings.Contains(r.URL.Path[1:], ".") && other {
+		return false
+	}
+	rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+	return rule != nil && (!other || g.schemas.knows(r.URL.Path))
+}
+
+// handlerOf answers a request of the relay's that has been placed where the relay
+// cannot go: at a backend that speaks HTTP/1.
+func (g *Gateway) handlerOf(p placement) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		to := &way{g: g, placed: &p}
+		if wire.IsGRPC(r.Header.Get("Content-Type")) {
+			g.serveGRPC(w, to.with(r))
+			return
+		}
+		if r.Header["Origin"] != nil {
+			to.cors = &corsWriter{ResponseWriter: w, request: r}
+			w = to.cors
+		}
+		g.serveWeb(w, r, to)
+	})
 }

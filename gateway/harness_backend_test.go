@@ -244,8 +244,8 @@ func dial(t testing.TB, addr string, opts ...grpc.DialOption) *grpc.ClientConn {
 	return cc
 }
 
-// call makes a unary RPC.
-func call(ctx context.Context, cc *grpc.ClientConn, method string, request []byte, opts ...grpc.CallOption) ([]byte, error) {
+// invoke makes a unary RPC.
+func invoke(ctx context.Context, cc *grpc.ClientConn, method string, request []byte, opts ...grpc.CallOption) ([]byte, error) {
 	var reply []byte
 	err := cc.Invoke(ctx, method, &request, &reply, opts...)
 	return reply, err
@@ -256,7 +256,7 @@ func mustCall(t testing.TB, cc *grpc.ClientConn, method string, request []byte, 
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	reply, err := call(ctx, cc, method, request, opts...)
+	reply, err := invoke(ctx, cc, method, request, opts...)
 	if err != nil {
 		t.Fatalf("%s: %v", method, err)
 	}

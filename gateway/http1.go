@@ -13,10 +13,6 @@ import (
 	"sluice/gateway/listen"
 )
 
-// infoKey is where the context of an HTTP/1 request has what the listener knows of
-// its connection.
-type infoKey struct{}
-
 // newHTTP1 serves what is not HTTP/2 by the same handler. HTTP/2 in net/http stays
 // off: the engine is the only one that speaks it. What net/http has to say is about
 // what clients do, which is nobody's concern by default.
@@ -27,7 +23,7 @@ func (g *Gateway) newHTTP1() *http.Server {
 		Handler: http.HandlerFunc(g.serveHTTP1),
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			info, _ := listen.InfoOf(nc)
-			return context.WithValue(ctx, infoKey{}, info)
+			return context.WithValue(ctx, sessionKey{}, g.newSession(info.Remote, info.TLS))
 		},
 		Protocols:         protocols,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -48,8 +44,7 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "sluice: HTTP/2 over TLS needs h2 to be agreed on by ALPN", http.StatusBadRequest)
 		return
 	}
-	info, _ := r.Context().Value(infoKey{}).(listen.Info)
-	r.TLS = info.TLS
+	r.TLS = g.sessionOf(r).peer.TLS
 	g.handled.Add(1)
 	defer g.endPanic(r)
 	g.handler.ServeHTTP(w, r)

@@ -46,15 +46,15 @@ func certify(t *testing.T) (cert, key string, client *tls.Config) {
 		&tls.Config{RootCAs: roots, ServerName: "example.com"}
 }
 
-// caller is a client of HTTP/1 on one connection.
-type caller struct {
+// http1Caller is a client of HTTP/1 on one connection.
+type http1Caller struct {
 	net.Conn
 	in *bufio.Reader
 }
 
 // callHTTP1 connects, says first what is to be said ahead of TLS, and opens TLS
 // when there is a configuration for it.
-func callHTTP1(t *testing.T, addr, first string, cfg *tls.Config) *caller {
+func callHTTP1(t *testing.T, addr, first string, cfg *tls.Config) *http1Caller {
 	t.Helper()
 	nc, err := net.Dial("tcp", addr)
 	if err != nil {
@@ -68,11 +68,11 @@ func callHTTP1(t *testing.T, addr, first string, cfg *tls.Config) *caller {
 	if cfg != nil {
 		nc = tls.Client(nc, cfg)
 	}
-	return &caller{nc, bufio.NewReader(nc)}
+	return &http1Caller{nc, bufio.NewReader(nc)}
 }
 
 // ask sends a request, in so many words, and returns the answer with its body.
-func (c *caller) ask(request string) (*http.Response, string, error) {
+func (c *http1Caller) ask(request string) (*http.Response, string, error) {
 	if _, err := io.WriteString(c, request); err != nil {
 		return nil, "", err
 	}

@@ -289,7 +289,7 @@ func TestGatewayUnderKills(t *testing.T) {
 					nonce := fmt.Sprint("n", made.Add(1))
 					ctx, cancel := context.WithTimeout(context.Background(), patience)
 					ctx = metadata.AppendToOutgoingContext(ctx, "x-nonce", nonce)
-					_, err := call(ctx, cc, "/shop.Cart/Who", nil)
+					_, err := invoke(ctx, cc, "/shop.Cart/Who", nil)
 					cancel()
 					if err == nil {
 						continue

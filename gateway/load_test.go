@@ -106,7 +106,7 @@ func probe(t *testing.T, addrs ...string) (first, second time.Duration) {
 	for i, addr := range addrs {
 		conns[i] = dial(t, addr)
 		defer conns[i].Close()
-		if _, err := call(ctx, conns[i], "/shop.Cart/Slow", nil); err != nil {
+		if _, err := invoke(ctx, conns[i], "/shop.Cart/Slow", nil); err != nil {
 			t.Fatal(err)
 		}
 		took[i] = make([]time.Duration, count)
@@ -118,7 +118,7 @@ func probe(t *testing.T, addrs ...string) (first, second time.Duration) {
 		<-time.After(time.Until(due))
 		for i := range conns {
 			wg.Go(func() {
-				if _, err := call(ctx, conns[i], "/shop.Cart/Slow", nil); err != nil {
+				if _, err := invoke(ctx, conns[i], "/shop.Cart/Slow", nil); err != nil {
 					t.Errorf("probe: %v", err)
 				}
 				took[i][n] = time.Since(due) // what came late was late

@@ -41,11 +41,11 @@ func TestMetricsAgreeWithTheClients(t *testing.T) {
 		defer cancel()
 		var err error
 		if i%10 == 9 {
-			_, err = call(ctx, conns[i%3], "/shop.Cart/Hang", nil)
+			_, err = invoke(ctx, conns[i%3], "/shop.Cart/Hang", nil)
 		} else {
 			request := make([]byte, 1+i%2)
 			request[0] = byte(i % 17) // the code
-			_, err = call(ctx, conns[i%3], "/shop.Cart/Status", request)
+			_, err = invoke(ctx, conns[i%3], "/shop.Cart/Status", request)
 		}
 		mu.Lock()
 		heard[status.Code(err)]++

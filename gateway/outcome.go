@@ -36,6 +36,10 @@ const (
 	stalled                        // the caller did not take the response
 	overloaded                     // memory for waiting messages had run out
 	draining                       // the gateway is shutting down and the grace is over
+	badRequest                     // the caller's message could not be translated
+	badResponse                    // nor the backend's answer
+	tooLarge                       // a message that was to be translated is over the limit
+	unsupported                    // the caller wants what cannot be translated
 	numOutcomes
 )
 
@@ -46,37 +50,64 @@ var outcomes = [numOutcomes]struct {
 	code    wire.Code // grpc-status
 	message string    // grpc-message, unless there is more to say
 	retry   bool      // safe to send to another endpoint: the backend never acted on it
+	http    int       // status for callers of HTTP, where it says more than the code's own; else 0
 }{
-	served:          {"served", wire.OK, "", false},
-	noHostname:      {"no_hostname", wire.Unimplemented, "no route serves this authority", false},
-	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false},
-	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false},
-	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false},
-	unusable:        {"unusable", wire.Unavailable, "the backend's TLS files cannot be used", false},
-	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false},
-	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true},
-	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true},
-	exhausted:       {"exhausted", wire.Unavailable, "every connection to the backend is at its limit of streams", true},
-	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true},
-	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false},
-	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false},
-	backendStalled:  {"backend_stalled", wire.Unavailable, "the backend did not take the request", false},
-	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false},
-	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false},
-	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false},
-	responseHeaders: {"response_headers", wire.ResourceExhausted, "the backend's metadata is larger than the limit", false},
-	requestHeaders:  {"request_headers", wire.ResourceExhausted, "the request's metadata is larger than the limit", false},
-	badTimeout:      {"bad_timeout", wire.Internal, "malformed grpc-timeout", false},
-	badPath:         {"bad_path", wire.Unimplemented, "malformed method name", false},
-	badMetadata:     {"bad_metadata", wire.Internal, "malformed binary metadata", false},
-	deadline:        {"deadline", wire.DeadlineExceeded, "the deadline has passed", false},
-	cancelled:       {"cancelled", wire.Canceled, "the caller cancelled", false},
-	stalled:         {"stalled", wire.Canceled, "the caller did not take the response", false},
-	overloaded:      {"overloaded", wire.ResourceExhausted, "memory for waiting messages has run out", false},
-	draining:        {"draining", wire.Unavailable, "the gateway is shutting down", true},
+	served:          {"served", wire.OK, "", false, 0},
+	noHostname:      {"no_hostname", wire.Unimplemented, "no route serves this authority", false, 404},
+	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false, 404},
+	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false, 0},
+	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false, 0},
+	unusable:        {"unusable", wire.Unavailable, "the backend's TLS files cannot be used", false, 0},
+	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false, 0},
+	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true, 0},
+	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true, 0},
+	exhausted:       {"exhausted", wire.Unavailable, "every connection to the backend is at its limit of streams", true, 0},
+	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true, 0},
+	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false, 0},
+	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false, 502},
+	backendStalled:  {"backend_stalled", wire.Unavailable, "the backend did not take the request", false, 0},
+	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false, 502},
+	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false, 502},
+	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false, 502},
+	responseHeaders: {"response_headers", wire.ResourceExhausted, "the backend's metadata is larger than the limit", false, 502},
+	requestHeaders:  {"request_headers", wire.ResourceExhausted, "the request's metadata is larger than the limit", false, 431},
+	badTimeout:      {"bad_timeout", wire.Internal, "malformed grpc-timeout", false, 0},
+	badPath:         {"bad_path", wire.Unimplemented, "malformed method name", false, 404},
+	badMetadata:     {"bad_metadata", wire.Internal, "malformed binary metadata", false, 0},
+	deadline:        {"deadline", wire.DeadlineExceeded, "the deadline has passed", false, 0},
+	cancelled:       {"cancelled", wire.Canceled, "the caller cancelled", false, 0},
+	stalled:         {"stalled", wire.Canceled, "the caller did not take the response", false, 0},
+	overloaded:      {"overloaded", wire.ResourceExhausted, "memory for waiting messages has run out", false, 503},
+	draining:        {"draining", wire.Unavailable, "the gateway is shutting down", true, 0},
+	badRequest:      {"bad_request", wire.InvalidArgument, "the request cannot be translated", false, 0},
+	badResponse:     {"bad_response", wire.Internal, "the backend's answer cannot be translated", false, 502},
+	tooLarge:        {"too_large", wire.ResourceExhausted, "a message is larger than the limit", false, 413},
+	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0},
 }
 
 func (o outcome) String() string { return outcomes[o].label }
+
+// status is the outcome as callers are told of it.
+func (o outcome) status() *wire.Status {
+	return &wire.Status{Code: outcomes[o].code, Message: "sluice: " + outcomes[o].message, HTTP: outcomes[o].http, Gateway: true}
+}
+
+// outcomeOfTranslation names the ending of an RPC that could not be translated.
+func outcomeOfTranslation(st *wire.Status) outcome {
+	switch st.Code {
+	case wire.ResourceExhausted:
+		return tooLarge
+	case wire.Unimplemented:
+		return unsupported
+	case wire.DeadlineExceeded:
+		return deadline
+	case wire.Canceled:
+		return cancelled
+	case wire.Internal, wire.Unknown, wire.DataLoss:
+		return badResponse
+	}
+	return badRequest
+}
 
 // outcomeOf translates the end of a stream to a backend.
 func outcomeOf(e h2.Ending) (outcome, wire.Code) {

@@ -13,16 +13,31 @@ import (
 	"sluice/gateway/wire"
 )
 
-// rpc is one RPC on the relay: a caller's stream, the backend's that answers it,
-// and what is needed to try another. Each event comes on some connection's
-// reader, a timer or a dial, and does its work under mu, which is taken before a
-// connection's own and never held across a flush.
+// caller is who an RPC is for: a stream of HTTP/2, or a handler's call. Its methods
+// are called with the RPC's mutex held, and do not block.
+type caller interface {
+	// SendHeader takes a response header section, or the trailers when end is true.
+	SendHeader(f []h2.Field, end bool, b *h2.Batch)
+	SendData(p []byte, end bool, b *h2.Batch)
+	Reset(code http2.ErrCode, b *h2.Batch)
+	// Credit says that the backend's socket has taken n bytes of the request.
+	Credit(n int32, drained bool, b *h2.Batch)
+	// SetSource says who is to hear what the caller has taken of the response.
+	SetSource(h2.Creditor)
+}
+
+// rpc is one RPC on the relay: its caller, the backend's stream that answers it, and
+// what is needed to try another. Each event comes on some connection's reader, a
+// timer or a dial, and does its work under mu, which is taken before a connection's
+// own and never held across a flush.
 type rpc struct {
 	// Fixed when the RPC is accepted.
 	g       *Gateway
-	down    *h2.Stream
+	down    caller
+	stream  *h2.Stream // of the caller, whose events come by it; nil when a handler calls
+	web     *webCaller // which down is, of a caller that speaks gRPC-Web; else nil
 	started time.Time
-	native  bool // gRPC; false only in the test mode that relays everything
+	native  bool // gRPC of whatever dialect; false for what is passed on as it is
 
 	mu       sync.Mutex // guards the fields below
 	target   *target
@@ -47,6 +62,7 @@ type rpc struct {
 	committed    bool       // the final response header has been passed on
 	ended        bool
 	code         wire.Code // the backend's grpc-status
+	how          outcome   // once ended
 
 	inline [inlineFields]h2.Field
 	small  [inlineData]byte
@@ -184,7 +200,7 @@ func (r *rpc) Header(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
 	defer r.mu.Unlock()
 	switch {
 	case r.ended:
-	case s == r.down:
+	case s == r.stream:
 		r.requestTrailers(h, b)
 	case r.cur == nil || s != &r.cur.Stream:
 	case r.committed:
@@ -243,7 +259,9 @@ func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
 	defer r.mu.Unlock()
 	switch {
 	case r.ended:
-	case s == r.down:
+	case s == r.stream && r.web != nil:
+		r.webData(p, end, b)
+	case s == r.stream:
 		r.requestData(p, end, b)
 	case r.cur == nil || s != &r.cur.Stream:
 	case end && r.native:
@@ -321,9 +339,9 @@ func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
 	defer r.mu.Unlock()
 	switch {
 	case r.ended:
-	case s == r.down && e.How == h2.DrainEnded:
+	case s == r.stream && e.How == h2.DrainEnded:
 		r.fail(draining, b)
-	case s == r.down:
+	case s == r.stream:
 		r.callerGone(e, b)
 	case r.cur == nil || s != &r.cur.Stream:
 	case e.Unprocessed && !r.committed && !r.lost && !r.moved:
@@ -397,6 +415,7 @@ func (r *rpc) Expire() {
 func (r *rpc) fail(o outcome, b *h2.Batch) { r.failAs(o, outcomes[o].code, outcomes[o].message, b) }
 
 func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
+	r.how = o
 	switch {
 	case !r.native && r.committed:
 		r.down.Reset(http2.ErrCodeInternal, b)
@@ -411,7 +430,7 @@ func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
 // finish is how every RPC ends, once: nothing of it is left anywhere. The caller
 // holds mu.
 func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
-	r.ended = true
+	r.ended, r.how = true, o
 	if r.cur != nil && (o != served || !r.requestEnded) {
 		r.cur.Reset(http2.ErrCodeCancel, b)
 	}

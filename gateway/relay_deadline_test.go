@@ -136,7 +136,7 @@ func TestRelayKeepsTheDeadlineOfParkedRPCs(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 100*time.Millisecond)
 	defer cancel()
 	var err error
-	d := took(func() { _, err = call(ctx, dial(t, g.address()), "/shop.Cart/Who", nil) })
+	d := took(func() { _, err = invoke(ctx, dial(t, g.address()), "/shop.Cart/Who", nil) })
 	wantStatus(t, "parked", err, codes.DeadlineExceeded, "")
 	if d < 100*time.Millisecond || d > time.Second {
 		t.Errorf("it took %v, want 100 ms", d)
@@ -154,7 +154,7 @@ func TestRelayAgreesWithTheClientOnDeadlines(t *testing.T) {
 	each(200, 50, func(i int) {
 		ctx, cancel := context.WithTimeout(t.Context(), time.Duration(20+i)*time.Millisecond)
 		defer cancel()
-		_, err := call(ctx, conns[i%2], "/shop.Cart/Hang", nil)
+		_, err := invoke(ctx, conns[i%2], "/shop.Cart/Hang", nil)
 		wantStatus(t, "hanging RPC", err, codes.DeadlineExceeded, "")
 	})
 	await(t, "the backend to be free", func() bool { return b.open.Load() == 0 })

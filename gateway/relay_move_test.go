@@ -263,7 +263,7 @@ func TestRelayFindsTheBackendAgain(t *testing.T) {
 	l.Close()
 	g := startGateway(t, Config{}, backendAt("a", addr), routeTo("a", "a"))
 	cc := dial(t, g.address())
-	_, err = call(shortly(t), cc, "/shop.Cart/Who", nil)
+	_, err = invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 	if err == nil || !strings.Contains(err.Error(), "sluice: no endpoint of the backend can be reached") {
 		t.Errorf("nobody listens: %v", err)
 	}
@@ -274,12 +274,12 @@ func TestRelayFindsTheBackendAgain(t *testing.T) {
 		}
 		b := serveBackend(t, "back", l, nil)
 		await(t, "the backend to be found", func() bool {
-			_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+			_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 			return err == nil
 		})
 		b.grpc.Stop()
 		await(t, "the loss to be seen", func() bool {
-			_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+			_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 			return err != nil
 		})
 	}
@@ -304,7 +304,7 @@ func TestRelayOutlivesConnectionAges(t *testing.T) {
 	each(8, 8, func(int) {
 		for time.Since(start) < 2*time.Second {
 			made.Add(1)
-			if _, err := call(shortly(t), cc, "/shop.Cart/Echo", pattern(1, 2000)); err != nil {
+			if _, err := invoke(shortly(t), cc, "/shop.Cart/Echo", pattern(1, 2000)); err != nil {
 				t.Errorf("an RPC failed: %v", err)
 				return
 			}

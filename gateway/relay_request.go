@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"context"
 	"crypto/tls"
 	"net/http"
 	"net/netip"
@@ -10,7 +11,9 @@ import (
 
 	"sluice/gateway/h2"
 	"sluice/gateway/route"
+	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
+	"sluice/store"
 )
 
 // session is one caller's connection: what its RPCs have in common.
@@ -22,6 +25,18 @@ type session struct {
 	peer   h2.Peer
 }
 
+// sessionKey is where the context of a request has the session of its connection.
+type sessionKey struct{}
+
+// asPeer is what handlers know of the connection. The context is made when the first
+// of them does.
+func (se *session) asPeer() h2.Peer {
+	if se.peer.Context == nil {
+		se.peer.Context = context.WithValue(context.Background(), sessionKey{}, se)
+	}
+	return se.peer
+}
+
 var (
 	fieldTE        = h2.IndexedField("te", "trailers")
 	fieldProtoHTTP = h2.IndexedField("x-forwarded-proto", "http")
@@ -30,74 +45,109 @@ var (
 	fieldGRPC      = h2.IndexedField("content-type", "application/grpc")
 )
 
-// AcceptStream decides what a new stream is: native gRPC goes to the relay,
-// everything else through the seam to the handler.
+// AcceptStream decides what a new stream is: gRPC, native or for the web, goes to
+// the relay, everything else through the seam to the handler.
 func (se *session) AcceptStream(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
-	native := h.Method == http.MethodPost && wire.IsGRPC(h.ContentType) && !se.g.handleAll
-	if !native && !se.g.relayAll {
-		se.g.handled.Add(1)
-		se.g.seam.Serve(s, h, end, se.peer, b)
+	kind := wire.KindOther
+	if h.Method == http.MethodPost && !se.g.handleAll {
+		kind = wire.KindOf(h.ContentType)
+	}
+	switch kind {
+	case wire.KindGRPC:
+	case wire.KindGRPCWeb, wire.KindGRPCWebText:
+	default:
+		if !se.g.relayAll {
+			se.serve(s, h, end, se.g.handler, b)
+			return
+		}
+	}
+	r := &rpc{g: se.g, down: s, stream: s, started: time.Now(), native: kind != wire.KindOther, requestEnded: end, target: &se.g.nowhere}
+	if kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText {
+		r.web = newWebCaller(s, h)
+		r.down = r.web
+	}
+	p, fault := r.admit(se, h)
+	if p.backend != nil && r.native && !r.forRelay(p.backend) {
+		se.serve(s, h, end, se.g.handlerOf(p), b)
 		return
 	}
-	r := &rpc{g: se.g, down: s, started: time.Now(), native: native, requestEnded: end, target: &se.g.nowhere}
 	se.g.relayed.Add(1)
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Bind(r)
-	if o := r.admit(se, h); o != served {
-		r.target.series.Start()
-		r.fail(o, b)
+	r.begin(se, h, &p, fault, b)
+}
+
+// forRelay tells whether the backend can be sent the RPC as frames. A backend that
+// speaks gRPC-Web itself gets it as it is.
+func (r *rpc) forRelay(b *upstream.Backend) bool {
+	if b.HTTP() {
+		return false
+	}
+	if r.web != nil && b.Accepts(store.AcceptGRPCWeb) {
+		r.down, r.web, r.native = r.stream, nil, false
+	}
+	return true
+}
+
+// serve leaves a stream to a handler.
+func (se *session) serve(s *h2.Stream, h *h2.Head, end bool, handler http.Handler, b *h2.Batch) {
+	se.g.handled.Add(1)
+	se.g.seam.ServeBy(handler, s, h, end, se.asPeer(), b)
+}
+
+// begin sends an RPC that has been placed on its way. The caller holds mu.
+func (r *rpc) begin(se *session, h *h2.Head, p *placement, fault outcome, b *h2.Batch) {
+	r.target = p.target
+	r.target.series.Start()
+	if fault != served {
+		r.fail(fault, b)
 		return
 	}
-	r.target.series.Start()
+	r.backend = p.backend
+	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
+	if r.web != nil {
+		r.fields = r.web.request(r.fields)
+	}
+	r.start(b)
+}
+
+// start sends the request on its way to r.backend. The caller holds mu.
+func (r *rpc) start(b *h2.Batch) {
 	if !r.deadline.IsZero() {
 		if !time.Now().Before(r.deadline) {
 			r.fail(deadline, b)
 			return
 		}
-		se.g.engine.Wheel().Set(&r.timer, r.deadline, r)
+		r.g.engine.Wheel().Set(&r.timer, r.deadline, r)
 	}
 	r.dispatch(b)
 }
 
-// admit checks the request, finds its route and backend, and writes the fields
-// that the backend gets. It returns served when all is well.
-func (r *rpc) admit(se *session, h *h2.Head) outcome {
+// admit checks the request and finds its place. The outcome is served when all is
+// well.
+func (r *rpc) admit(se *session, h *h2.Head) (placement, outcome) {
+	nowhere := placement{target: &se.g.nowhere}
 	switch {
 	case h.Large:
-		return requestHeaders
+		return nowhere, requestHeaders
 	case r.native && !wire.ValidPath(h.Path):
-		return badPath
+		return nowhere, badPath
 	case r.native && h.BadBinary:
-		return badMetadata
+		return nowhere, badMetadata
 	}
 	if h.Timed {
 		d, ok := wire.ParseTimeout(h.Timeout)
 		if !ok {
-			return badTimeout
+			return nowhere, badTimeout
 		}
 		r.deadline = r.started.Add(d)
 	}
-	t := se.g.table.Load()
-	rule, miss := t.routes.Lookup(h.Authority, h.Path, h)
-	if rule == nil {
-		if miss == route.NoHostname {
-			return noHostname
-		}
-		return noRule
+	p := se.g.place(h.Authority, h.Path, h)
+	if r.web != nil {
+		r.web.placed(p.rule)
 	}
-	targets := rule.Attached.(*targets)
-	i := t.choose(rule, h)
-	if i < 0 {
-		r.target = targets.none
-		return noBackend
-	}
-	r.target = &targets.splits[i]
-	if r.backend = t.backends[r.target.backend]; r.backend == nil {
-		return unresolved
-	}
-	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
-	return served
+	return p, p.how
 }
 
 // forward copies the caller's fields and adds what the gateway says of the hop.
@@ -121,6 +171,18 @@ func (se *session) forward(dst []h2.Field, h *h2.Head) []h2.Field {
 		dst = append(dst, *f)
 	}
 	dst = append(dst, fieldTE)
+	return se.forwarded(dst, h, h.Authority)
+}
+
+// forwarding is what a request says of the hops before us.
+type forwarding interface {
+	route.Header
+	// Values calls f with each value of a field, in order.
+	Values(name string, f func(value string))
+}
+
+// forwarded appends what the gateway says of the hop itself.
+func (se *session) forwarded(dst []h2.Field, h forwarding, authority string) []h2.Field {
 	if se.hops > 0 {
 		if list := lastHops(h, se.hops); list != "" {
 			dst = append(dst, h2.LiteralField("x-forwarded-for", list))
@@ -130,8 +192,8 @@ func (se *session) forward(dst []h2.Field, h *h2.Head) []h2.Field {
 	if se.hops == 0 || !has(h, "x-forwarded-proto") {
 		dst = append(dst, se.proto)
 	}
-	if h.Authority != "" && !(se.hops > 0 && has(h, "x-forwarded-host")) {
-		dst = append(dst, h2.LiteralField("x-forwarded-host", h.Authority))
+	if authority != "" && !(se.hops > 0 && has(h, "x-forwarded-host")) {
+		dst = append(dst, h2.LiteralField("x-forwarded-host", authority))
 	}
 	return dst
 }
@@ -146,13 +208,9 @@ func (se *session) believes(f *h2.Field) bool {
 // lastHops returns the last n entries of x-forwarded-for, in however many fields it
 // came: what stands before them was written by whoever called the first proxy that
 // we trust.
-func lastHops(h *h2.Head, n int) string {
+func lastHops(h forwarding, n int) string {
 	var fields []string
-	for i := range h.Fields {
-		if f := &h.Fields[i]; f.Name == "x-forwarded-for" {
-			fields = append(fields, f.Value)
-		}
-	}
+	h.Values("x-forwarded-for", func(value string) { fields = append(fields, value) })
 	list := strings.Join(fields, ", ")
 	for i := len(list) - 1; i >= 0; i-- {
 		if list[i] == ',' {
@@ -164,7 +222,7 @@ func lastHops(h *h2.Head, n int) string {
 	return list
 }
 
-func has(h *h2.Head, name string) bool {
+func has(h route.Header, name string) bool {
 	_, ok := h.Get(name)
 	return ok
 }

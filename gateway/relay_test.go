@@ -50,7 +50,7 @@ func TestRelayCarriesMetadata(t *testing.T) {
 	g := startGateway(t, Config{}, backendAt("a", b.addr), routeTo("a", "a"))
 	var header, end metadata.MD
 	ctx := metadata.NewOutgoingContext(shortly(t), sent)
-	if _, err := call(ctx, dial(t, g.address()), "/shop.Cart/Meta", []byte("hi"), grpc.Header(&header), grpc.Trailer(&end)); err != nil {
+	if _, err := invoke(ctx, dial(t, g.address()), "/shop.Cart/Meta", []byte("hi"), grpc.Header(&header), grpc.Trailer(&end)); err != nil {
 		t.Fatal(err)
 	}
 	compare := func(what string, got, want metadata.MD) {
@@ -157,7 +157,7 @@ func TestRelayModifiesHeaders(t *testing.T) {
 	g := startGateway(t, Config{}, backendAt("a", b.addr), routeWith("a", filters, "a"))
 	ctx := metadata.AppendToOutgoingContext(shortly(t), "x-set", "old", "x-set", "older", "x-add", "first", "x-gone", "1", "x-other", "o")
 	var header, trailer metadata.MD
-	if _, err := call(ctx, dial(t, g.address()), "/shop.Cart/Meta", nil, grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
+	if _, err := invoke(ctx, dial(t, g.address()), "/shop.Cart/Meta", nil, grpc.Header(&header), grpc.Trailer(&trailer)); err != nil {
 		t.Fatal(err)
 	}
 	for name, want := range map[string][]string{"x-set": {"new"}, "x-add": {"first", "more"}, "x-gone": nil, "x-other": {"o"}} {

@@ -32,7 +32,7 @@ func (n *node) steer(t testing.TB, s store.Steering, resources ...string) {
 // whoFor is who serves an RPC with these pairs of metadata, or the status' code.
 func whoFor(t testing.TB, cc *grpc.ClientConn, pairs ...string) string {
 	t.Helper()
-	reply, err := call(metadata.AppendToOutgoingContext(shortly(t), pairs...), cc, "/shop.Cart/Who", nil)
+	reply, err := invoke(metadata.AppendToOutgoingContext(shortly(t), pairs...), cc, "/shop.Cart/Who", nil)
 	if err != nil {
 		return status.Code(err).String()
 	}
@@ -80,7 +80,7 @@ func TestSteeringSticks(t *testing.T) {
 	on := func() (canary [users]bool) {
 		each(users, 40, func(i int) {
 			ctx := metadata.AppendToOutgoingContext(shortly(t), "x-user", fmt.Sprint("user-", i))
-			reply, err := call(ctx, conns[i%2], "/shop.Cart/Who", nil)
+			reply, err := invoke(ctx, conns[i%2], "/shop.Cart/Who", nil)
 			if err != nil {
 				t.Error(err)
 			}
@@ -211,7 +211,7 @@ spec:
 	cc := dial(t, g.address())
 	for range 100 {
 		mustCall(t, cc, "/shop.Cart/Who", nil)
-		call(shortly(t), cc, "/shop.Stock/Who", nil)
+		invoke(shortly(t), cc, "/shop.Stock/Who", nil)
 	}
 	want := []ObservedRule{
 		{Rule: "cart", Shares: []ObservedShare{
@@ -276,7 +276,7 @@ func TestExplainSaysWhatBecomesOfAnRPC(t *testing.T) {
 		for _, h := range test.headers {
 			ctx = metadata.AppendToOutgoingContext(ctx, h[0], h[1])
 		}
-		reply, err := call(ctx, cc, test.path, nil)
+		reply, err := invoke(ctx, cc, test.path, nil)
 		if got := string(reply); err == nil && got != test.served || err != nil && status.Code(err).String() != test.served {
 			t.Errorf("%s %v: served by %q, %v; want %s", test.path, test.headers, got, err, test.served)
 		}

@@ -6,8 +6,10 @@ import (
 
 	"sluice/gateway/h2"
 	"sluice/gateway/observe"
+	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
+	"sluice/gateway/web"
 	"sluice/store"
 )
 
@@ -23,6 +25,8 @@ type table struct {
 type targets struct {
 	splits []target // in the order of the rule's splits
 	none   *target  // when the rule has no backend with weight
+	cors   *web.CORS
+	limits rest.Limits
 }
 
 // target is one backend of one rule.
@@ -70,7 +74,7 @@ func (c *compiler) next(prev *table, set *store.Set, changed map[string]*upstrea
 
 func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *upstream.Backend) *targets {
 	key := observe.Key{Route: rule.Route, Rule: rule.Label()}
-	ts := &targets{splits: make([]target, len(rule.Splits))}
+	ts := &targets{splits: make([]target, len(rule.Splits)), cors: newCORS(rule.Treatment.CORS), limits: newLimits(&rule.Treatment.Translation)}
 	if !rule.HasWeight() {
 		ts.none = &target{series: c.metrics.Use(key)}
 	}

@@ -114,7 +114,7 @@ func TestGatewayServesTLSAndClearTextOnOnePort(t *testing.T) {
 			}
 		}
 		each(200, 20, func(i int) {
-			if _, err := call(shortly(t), cc, "/shop.Cart/Echo", pattern(i, 5000)); err != nil {
+			if _, err := invoke(shortly(t), cc, "/shop.Cart/Echo", pattern(i, 5000)); err != nil {
 				t.Errorf("%s: %v", name, err)
 			}
 		})
@@ -145,13 +145,13 @@ func TestGatewayWantsClientCertificates(t *testing.T) {
 	}
 	for _, test := range tests {
 		ctx, cancel := context.WithTimeout(t.Context(), patience)
-		_, err := call(ctx, dial(t, g.address(), secured(test.cfg)), "/shop.Cart/Who", nil)
+		_, err := invoke(ctx, dial(t, g.address(), secured(test.cfg)), "/shop.Cart/Who", nil)
 		cancel()
 		wantStatus(t, test.name, err, test.want, "")
 	}
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
-	_, err := call(ctx, dial(t, g.address()), "/shop.Cart/Who", nil)
+	_, err := invoke(ctx, dial(t, g.address()), "/shop.Cart/Who", nil)
 	wantStatus(t, "clear text", err, codes.Unavailable, "")
 	if got := b.served.Load(); got != 1 {
 		t.Errorf("the backend got %d RPCs, want 1", got)
@@ -175,7 +175,7 @@ func TestGatewayReachesBackendsInTLS(t *testing.T) {
 	cc := dial(t, g.address())
 	each(100, 10, func(i int) {
 		m := pattern(i, 30_000)
-		if got, err := call(shortly(t), cc, "/shop.Cart/Echo", m); err != nil || string(got) != string(m) {
+		if got, err := invoke(shortly(t), cc, "/shop.Cart/Echo", m); err != nil || string(got) != string(m) {
 			t.Errorf("echo of %d bytes: %d bytes, %v", len(m), len(got), err)
 		}
 	})
@@ -184,7 +184,7 @@ func TestGatewayReachesBackendsInTLS(t *testing.T) {
 		"not stock.internal":                      settings(ca.file, "stock.internal"),
 	} {
 		g.apply(t, backendWith("a", spec, b.addr), routeTo("a", "a"))
-		_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+		_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 		wantStatus(t, reason, err, codes.Unavailable, "sluice: no endpoint of the backend can be reached")
 		if !strings.Contains(g.log.String(), reason) {
 			t.Errorf("the log does not say %q:\n%s", reason, g.log)
@@ -213,7 +213,7 @@ func TestGatewayFollowsTheFilesOfBackends(t *testing.T) {
 		t.Fatalf("without the file: %v", err)
 	}
 	cc := dial(t, g.address())
-	_, err := call(shortly(t), cc, "/shop.Cart/Who", nil)
+	_, err := invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 	wantStatus(t, "without the file", err, codes.Unavailable, "sluice: the backend's TLS files cannot be used")
 
 	put(ca)
@@ -227,7 +227,7 @@ func TestGatewayFollowsTheFilesOfBackends(t *testing.T) {
 	if err := g.ReloadCertificates(); err != nil {
 		t.Error(err)
 	}
-	_, err = call(shortly(t), cc, "/shop.Cart/Who", nil)
+	_, err = invoke(shortly(t), cc, "/shop.Cart/Who", nil)
 	wantStatus(t, "another authority", err, codes.Unavailable, "sluice: no endpoint of the backend can be reached")
 
 	if err := os.Remove(file); err != nil {

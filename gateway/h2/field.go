@@ -40,6 +40,10 @@ func (f *Field) Hop() bool { return f.kind == kindTE || f.kind == kindHost || f.
 // under its own name or one that some server takes for it.
 func (f *Field) Forwarding() bool { return f.kind == kindForwarding }
 
+// BadBinary reports whether the field is a -bin one that is not base64, which gRPC
+// forbids.
+func (f *Field) BadBinary() bool { return f.kind == kindBadBinary }
+
 // IndexedField makes a field that repeats from RPC to RPC.
 func IndexedField(name, value string) Field {
 	return Field{Name: name, Value: value, kind: classify(name, value), hash: fieldHash(name, value)}

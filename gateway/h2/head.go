@@ -39,6 +39,15 @@ func (h *Head) Get(name string) (value string, ok bool) {
 	return "", false
 }
 
+// Values calls f with the value of each regular field of that name, in order.
+func (h *Head) Values(name string, f func(value string)) {
+	for i := range h.Fields {
+		if h.Fields[i].Name == name {
+			f(h.Fields[i].Value)
+		}
+	}
+}
+
 var (
 	errBadField       = errors.New("forbidden character in a field")
 	errConnField      = errors.New("connection-specific field")

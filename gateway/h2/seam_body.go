@@ -212,8 +212,8 @@ func (w *sender) stop() {
 	w.setDeadline(time.Time{})
 }
 
-// headerOf makes net/http's header of a section's regular fields.
-func headerOf(fields []Field) http.Header {
+// HeaderOf makes net/http's header of a section's regular fields.
+func HeaderOf(fields []Field) http.Header {
 	h := make(http.Header, len(fields))
 	for i := range fields {
 		if f := &fields[i]; !f.kind.pseudo() {

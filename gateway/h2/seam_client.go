@@ -101,7 +101,7 @@ func (t *trip) Header(_ *Stream, h *Head, end bool, b *Batch) {
 	t.final = true
 	res := &http.Response{
 		Status: fmt.Sprintf("%d %s", h.Status, http.StatusText(h.Status)), StatusCode: h.Status,
-		Proto: "HTTP/2.0", ProtoMajor: 2, Header: headerOf(h.Fields), Trailer: make(http.Header),
+		Proto: "HTTP/2.0", ProtoMajor: 2, Header: HeaderOf(h.Fields), Trailer: make(http.Header),
 		ContentLength: h.ContentLength, Request: t.req, Body: t,
 	}
 	for _, n := range trailerNames(res.Header) {
@@ -119,7 +119,7 @@ func (t *trip) Header(_ *Stream, h *Head, end bool, b *Batch) {
 
 // trailers leaves them for the read that meets the end.
 func (t *trip) trailers(h *Head, b *Batch) {
-	trailer := headerOf(h.Fields)
+	trailer := HeaderOf(h.Fields)
 	t.in.mu.Lock()
 	t.in.trailer = func() { maps.Copy(t.res.Trailer, trailer) }
 	t.in.mu.Unlock()
@@ -204,7 +204,7 @@ func (t *trip) send() {
 	var trailers []Field
 	for k, vs := range t.req.Trailer {
 		for _, v := range vs {
-			trailers = appendHeader(trailers, k, v)
+			trailers = AppendHeader(trailers, k, v)
 		}
 	}
 	var b Batch
@@ -242,14 +242,14 @@ func requestFields(r *http.Request) []Field {
 			continue // written from elsewhere
 		}
 		for _, v := range vs {
-			fields = appendHeader(fields, k, v)
+			fields = AppendHeader(fields, k, v)
 		}
 	}
 	if n := contentLength(r); n >= 0 {
-		fields = appendHeader(fields, "content-length", strconv.FormatInt(n, 10))
+		fields = AppendHeader(fields, "content-length", strconv.FormatInt(n, 10))
 	}
 	if len(r.Trailer) > 0 {
-		fields = appendHeader(fields, "trailer", strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", "))
+		fields = AppendHeader(fields, "trailer", strings.Join(slices.Sorted(maps.Keys(r.Trailer)), ", "))
 	}
 	return fields
 }

@@ -40,12 +40,23 @@ func (m *Seam) Wait() { m.work.Wait() }
 type Peer struct {
 	RemoteAddr string
 	TLS        *tls.ConnectionState
+	// Context is what those of its requests are made of; nil means an empty one.
+	Context context.Context
 }
 
-// Serve answers one stream by the handler. It is called from AcceptStream and does
-// not block.
+// Serve answers one stream by the seam's handler. It is called from AcceptStream and
+// does not block.
 func (m *Seam) Serve(s *Stream, h *Head, end bool, peer Peer, b *Batch) {
-	ctx, cancel := context.WithCancelCause(context.Background())
+	m.ServeBy(m.handler, s, h, end, peer, b)
+}
+
+// ServeBy is Serve by a handler of the stream's own.
+func (m *Seam) ServeBy(handler http.Handler, s *Stream, h *Head, end bool, peer Peer, b *Batch) {
+	parent := peer.Context
+	if parent == nil {
+		parent = context.Background()
+	}
+	ctx, cancel := context.WithCancelCause(parent)
 	x := &exchange{s: s, cancel: cancel, header: make(http.Header)}
 	x.body.init(s)
 	x.out.init(s)
@@ -70,7 +81,7 @@ func (m *Seam) Serve(s *Stream, h *Head, end bool, peer Peer, b *Batch) {
 		x.req.Header.Del("Expect") // it is ours to fulfil
 		x.body.onRead = x.sendContinue
 	}
-	m.work.Go(func() { m.run(x) })
+	m.work.Go(func() { m.run(handler, x) })
 }
 
 // request makes net/http's request of a head.
@@ -81,7 +92,7 @@ func request(h *Head, peer Peer) *http.Request {
 			u = parsed
 		}
 	}
-	header := headerOf(h.Fields)
+	header := HeaderOf(h.Fields)
 	header.Del("Host")
 	r := &http.Request{
 		Method: h.Method, URL: u, RequestURI: h.Path, Host: h.Authority,
@@ -113,7 +124,7 @@ func trailerNames(h http.Header) (names []string) {
 	return names
 }
 
-func (m *Seam) run(x *exchange) {
+func (m *Seam) run(handler http.Handler, x *exchange) {
 	defer x.close()
 	defer func() {
 		v := recover()
@@ -125,7 +136,7 @@ func (m *Seam) run(x *exchange) {
 		}
 		x.breakOff()
 	}()
-	m.handler.ServeHTTP(x, x.req)
+	handler.ServeHTTP(x, x.req)
 	x.finish()
 }
 
@@ -155,7 +166,7 @@ var writers = sync.Pool{New: func() any { return bufio.NewWriterSize(nil, 4<<10)
 
 // onTrailers leaves the request's trailers for the read that meets the end.
 func (x *exchange) onTrailers(h *Head) {
-	trailer := headerOf(h.Fields)
+	trailer := HeaderOf(h.Fields)
 	x.body.mu.Lock()
 	x.body.trailer = func() {
 		if x.req.Trailer == nil {
@@ -179,9 +190,13 @@ func (x exchangeSink) Header(_ *Stream, h *Head, _ bool, b *Batch) {
 
 func (x exchangeSink) Data(_ *Stream, p []byte, end bool, b *Batch) { x.body.put(p, end, b) }
 
+// ErrShutDown is the cause of a request's end when the grace of a drain is over: the
+// handler has a moment left to say so.
+var ErrShutDown = errors.New("gateway is shutting down")
+
 func (x exchangeSink) Ended(_ *Stream, e Ending, _ *Batch) {
 	if e.How == DrainEnded {
-		x.cancel(errors.New("gateway is shutting down"))
+		x.cancel(ErrShutDown)
 		return
 	}
 	err := fmt.Errorf("stream ended: %v %v", e.How, e.Code)
@@ -351,13 +366,13 @@ func (x *exchange) breakOff() {
 func (x *exchange) trailers() (fields []Field) {
 	for _, n := range x.trailer {
 		for _, v := range x.header[n] {
-			fields = appendHeader(fields, n, v)
+			fields = AppendHeader(fields, n, v)
 		}
 	}
 	for k, vs := range x.header {
 		if name, ok := strings.CutPrefix(k, http.TrailerPrefix); ok {
 			for _, v := range vs {
-				fields = appendHeader(fields, name, v)
+				fields = AppendHeader(fields, name, v)
 			}
 		}
 	}
@@ -390,14 +405,15 @@ func responseFields(status int, h http.Header) []Field {
 			continue
 		}
 		for _, v := range vs {
-			fields = appendHeader(fields, k, v)
+			fields = AppendHeader(fields, k, v)
 		}
 	}
 	return fields
 }
 
-// appendHeader adds a field that HTTP/2 allows; others are left out.
-func appendHeader(fields []Field, name, value string) []Field {
+// AppendHeader adds net/http's field to a header section, if HTTP/2 allows it; others
+// are left out.
+func AppendHeader(fields []Field, name, value string) []Field {
 	f := IndexedField(strings.ToLower(name), strings.TrimSpace(value))
 	if f.kind == kindBad || f.kind == kindConnection || f.kind.pseudo() {
 		return fields

@@ -15,19 +15,17 @@ type Backend struct {
 	Endpoints []*Endpoint
 	Problem   error // why there are no endpoints, when that is a fault; else nil
 
-	protocol store.Protocol
-	accepts  []store.Accept
-
+	spec   *store.Backend // nil when it could not be put in force
 	policy store.Policy
 	nodes  []*balance.Node
 	picker balance.Picker
 }
 
 // HTTP tells whether the endpoints speak HTTP/1, so that an RPC cannot be relayed.
-func (b *Backend) HTTP() bool { return b.protocol == store.ProtocolHTTP1 }
+func (b *Backend) HTTP() bool { return b.spec != nil && b.spec.Spec.Protocol == store.ProtocolHTTP1 }
 
 // Accepts tells whether the backend takes requests of that protocol as they are.
-func (b *Backend) Accepts(p store.Accept) bool { return slices.Contains(b.accepts, p) }
+func (b *Backend) Accepts(p store.Accept) bool { return b.spec != nil && slices.Contains(b.spec.Spec.Accepted(), p) }
 
 // makePicker is called once the endpoints' weights are those of this table.
 func (b *Backend) makePicker() {

@@ -106,7 +106,7 @@ func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend {
 	n := len(spec.Spec.Endpoints)
 	b := &Backend{
-		Key: spec.Key(), protocol: spec.Spec.Protocol, accepts: spec.Spec.Accepted(), policy: spec.Spec.LoadBalancing.Policy,
+		Key: spec.Key(), spec: spec, policy: spec.Spec.LoadBalancing.Policy,
 		Endpoints: make([]*Endpoint, 0, n), nodes: make([]*balance.Node, 0, n),
 	}
 	for _, se := range spec.Spec.Endpoints {

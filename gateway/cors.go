@@ -1,0 +1,132 @@
+package gateway
+
+import (
+	"net/http"
+	"strings"
+
+	"sluice/gateway/h2"
+	"sluice/gateway/route"
+	"sluice/gateway/web"
+	"sluice/gateway/wire"
+	"sluice/store"
+)
+
+// newCORS compiles what a rule says of pages of other origins; nil lets none in.
+func newCORS(p *store.CORS) *web.CORS {
+	if p == nil {
+		return nil
+	}
+	return web.CompileCORS(web.CORSPolicy(*p))
+}
+
+// corsOf is what a rule says, nil when there is no rule.
+func corsOf(rule *route.Rule) *web.CORS {
+	if rule == nil {
+		return nil
+	}
+	return rule.Attached.(*targets).cors
+}
+
+// preflight answers a preflight for whatever the gateway would answer itself. It is
+// false when no route leads anywhere, or to a backend that answers its own.
+func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) bool {
+	method := r.Header.Get("Access-Control-Request-Method")
+	if cors, ok := g.preflightHTTP(r, method); ok {
+		if cors == nil {
+			return false
+		}
+		cors.Preflight(w, r)
+		return true
+	}
+	path := r.URL.Path
+	rule, _ := g.table.Load().routes.Lookup(r.Host, path, headerOf(r.Header))
+	if found, _ := g.schemas.table().Match(method, r.URL.EscapedPath()); len(found) > 0 && (rule == nil || !g.schemas.knows(path)) {
+		rule, _ = g.table.Load().routes.Lookup(r.Host, found[0].Method.Path, headerOf(r.Header))
+	}
+	if rule == nil {
+		return false
+	}
+	corsOf(rule).Preflight(w, r)
+	return true
+}
+
+// corsWriter adds to a response what the browser of a page of another origin asks
+// for, once it is known by which rule it is answered.
+type corsWriter struct {
+	http.ResponseWriter
+	request *http.Request
+	cors    *web.CORS
+	begun   bool
+}
+
+// allow notes the rule. A nil writer is that of a request without an origin.
+func (c *corsWriter) allow(rule *route.Rule) {
+	if c != nil && rule != nil {
+		c.cors = corsOf(rule)
+	}
+}
+
+// begin completes the header section, once.
+func (c *corsWriter) begin() {
+	if c.begun {
+		return
+	}
+	c.begun = true
+	if c.cors == nil {
+		return
+	}
+	h := c.Header()
+	names := make([]string, 0, len(h))
+	for name := range h {
+		if !strings.HasPrefix(name, http.TrailerPrefix) {
+			names = append(names, strings.ToLower(name))
+		}
+	}
+	for _, f := range c.cors.Fields(c.request.Header.Get("Origin"), names) {
+		h.Add(f[0], f[1])
+	}
+}
+
+// WriteHeader implements http.ResponseWriter.
+func (c *corsWriter) WriteHeader(status int) {
+	if status >= 200 || status == http.StatusSwitchingProtocols {
+		c.begin()
+	}
+	c.ResponseWriter.WriteHeader(status)
+}
+
+// Write implements http.ResponseWriter.
+func (c *corsWriter) Write(p []byte) (int, error) {
+	c.begin()
+	return c.ResponseWriter.Write(p)
+}
+
+// FlushError sends what has been written.
+func (c *corsWriter) FlushError() error {
+	c.begin()
+	return http.NewResponseController(c.ResponseWriter).Flush()
+}
+
+// Flush implements http.Flusher, which the library of gRPC-Web wants.
+func (c *corsWriter) Flush() { c.FlushError() }
+
+// Unwrap is for http.ResponseController.
+func (c *corsWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
+
+// allow appends to a response's fields what the page may see of it.
+func (w *webCaller) allow(fields []h2.Field, names []string) []h2.Field {
+	cors := corsOf(w.rule)
+	if cors == nil || w.origin == "" {
+		return fields
+	}
+	for _, f := range cors.Fields(w.origin, names) {
+		fields = append(fields, h2.IndexedField(strings.ToLower(f[0]), f[1]))
+	}
+	return fields
+}
+
+// isWebSocketRPC tells the WebSocket transport of gRPC-Web.
+func isWebSocketRPC(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
+		strings.Contains(strings.ToLower(r.Header.Get("Sec-Websocket-Protocol")), "grpc-websockets") && wire.ValidPath(r.URL.Path)
+}
