@@ -3,7 +3,6 @@ package gateway
 import (
 	"net/http"
 	"strings"
-	"time"
 
 	"sluice/gateway/rest"
 	"sluice/gateway/web"
@@ -44,11 +43,6 @@ func refuseGRPC(w http.ResponseWriter, r *http.Request) {
 	what := "; the method must be POST"
 	if r.ProtoMajor == 1 {
 		status, what = http.StatusHTTPVersionNotSupported, "; gRPC needs HTTP/2"
-		if r.ContentLength != 0 {
-			// net/http would wait for the body before it lets the answer go.
-			w.Header().Set("Connection", "close")
-			http.NewResponseController(w).SetReadDeadline(time.Now().Add(time.Second))
-		}
 	} else {
 		w.Header().Set("Allow", http.MethodPost)
 	}

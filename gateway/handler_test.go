@@ -14,24 +14,23 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// TestHandlerRefusesInTheCallersWords: what is not native gRPC gets an answer that
-// its caller can read, at once, also while its body is still to come.
+// TestHandlerRefusesInTheCallersWords: what leads nowhere gets an answer that its
+// caller can read, at once, also while its body is still to come.
 func TestHandlerRefusesInTheCallersWords(t *testing.T) {
 	t.Parallel()
-	const why = "sluice: this port serves gRPC over HTTP/2"
+	const why = "sluice: native gRPC is a POST over HTTP/2"
 	g := startGateway(t, Config{})
 	tests := []struct {
 		name, method, content string
 		proto                 int // 1 or 2; 0 is both
 		status                string
 		header                map[string]string
-		body                  string
+		body                  string // what it contains
 	}{
-		{name: "a browser", method: "GET", status: "415", header: map[string]string{"content-type": "text/plain; charset=utf-8"}, body: why + "\n"},
-		{name: "a form", method: "POST", content: "application/x-www-form-urlencoded", status: "415", body: why + "\n"},
-		{name: "JSON", method: "POST", content: "application/json", status: "415", header: map[string]string{"content-type": "application/json"}, body: `{"code":"unimplemented","message":"` + why + `"}` + "\n"},
-		{name: "Connect", method: "POST", content: "application/connect+proto", status: "415", body: `{"code":"unimplemented","message":"` + why + `"}` + "\n"},
-		{name: "gRPC-Web", method: "POST", content: "application/grpc-web+proto", status: "200", header: map[string]string{"content-type": "application/grpc-web+proto", "grpc-status": "12", "grpc-message": why + "; gRPC-Web is not served yet"}},
+		{name: "a browser", method: "GET", status: "404", header: map[string]string{"content-type": "application/json"}},
+		{name: "a form", method: "POST", content: "application/x-www-form-urlencoded", status: "404", header: map[string]string{"content-type": "application/json"}},
+		{name: "JSON", method: "POST", content: "application/json", status: "404", header: map[string]string{"content-type": "application/json"}},
+		{name: "gRPC-Web", method: "POST", content: "application/grpc-web+proto", proto: 1, status: "200", header: map[string]string{"content-type": "application/grpc-web+proto", "grpc-status": "12", "grpc-message": "sluice: no route serves this authority"}},
 		{name: "gRPC in HTTP/1", method: "POST", content: "application/grpc", proto: 1, status: "505", header: map[string]string{"grpc-status": "13", "grpc-message": why + "; gRPC needs HTTP/2"}},
 		{name: "gRPC by GET", method: "GET", content: "application/grpc", proto: 2, status: "405", header: map[string]string{"allow": "POST", "grpc-status": "13"}},
 	}
@@ -53,7 +52,7 @@ func TestHandlerRefusesInTheCallersWords(t *testing.T) {
 				}
 				defer resp.Body.Close()
 				body, _ := io.ReadAll(resp.Body)
-				if fmt.Sprint(resp.StatusCode) != test.status || string(body) != test.body {
+				if fmt.Sprint(resp.StatusCode) != test.status || !strings.Contains(string(body), test.body) {
 					t.Errorf("got %d %q, want %s %q", resp.StatusCode, body, test.status, test.body)
 				}
 				for name, want := range test.header {
@@ -89,7 +88,7 @@ func TestHandlerRefusesInTheCallersWords(t *testing.T) {
 						}
 					}
 				}
-				if string(body) != test.body {
+				if !strings.Contains(string(body), test.body) {
 					t.Errorf("body %q, want %q", body, test.body)
 				}
 				if e := client.awaitReset(1); e.code != http2.ErrCodeNo {

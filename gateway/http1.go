@@ -47,8 +47,18 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	r.TLS = g.sessionOf(r).peer.TLS
 	g.handled.Add(1)
 	defer g.endPanic(r)
+	// Answers do not wait for a body that nobody reads; when there is one, it has to
+	// come soon after the answer if the connection is to live.
+	control := http.NewResponseController(w)
+	control.EnableFullDuplex()
 	g.handler.ServeHTTP(w, r)
+	if r.ContentLength != 0 {
+		control.SetReadDeadline(time.Now().Add(lateBody))
+	}
 }
+
+// lateBody is how long the rest of a request's body may take after the answer.
+const lateBody = time.Second
 
 // endPanic logs a panic of the handler, and has net/http end the connection.
 func (g *Gateway) endPanic(r *http.Request) {

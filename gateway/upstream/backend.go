@@ -25,7 +25,9 @@ type Backend struct {
 func (b *Backend) HTTP() bool { return b.spec != nil && b.spec.Spec.Protocol == store.ProtocolHTTP1 }
 
 // Accepts tells whether the backend takes requests of that protocol as they are.
-func (b *Backend) Accepts(p store.Accept) bool { return b.spec != nil && slices.Contains(b.spec.Spec.Accepted(), p) }
+func (b *Backend) Accepts(p store.Accept) bool {
+	return b.spec != nil && slices.Contains(b.spec.Spec.Accepted(), p)
+}
 
 // makePicker is called once the endpoints' weights are those of this table.
 func (b *Backend) makePicker() {
