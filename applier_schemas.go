@@ -17,25 +17,12 @@ import (
 	"sluice/store"
 )
 
-// schemaPart is what tells of the methods of backends.
-type schemaPart interface {
-	// SchemaView is what is known now.
-	SchemaView() *schema.View
-	// LearnSchemas asks those of the backends that have not told yet, and tells whether
-	// something new is known.
-	LearnSchemas(ctx context.Context, backends []string) bool
-}
-
 // known is what is known of methods, after asking the backends when learn says so.
 func (a *applier) known(ctx context.Context, backends []string, learn bool) *schema.View {
-	part, ok := a.gateway.(schemaPart)
-	if !ok {
-		return new(schema.View)
-	}
 	if learn {
-		part.LearnSchemas(ctx, backends)
+		a.gateway.LearnSchemas(ctx, backends)
 	}
-	return part.SchemaView()
+	return a.gateway.SchemaView()
 }
 
 // allBackends are the keys of the backends that there are.

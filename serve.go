@@ -21,6 +21,7 @@ import (
 	"sluice/admin"
 	"sluice/gateway"
 	"sluice/gateway/listen"
+	"sluice/gateway/schema"
 	"sluice/store"
 	"sluice/store/disk"
 )
@@ -108,6 +109,10 @@ type gatewayPart interface {
 	Explain(authority, path string, headers [][2]string) gateway.Explanation
 	// Observed is what was seen of the rules of a route in the last minute.
 	Observed(routeKey string) []gateway.ObservedRule
+	// SchemaView is what is known of the methods of backends; LearnSchemas asks those
+	// that have not told yet, and tells whether something new is known.
+	SchemaView() *schema.View
+	LearnSchemas(ctx context.Context, backends []string) bool
 	// ReloadCertificates reads the files of the one port's TLS again, and
 	// keeps the last good ones when that fails.
 	ReloadCertificates() error

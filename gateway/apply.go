@@ -50,6 +50,7 @@ func (g *Gateway) put(set *store.Set) {
 	g.table.Store(t)
 	letGo()
 	g.compiler.release(removed)
+	g.schemas.registry.Apply(set)
 	g.set, g.problems = set, make(Problems)
 	for spec, err := range g.pool.Problems() {
 		g.problems[store.ResourceID(spec)] = err

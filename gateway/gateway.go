@@ -115,10 +115,10 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g.web = http.HandlerFunc(g.serveGRPC)
 	g.rest = rest.NewServer(rest.Options{Log: log})
-	g.schemas.registry = noRegistry{}
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
+	g.newSchemas()
 	g.compiler = newCompiler(g.metrics)
 	g.table.Store(&table{routes: route.Compile(&store.Set{}, nil)})
 	g.register()
@@ -153,6 +153,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.pool.Run(work) })
 	eg.Go(func() error { return g.metrics.Run(work) })
 	eg.Go(func() error { return g.followFiles(work) })
+	eg.Go(func() error { return g.schemas.registry.Run(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)
 	eg.Go(func() error {

@@ -42,3 +42,31 @@ func serves(hostnames []string, host string) bool {
 	}
 	return false
 }
+
+// Leads tells whether a rule of the route of that key matches a method, whatever
+// metadata it asks for besides.
+func (t *Table) Leads(route, path string) bool {
+	q := newQuery(path, nil)
+	for _, c := range t.routes {
+		if c.key != route {
+			continue
+		}
+		for _, m := range c.matches {
+			if m.service.admits(q.service) && m.method.admits(q.method) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
+// admits compares a part of a path.
+func (s segment) admits(text string) bool {
+	switch {
+	case s.text == "":
+		return true
+	case s.pattern != nil:
+		return s.pattern.MatchString(text)
+	}
+	return s.text == text
+}

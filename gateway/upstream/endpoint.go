@@ -464,6 +464,9 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 		m.e.setLive(append(append([]*h2.Conn(nil), *m.e.live.Load()...), c))
 	}
 	m.e.mu.Unlock()
+	if told := m.e.pool.Connected; told != nil {
+		told(m.e.id.backend)
+	}
 	m.once.Do(func() { close(m.ready) })
 }
 

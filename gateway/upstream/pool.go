@@ -19,6 +19,10 @@ import (
 
 // Pool is every backend and every endpoint of the process.
 type Pool struct {
+	// Connected, if set before Run, is told of each new connection to a backend, by its
+	// key. It must not block.
+	Connected func(backend string)
+
 	eng    *h2.Engine
 	log    *slog.Logger
 	dial   func(ctx context.Context, address string) (net.Conn, error)
