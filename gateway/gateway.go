@@ -78,6 +78,7 @@ type Gateway struct {
 	rest      *rest.Server
 	connect   rest.Connect
 	schemas   schemas
+	described atomic.Pointer[descriptions]
 	nowhere   target // of RPCs that found no route
 	relayAll  bool
 	handleAll bool

@@ -105,7 +105,7 @@ func (g *Gateway) servePlain(w http.ResponseWriter, r *http.Request, to *way) {
 		return
 	}
 	to.quiet = true
-	if g.rest.ServeREST(w, r, to) || g.describe(w, r) {
+	if g.rest.ServeREST(w, r, to) || g.describe(w, r, to) {
 		return
 	}
 	if g.isMethodCall(r, ok) {

@@ -27,8 +27,5 @@ func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest
 	return nil, unsupported.status()
 }
 
-// describe answers questions about the methods themselves.
-func (g *Gateway) describe(http.ResponseWriter, *http.Request) bool { return false }
-
 // preflightHTTP is what the HTTPRoutes say of a preflight for a request with method.
 func (g *Gateway) preflightHTTP(r *http.Request, method string) (*web.CORS, bool) { return nil, false }

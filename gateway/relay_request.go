@@ -61,6 +61,10 @@ func (se *session) AcceptStream(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch)
 			return
 		}
 	}
+	if kind == wire.KindGRPC && isReflection(h.Path) && se.g.table.Load().routes.Exposes() {
+		se.serve(s, h, end, http.HandlerFunc(se.g.serveReflection), b)
+		return
+	}
 	r := &rpc{g: se.g, down: s, stream: s, started: time.Now(), native: kind != wire.KindOther, requestEnded: end, target: &se.g.nowhere}
 	if kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText {
 		r.web = newWebCaller(s, h)

@@ -3,6 +3,8 @@ package route
 import (
 	"slices"
 	"strings"
+
+	"sluice/store"
 )
 
 // Backends are the backends that an RPC for this authority could reach, whatever its
@@ -70,3 +72,27 @@ func (s segment) admits(text string) bool {
 	}
 	return s.text == text
 }
+
+// Exposing are the rules that serve an authority and may be described to callers in the
+// way that which asks for, in the order of the set.
+func (t *Table) Exposing(authority string, which func(store.Expose) bool) (rules []*Rule) {
+	if t.exposing == 0 {
+		return nil
+	}
+	var buf [maxHostname]byte
+	host := string(hostOf(&buf, authority))
+	for _, c := range t.routes {
+		if !c.exposing || !serves(c.source.Spec.Hostnames, host) {
+			continue
+		}
+		for _, rule := range c.rules {
+			if which(rule.Treatment.Expose) {
+				rules = append(rules, rule)
+			}
+		}
+	}
+	return rules
+}
+
+// Exposes tells whether some route may be described to callers.
+func (t *Table) Exposes() bool { return t.exposing > 0 }

@@ -39,6 +39,7 @@ type Table struct {
 	routes     []*compiled // in the order of the set
 	patterns   patterns    // of all routes, and perhaps of some that are gone
 	generation uint32      // tables before this one
+	exposing   int         // routes that may be described to callers
 
 	// In order of precedence.
 	exact   level // hostnames in lower case

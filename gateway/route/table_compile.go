@@ -39,6 +39,7 @@ func (t *Table) Next(set *store.Set) (*Table, Changes) {
 	} else {
 		next.edit(t, removed, added)
 	}
+	next.exposing = t.exposing + exposing(added) - exposing(removed)
 	var c Changes
 	for _, r := range added {
 		c.Added = append(c.Added, r.rules...)
@@ -154,6 +155,17 @@ type compiled struct {
 	hostnames []string // in lower case, each once; "" is every authority
 	rules     []*Rule
 	matches   []*match
+	exposing  bool // some rule may be described to callers
+}
+
+// exposing counts those that may be described to callers.
+func exposing(routes []*compiled) (n int) {
+	for _, c := range routes {
+		if c.exposing {
+			n++
+		}
+	}
+	return n
 }
 
 var (
@@ -166,6 +178,7 @@ func newCompiled(r *store.GRPCRoute, p patterns) *compiled {
 	for i := range r.Spec.Rules {
 		rule := newGRPCRule(r, c.key, i)
 		c.rules = append(c.rules, rule)
+		c.exposing = c.exposing || rule.Treatment.Expose != store.Expose{}
 		specs := r.Spec.Rules[i].Matches
 		if len(specs) == 0 {
 			specs = everything
