@@ -34,7 +34,9 @@ func IsConnect(r *http.Request) bool {
 		return true
 	case r.Method == http.MethodGet && strings.Contains(r.URL.RawQuery, "connect=v"):
 		query, _ := url.ParseQuery(r.URL.RawQuery)
-		return strings.HasPrefix(query.Get("connect"), "v") && wire.ValidPath(r.URL.EscapedPath())
+		version, ok := strings.CutPrefix(query.Get("connect"), "v")
+		_, err := strconv.ParseUint(version, 10, 8)
+		return ok && err == nil && wire.ValidPath(r.URL.EscapedPath())
 	}
 	return false
 }

@@ -54,6 +54,9 @@ func (e *envelopeReader) next() (data []byte, compressed bool, err error) {
 
 // decodeURLBase64 reads base64 of the URL alphabet (RFC 4648, section 5), padded or not.
 func decodeURLBase64(s string) ([]byte, error) {
+	if i := strings.IndexAny(s, "\r\n"); i >= 0 { // which Go's decoder passes over
+		return nil, base64.CorruptInputError(i)
+	}
 	if len(s)%4 == 0 {
 		s = strings.TrimSuffix(strings.TrimSuffix(s, "="), "=")
 	}
