@@ -13,8 +13,10 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"sluice/admin/cli"
+	"sluice/gateway/schema"
 )
 
 // echo is how long after the first signal another is taken for the same one:
@@ -52,7 +54,7 @@ backends behind it.
 		SuggestionsMinimumDistance: 2, // letters between what was typed and what was meant
 	}
 	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand(), verifyStoreCommand())
-	root.AddCommand(cli.Commands(cli.Options{DataDir: defaultDataDir(), Version: version})...)
+	root.AddCommand(cli.Commands(cli.Options{DataDir: defaultDataDir(), Version: version, Compile: compileSources})...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())
 	})
@@ -70,6 +72,12 @@ func runRoot(cmd *cobra.Command, args []string) error {
 		return usageErrorf("unknown command %q; did you mean %q?", args[0], near[0])
 	}
 	return usageErrorf("unknown command %q; see sluice --help", args[0])
+}
+
+// compileSources makes descriptors of .proto files, for sluice schema push.
+func compileSources(ctx context.Context, imports, files []string) (*descriptorpb.FileDescriptorSet, error) {
+	open := func(path string) (io.ReadCloser, error) { return os.Open(path) }
+	return schema.CompileSources(ctx, open, imports, files)
 }
 
 // noArgs refuses arguments to a command that takes none.

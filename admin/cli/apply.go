@@ -147,23 +147,28 @@ removed, unless --allow-unresolved. History keeps it: sluice rollback brings it 
 		if err != nil {
 			return err
 		}
-		all := &adminv1.WriteResponse{}
-		for _, ref := range refs {
-			response, err := ask(c.ctx, c.resources.Delete, &adminv1.DeleteRequest{
-				Ref: ref, Reason: w.reason, IfRevision: ifRevision, AllowUnresolved: w.unresolved, DryRun: w.dryRun,
-			})
-			if err != nil {
-				// What is gone already is told all the same.
-				return errors.Join(c.printSome(output, all, w.dryRun), err)
-			}
-			all.Changes = append(all.Changes, response.GetChanges()...)
-			all.Unchanged = append(all.Unchanged, response.GetUnchanged()...)
-			all.Warnings = append(all.Warnings, response.GetWarnings()...)
-			all.Sequence = response.GetSequence()
-		}
-		return c.printWrite(output, all, w.dryRun)
+		return c.deleteEach(refs, ifRevision, &w, output)
 	})
 	return cmd
+}
+
+// deleteEach removes objects, one by one.
+func (c *call) deleteEach(refs []*adminv1.Ref, ifRevision string, w *written, output *format) error {
+	all := &adminv1.WriteResponse{}
+	for _, ref := range refs {
+		response, err := ask(c.ctx, c.resources.Delete, &adminv1.DeleteRequest{
+			Ref: ref, Reason: w.reason, IfRevision: ifRevision, AllowUnresolved: w.unresolved, DryRun: w.dryRun,
+		})
+		if err != nil {
+			// What is gone already is told all the same.
+			return errors.Join(c.printSome(output, all, w.dryRun), err)
+		}
+		all.Changes = append(all.Changes, response.GetChanges()...)
+		all.Unchanged = append(all.Unchanged, response.GetUnchanged()...)
+		all.Warnings = append(all.Warnings, response.GetWarnings()...)
+		all.Sequence = response.GetSequence()
+	}
+	return c.printWrite(output, all, w.dryRun)
 }
 
 func (c *call) printSome(f *format, w *adminv1.WriteResponse, dryRun bool) error {

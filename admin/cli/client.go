@@ -27,6 +27,7 @@ type client struct {
 	resources adminv1.ResourceServiceClient
 	node      adminv1.NodeServiceClient
 	access    adminv1.AccessServiceClient
+	schemas   adminv1.SchemaServiceClient
 }
 
 // newClient connects to nothing yet. Whoever has it closes it.
@@ -59,6 +60,7 @@ func newClient(at *target, version string) (*client, error) {
 		resources: adminv1.NewResourceServiceClient(h, at.url, deadline),
 		node:      adminv1.NewNodeServiceClient(h, at.url, deadline),
 		access:    adminv1.NewAccessServiceClient(h, at.url, deadline),
+		schemas:   adminv1.NewSchemaServiceClient(h, at.url, deadline),
 	}, nil
 }
 

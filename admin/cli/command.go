@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/types/descriptorpb"
 )
 
 // Options is what the program around the commands decides. The zero Options is valid.
@@ -28,6 +29,12 @@ type Options struct {
 
 	// Version of the program, told to the server.
 	Version string
+
+	// Compile makes descriptors of .proto files; imports are the folders in which they
+	// and what they import are, found by their packages when there are none. Its errors
+	// are of the form "file:line:column: what", one a line. nil means that the program
+	// cannot.
+	Compile func(ctx context.Context, imports, files []string) (*descriptorpb.FileDescriptorSet, error)
 
 	// Getenv reads the environment; nil means os.Getenv.
 	Getenv func(string) string
@@ -78,6 +85,7 @@ func Commands(opts Options) []*cobra.Command {
 		p.splitCommand(), p.backendCommand(), p.routeCommand(),
 		p.historyCommand(), p.rollbackCommand(), p.watchCommand(),
 		p.adoptCommand(), p.releaseCommand(),
+		p.schemaCommand(), p.methodsCommand(), p.openAPICommand(),
 		p.statusCommand(), p.backupCommand(), p.restoreCommand(),
 		p.adminCommand(), p.auditCommand(),
 		p.loginCommand(), p.contextCommand(),

@@ -77,6 +77,9 @@ func (d *description) write() error {
 	case backend:
 		d.endpoints()
 		d.spec("endpoints")
+	case schemaKind:
+		d.schema()
+		d.spec("backendRefs", "descriptorSet")
 	default:
 		d.spec()
 	}
@@ -272,6 +275,17 @@ func (d *description) endpoints() {
 		t.add(word(endpoint, "address"), word(endpoint, "weight"), endpointState(d.object.GetState(), word(endpoint, "address")))
 	}
 	d.table(t)
+}
+
+// schema shows what a Schema has in place of its bytes.
+func (d *description) schema() {
+	d.line("\nMethods, for %s", schemaBackends(d.manifest))
+	set, err := readBase64(word(d.manifest, "spec", "descriptorSet"))
+	if err != nil {
+		d.line("  %s", printable(err.Error())) // of a later version
+		return
+	}
+	d.table(methodsTable(set.methods(), false))
 }
 
 func endpointState(state *adminv1.State, address string) string {

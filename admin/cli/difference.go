@@ -2,8 +2,11 @@ package cli
 
 import (
 	"cmp"
+	"crypto/sha256"
 	"fmt"
 	"io"
+	"maps"
+	"slices"
 	"strings"
 
 	"github.com/pmezard/go-difflib/difflib"
@@ -61,6 +64,9 @@ func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
 		return nil, err
 	}
 	bare(n, cmp.Or(o.GetCreated(), o.GetLastChange().GetTime()))
+	if o.GetRef().GetKind() == schemaKind {
+		readable(lookup(n, "spec"))
+	}
 	state, err := stateView(o.GetState())
 	if err != nil {
 		return nil, err
@@ -80,6 +86,45 @@ func diffLines(o *adminv1.Object, owned bool) ([]string, error) {
 		return nil, err
 	}
 	return lines(string(data)), nil
+}
+
+// readable puts methods and types in the place of descriptors in base64.
+func readable(spec *yaml.Node) {
+	set, err := readBase64(word(spec, "descriptorSet"))
+	if err != nil {
+		return // of a later version: as it is
+	}
+	setView(spec, set)
+}
+
+// setView shows each part by a checksum, and of methods how they are called.
+func setView(spec *yaml.Node, descriptors *descriptorSet) {
+	n := mapping()
+	set(n, "all", text(fmt.Sprintf("%d bytes, %s", len(descriptors.data), checksum(descriptors.data))))
+	methods := map[string]*adminv1.Method{}
+	for _, m := range descriptors.methods() {
+		methods[m.GetName()] = m
+	}
+	parts := descriptors.parts()
+	for _, name := range slices.Sorted(maps.Keys(parts)) {
+		if m := methods[name]; m != nil {
+			line := fmt.Sprintf("%s, %s to %s", methodKind(m), m.GetInput(), m.GetOutput())
+			if bindings := bindingsText(m); bindings != "" {
+				line += ", " + bindings
+			}
+			set(n, name, text(line))
+			continue
+		}
+		data, _ := proto.MarshalOptions{Deterministic: true}.Marshal(parts[name]) // it was just read
+		set(n, name, text(checksum(data)))
+	}
+	set(spec, "descriptorSet", n)
+}
+
+// checksum is enough of one to see that two texts differ.
+func checksum(data []byte) string {
+	sum := sha256.Sum256(data)
+	return fmt.Sprintf("sha256 %x", sum[:8])
 }
 
 // stateView is what lies beside the declaration, without what is not so: most

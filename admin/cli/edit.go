@@ -2,6 +2,7 @@ package cli
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -48,7 +49,7 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 		e := &editing{call: c, ref: got.GetObject().GetRef(), apply: &adminv1.ApplyRequest{
 			Reason: w.reason, AllowUnresolved: w.unresolved, TakeOver: takeOver,
 		}}
-		if e.saved, err = editable(got.GetObject()); err != nil {
+		if e.saved, e.bytes, err = editable(got.GetObject()); err != nil {
 			return err
 		}
 		return e.run(output)
@@ -56,19 +57,34 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 	return cmd
 }
 
+// keptBytes stands in an editor for the descriptors of a Schema, which nobody can edit.
+const keptBytes = "as-it-is"
+
 // editable is a manifest to edit; its resourceVersion makes Apply refuse it when
-// somebody else was faster.
-func editable(o *adminv1.Object) (string, error) {
+// somebody else was faster. Bytes are what the text has keptBytes for.
+func editable(o *adminv1.Object) (manifest, bytes string, err error) {
 	n, err := readManifest(o.GetManifest())
 	if err != nil {
-		return "", err
+		return "", "", err
 	}
 	bare(n, o.GetCreated())
 	if metadata := lookup(n, "metadata"); metadata != nil {
 		set(metadata, "resourceVersion", text(o.GetRevision()))
 	}
+	if o.GetRef().GetKind() == schemaKind {
+		bytes = word(n, "spec", "descriptorSet")
+		set(lookup(n, "spec"), "descriptorSet", text(keptBytes))
+	}
 	data, err := marshalYAML(n)
-	return string(data), err
+	return string(data), bytes, err
+}
+
+// whole is an edited text with the bytes that were left out of it.
+func (e *editing) whole() string {
+	if e.bytes == "" {
+		return e.saved
+	}
+	return strings.Replace(e.saved, "descriptorSet: "+keptBytes, "descriptorSet: "+e.bytes, 1)
 }
 
 // editing is one object between the editor and the server.
@@ -78,6 +94,7 @@ type editing struct {
 	apply *adminv1.ApplyRequest
 	saved string // as it was last
 	file  string
+	bytes string // what the text has for keptBytes
 
 	faults []*adminv1.Fault // of what was saved
 }
@@ -101,7 +118,8 @@ func (e *editing) run(output *format) error {
 		if text == e.saved || strings.TrimSpace(text) == "" {
 			return e.unchanged()
 		}
-		e.saved, e.apply.Text = text, text
+		e.saved = text
+		e.apply.Text = e.whole()
 		if e.faults = e.ownFaults(); len(e.faults) > 0 {
 			continue // the server would not say it as well, if it can be told at all
 		}
@@ -140,7 +158,7 @@ func (e *editing) ownFaults() []*adminv1.Fault {
 // tells them, of the file that is kept.
 func (e *editing) unchanged() error {
 	if len(e.faults) > 0 {
-		if err := os.WriteFile(e.file, []byte(e.saved), 0o600); err != nil { // without the comments
+		if err := os.WriteFile(e.file, []byte(e.whole()), 0o600); err != nil { // without the comments
 			return err
 		}
 		for _, fault := range e.faults {
@@ -156,7 +174,10 @@ func (e *editing) unchanged() error {
 
 // refused shows what is there beside what was wanted, and keeps the latter.
 func (e *editing) refused(err error) error {
-	e.showConflict(&manifests{text: e.saved}, err)
+	e.showConflict(&manifests{text: e.whole()}, err)
+	if kept := os.WriteFile(e.file, []byte(e.whole()), 0o600); kept != nil {
+		return errors.Join(err, kept)
+	}
 	e.note("your version is in %s", e.file)
 	return err
 }

@@ -17,9 +17,9 @@ func (p *program) getCommand() *cobra.Command {
 	var noStatus bool
 	cmd := &cobra.Command{
 		Use:   "get [KIND [NAME...]]",
-		Short: "Print routes, backends and policies",
+		Short: "Print routes, backends, policies and schemas",
 		Long: `Print objects: of all kinds, of one, or those that are named. A KIND is route,
-httproute, backend or policy, also in full (GRPCRoute) and in the plural.
+httproute, backend, policy or schema, also in full (GRPCRoute) and in the plural.
 
 What -o yaml and -o json print, sluice apply takes again: it ignores the status, and
 refuses the object when it was changed since, by its metadata.resourceVersion.`,
@@ -118,6 +118,8 @@ var columns = map[string]struct {
 	httpRoute: {[]string{"HOSTNAMES", "BACKENDS"}, routeCells},
 	backend:   {[]string{"ENDPOINTS", "PROTOCOL"}, backendCells},
 	rpcPolicy: {[]string{"TARGETS"}, policyCells},
+
+	schemaKind: {[]string{"BACKENDS", "SERVICES"}, schemaCells},
 }
 
 func (c *call) printTable(kind string, objects []*adminv1.Object) error {
@@ -220,6 +222,30 @@ func policyCells(_ *adminv1.Object, manifest *yaml.Node) []string {
 		targets = append(targets, name)
 	}
 	return []string{brief(targets, ", ")}
+}
+
+func schemaCells(_ *adminv1.Object, manifest *yaml.Node) []string {
+	services := "?"
+	if set, err := readBase64(word(manifest, "spec", "descriptorSet")); err == nil { // else of a later version
+		services = brief(set.services(), ", ")
+	}
+	return []string{schemaBackends(manifest), services}
+}
+
+// schemaBackends are those that a Schema is for.
+func schemaBackends(manifest *yaml.Node) string {
+	var names []string
+	for _, ref := range items(manifest, "spec", "backendRefs") {
+		name := word(ref, "name")
+		if namespace := word(ref, "namespace"); namespace != "" && namespace != word(manifest, "metadata", "namespace") {
+			name = namespace + "/" + name
+		}
+		names = append(names, name)
+	}
+	if len(names) == 0 {
+		return "every other"
+	}
+	return brief(names, ", ")
 }
 
 // words are the scalars of the list at keys.

@@ -18,6 +18,7 @@ type kind struct {
 // be deleted first.
 var kinds = []kind{
 	{name: "RPCPolicy", short: "policy", also: []string{"rpcpolicies", "policies"}},
+	{name: "Schema", short: "schema", also: []string{"schemata"}},
 	{name: "HTTPRoute", short: "httproute"},
 	{name: "GRPCRoute", short: "route"},
 	{name: "Backend", short: "backend"},
@@ -28,6 +29,8 @@ const (
 	httpRoute = "HTTPRoute"
 	backend   = "Backend"
 	rpcPolicy = "RPCPolicy"
+
+	schemaKind = "Schema"
 )
 
 // parseKind knows a kind by its name in any case, its plural, and its short name.

@@ -28,6 +28,7 @@ type fakeServer struct {
 	adminv1.UnimplementedResourceServiceHandler
 	adminv1.UnimplementedNodeServiceHandler
 	adminv1.UnimplementedAccessServiceHandler
+	adminv1.UnimplementedSchemaServiceHandler
 
 	objects []*adminv1.Object
 	changes []*adminv1.Change // the latest first
@@ -37,6 +38,8 @@ type fakeServer struct {
 	log     strings.Builder
 	agents  []string
 	unready int // how often Status still says that the server is not ready
+
+	applied func(text string) // is told what is applied, when set
 
 	endWatch bool // in the middle of a message, as a server that is killed does
 }
@@ -52,6 +55,7 @@ func (f *fakeServer) handler() http.Handler {
 	mux.Handle(adminv1.NewResourceServiceHandler(f))
 	mux.Handle(adminv1.NewNodeServiceHandler(f))
 	mux.Handle(adminv1.NewAccessServiceHandler(f))
+	mux.Handle(adminv1.NewSchemaServiceHandler(f))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.agents = append(f.agents, r.UserAgent())
@@ -152,6 +156,9 @@ func (f *fakeServer) Apply(_ context.Context, r *connect.Request[adminv1.ApplyRe
 		shown.File = "/…" + shown.GetFile()[strings.LastIndexByte(shown.GetFile(), '/'):]
 	}
 	f.note(shown)
+	if f.applied != nil {
+		f.applied(r.Msg.GetText())
+	}
 	return f.write(r.Msg.GetFile(), r.Msg.GetText())
 }
 
