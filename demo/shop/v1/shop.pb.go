@@ -13,6 +13,7 @@
 package shopv1
 
 import (
+	_ "google.golang.org/genproto/googleapis/api/annotations"
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
 	reflect "reflect"
@@ -524,7 +525,7 @@ var File_shop_v1_shop_proto protoreflect.FileDescriptor
 
 const file_shop_v1_shop_proto_rawDesc = "" +
 	"\n" +
-	"\x12shop/v1/shop.proto\x12\ashop.v1\"J\n" +
+	"\x12shop/v1/shop.proto\x12\ashop.v1\x1a\x1cgoogle/api/annotations.proto\"J\n" +
 	"\x04Item\x12\x10\n" +
 	"\x03sku\x18\x01 \x01(\tR\x03sku\x12\x1a\n" +
 	"\bquantity\x18\x02 \x01(\rR\bquantity\x12\x14\n" +
@@ -554,11 +555,11 @@ const file_shop_v1_shop_proto_rawDesc = "" +
 	"\x04item\x18\x01 \x01(\v2\r.shop.v1.ItemR\x04item\"A\n" +
 	"\fScanResponse\x12\x14\n" +
 	"\x05total\x18\x01 \x01(\x04R\x05total\x12\x1b\n" +
-	"\tserved_by\x18\x02 \x01(\tR\bservedBy2\xe2\x01\n" +
-	"\x04Cart\x120\n" +
-	"\x03Get\x12\x13.shop.v1.GetRequest\x1a\x14.shop.v1.GetResponse\x125\n" +
-	"\x04Fill\x12\x14.shop.v1.FillRequest\x1a\x15.shop.v1.FillResponse(\x01\x128\n" +
-	"\x05Watch\x12\x15.shop.v1.WatchRequest\x1a\x16.shop.v1.WatchResponse0\x01\x127\n" +
+	"\tserved_by\x18\x02 \x01(\tR\bservedBy2\xbe\x02\n" +
+	"\x04Cart\x12K\n" +
+	"\x03Get\x12\x13.shop.v1.GetRequest\x1a\x14.shop.v1.GetResponse\"\x19\x82\xd3\xe4\x93\x02\x10\x12\x0e/v1/carts/{id}\x90\x02\x01\x12S\n" +
+	"\x04Fill\x12\x14.shop.v1.FillRequest\x1a\x15.shop.v1.FillResponse\"\x1c\x82\xd3\xe4\x93\x02\x16:\x04item\"\x0e/v1/carts:fill(\x01\x12[\n" +
+	"\x05Watch\x12\x15.shop.v1.WatchRequest\x1a\x16.shop.v1.WatchResponse\"!\x82\xd3\xe4\x93\x02\x18\x12\x16/v1/carts/{id}/changes\x90\x02\x010\x01\x127\n" +
 	"\x04Scan\x12\x14.shop.v1.ScanRequest\x1a\x15.shop.v1.ScanResponse(\x010\x01B\x1cZ\x1asluice/demo/shop/v1;shopv1b\x06proto3"
 
 var (
