@@ -3,7 +3,6 @@ package gateway
 import (
 	"context"
 	"math/rand/v2"
-	"net/http"
 	"time"
 
 	"sluice/gateway/h2"
@@ -18,7 +17,7 @@ const drainSpread = time.Second
 const lastWords = time.Second
 
 // drain lets what is open come to its end within the grace.
-func (g *Gateway) drain(http1 *http.Server) {
+func (g *Gateway) drain(http1 *http1) {
 	g.draining.Store(true)
 	start := time.Now()
 	g.log.Info("draining", "connections", len(g.engine.Conns(h2.Downstream)),
@@ -33,7 +32,7 @@ func (g *Gateway) drain(http1 *http.Server) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		http1.Shutdown(ctx)
+		http1.drain(ctx)
 	}()
 	g.goAway(ctx)
 	g.engine.AwaitDrained(ctx, h2.Downstream)

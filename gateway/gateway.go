@@ -169,6 +169,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	refuse()
 	g.engine.Abort(h2.Downstream)
 	stop()
+	http1.end(h2.ErrShutDown)
 	http1.Close()
 	err := eg.Wait()
 	g.conns.Wait()

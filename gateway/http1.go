@@ -10,17 +10,26 @@ import (
 	"runtime/debug"
 	"time"
 
+	"sluice/gateway/h2"
 	"sluice/gateway/listen"
 )
+
+// http1 is the server of HTTP/1.
+type http1 struct {
+	*http.Server
+	end context.CancelCauseFunc // ends every request that is open, which is told why
+}
 
 // newHTTP1 serves what is not HTTP/2 by the same handler. HTTP/2 in net/http stays
 // off: the engine is the only one that speaks it. What net/http has to say is about
 // what clients do, which is nobody's concern by default.
-func (g *Gateway) newHTTP1() *http.Server {
+func (g *Gateway) newHTTP1() *http1 {
+	ctx, end := context.WithCancelCause(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &http.Server{
-		Handler: http.HandlerFunc(g.serveHTTP1),
+	return &http1{end: end, Server: &http.Server{
+		Handler:     http.HandlerFunc(g.serveHTTP1),
+		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			info, _ := listen.InfoOf(nc)
 			return context.WithValue(ctx, sessionKey{}, g.newSession(info.Remote, info.TLS))
@@ -31,7 +40,19 @@ func (g *Gateway) newHTTP1() *http.Server {
 		MaxHeaderBytes:    g.engine.Limits().HeaderBytes,
 		TLSNextProto:      map[string]func(*http.Server, *tls.Conn, http.Handler){},
 		ErrorLog:          slog.NewLogLogger(g.log.Handler(), slog.LevelDebug),
+	}}
+}
+
+// drain waits for the requests that are open until ctx is done. Those that are left
+// have a moment to tell their callers.
+func (s *http1) drain(ctx context.Context) {
+	if s.Shutdown(ctx) == nil {
+		return
 	}
+	s.end(h2.ErrShutDown)
+	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
+	defer cancel()
+	s.Shutdown(ctx)
 }
 
 // serveHTTP1 has the handler answer a request that looks like one of HTTP/2. The
