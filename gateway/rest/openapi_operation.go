@@ -215,4 +215,5 @@ func (o *operation) response() *ordered {
 }
 
 // streamText says how the messages of a stream are told apart.
-const streamText = "Each line, or the data of each event, is one message; application/json, when Accept asks for it, has them all as one array."
+const streamText = "Each line, or the data of each event, is one message; application/json, when Accept asks for it, has them all as one array. " +
+	"A stream that fails ends with a line, or an entry, {\"error\": google.rpc.Status}, or with an event error whose data is the status."
