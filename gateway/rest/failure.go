@@ -58,7 +58,6 @@ func failWith(w http.ResponseWriter, r *http.Request, st *wire.Status, types *sc
 	h["Content-Type"] = typeJSON
 	h["X-Content-Type-Options"] = noSniffing
 	h["Content-Length"] = []string{strconv.Itoa(len(body))}
-	delete(h, "Content-Encoding")
 	status := failureHTTP(st)
 	if status == http.StatusUnauthorized && h["Www-Authenticate"] == nil {
 		h["Www-Authenticate"] = []string{"Bearer"}

@@ -276,6 +276,9 @@ func (a *streaming) addStatus(st *wire.Status) {
 // begin writes the status and the fields. contentType is that of raw messages.
 func (a *streaming) begin(contentType string) {
 	a.begun = true
+	if a.timer != nil && a.format.keepAlive == "" {
+		a.timer.Stop()
+	}
 	h := a.x.w.Header()
 	addAnswerMetadata(h, a.metadata)
 	a.x.addDisposition(a.metadata)
