@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"slices"
 	"strings"
 )
 
@@ -16,14 +17,50 @@ func (s *Set) Warnings() []string {
 		w.add(i.String())
 	}
 	for _, r := range s.HTTPRoutes {
-		w.about(r, "no request is routed by it in this version")
+		w.about(r)
 	}
 	for _, p := range s.RPCPolicies {
-		if idle := p.Spec.idle(); len(idle) > 0 {
-			w.about(p, "not in force in this version: "+strings.Join(idle, ", "))
-		}
+		w.about(p)
 	}
 	return w.lines()
+}
+
+// NotInForce names what a resource declares and this version does not do; it is empty
+// when there is nothing.
+func NotInForce(r Resource) string {
+	var fields []string
+	switch r := r.(type) {
+	case *HTTPRoute:
+		fields = r.Spec.idle()
+	case *RPCPolicy:
+		fields = r.Spec.idle()
+	}
+	if len(fields) == 0 {
+		return ""
+	}
+	return "not in force in this version: " + strings.Join(fields, ", ")
+}
+
+// idle has the fields that are set and do nothing yet, each once.
+func (s *HTTPRouteSpec) idle() []string {
+	mirrors, attempts := false, false
+	mirror := func(f Filter) bool { return f.RequestMirror != nil }
+	for i := range s.Rules {
+		rule := &s.Rules[i]
+		mirrors = mirrors || slices.ContainsFunc(rule.Filters, mirror)
+		for j := range rule.BackendRefs {
+			mirrors = mirrors || slices.ContainsFunc(rule.BackendRefs[j].Filters, mirror)
+		}
+		attempts = attempts || rule.Timeouts != nil && rule.Timeouts.BackendRequest != nil
+	}
+	var fields []string
+	if mirrors {
+		fields = append(fields, "filter RequestMirror")
+	}
+	if attempts {
+		fields = append(fields, "timeouts.backendRequest")
+	}
+	return fields
 }
 
 // idle has the fields that are set and do nothing yet.
@@ -55,7 +92,11 @@ func (w *warningList) add(line string) {
 	w.found = append(w.found, line)
 }
 
-func (w *warningList) about(r Resource, what string) {
+func (w *warningList) about(r Resource) {
+	what := NotInForce(r)
+	if what == "" {
+		return
+	}
 	line := fmt.Sprintf("%s %s: %s", r.Kind(), r.Metadata().Key(), what)
 	if where := r.Metadata().Origin.String(); where != "" {
 		line = where + ": " + line
