@@ -3,10 +3,11 @@ package main
 import (
 	"sluice/admin"
 	"sluice/gateway"
+	"sluice/store"
 )
 
 // Observed tells what the rules of one route did, in the words of the door.
-func (a *applier) Observed(route string) []admin.ObservedRule {
+func (a *applier) Observed(route store.ID) []admin.ObservedRule {
 	var rules []admin.ObservedRule
 	for _, r := range a.gateway.Observed(route) {
 		rules = append(rules, admin.ObservedRule{Rule: r.Rule, Shares: observedShares(r.Shares)})

@@ -32,7 +32,7 @@ import (
 // nothingRouted has everything in force and routes nothing.
 type nothingRouted struct{ store *store.Store }
 
-func (g nothingRouted) Observed(string) []admin.ObservedRule { return nil }
+func (g nothingRouted) Observed(store.ID) []admin.ObservedRule { return nil }
 
 func (g nothingRouted) Explain(string, string, [][2]string) admin.Explanation {
 	return admin.Explanation{}

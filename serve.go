@@ -108,7 +108,7 @@ type gatewayPart interface {
 	// Explain says which rule an RPC would meet, and why.
 	Explain(authority, path string, headers [][2]string) gateway.Explanation
 	// Observed is what was seen of the rules of a route in the last minute.
-	Observed(routeKey string) []gateway.ObservedRule
+	Observed(route store.ID) []gateway.ObservedRule
 	// SchemaView is what is known of the methods of backends; LearnSchemas asks those
 	// that have not told yet, and tells whether something new is known.
 	SchemaView() *schema.View

@@ -13,7 +13,7 @@ import (
 type Gateway interface {
 	// Observed tells what the rules of one route, "namespace/name", did in the last
 	// minute. It is nil for a route that is not in force.
-	Observed(route string) []ObservedRule
+	Observed(route store.ID) []ObservedRule
 	// Explain tells which rule an RPC would meet, and why.
 	Explain(authority, path string, headers [][2]string) Explanation
 	// Programmed is the sequence of the last change that is in force, and what is

@@ -59,10 +59,10 @@ func (g *fakeGateway) WaitProgrammed(ctx context.Context, seq uint64) error {
 	return nil
 }
 
-func (g *fakeGateway) Observed(route string) []ObservedRule {
+func (g *fakeGateway) Observed(route store.ID) []ObservedRule {
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	return g.observed[route]
+	return g.observed[route.String()]
 }
 
 func (g *fakeGateway) Explain(authority, path string, headers [][2]string) Explanation {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"slices"
+	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -18,7 +19,7 @@ import (
 // Split shares out the RPCs of one rule.
 func (s *resourceService) Split(ctx context.Context, req *connect.Request[adminv1.SplitRequest]) (*connect.Response[adminv1.WriteResponse], error) {
 	m := req.Msg
-	id, err := kindOf("route", m.GetRoute(), store.GRPCRouteKind)
+	id, err := s.kindOf("route", m.GetRoute(), routeKinds...)
 	if err != nil {
 		return nil, err
 	}
@@ -29,7 +30,7 @@ func (s *resourceService) Split(ctx context.Context, req *connect.Request[adminv
 		Ops: []store.Op{{
 			ID: id, IfRevision: m.GetIfRevision(),
 			State: func(state store.State, o *store.Object) (store.State, error) {
-				route, ok := o.Resource.(*store.GRPCRoute)
+				route, ok := o.Resource.(store.Route)
 				if !ok {
 					return state, fmt.Errorf("split %s: it is a %T", id, o.Resource)
 				}
@@ -50,23 +51,50 @@ func splitEdit(m *adminv1.SplitRequest) store.SplitEdit {
 	return edit
 }
 
+// routeKinds are the kinds that can be split and disabled.
+var routeKinds = []string{store.GRPCRouteKind, store.HTTPRouteKind}
+
 // kindOf is the object that a request names by a reference that may leave out the
-// kind, because there is only one, or because it is the first of those that fit.
-func kindOf(field string, ref *adminv1.Ref, kinds ...string) (store.ID, error) {
+// kind, when there is one object of that name among the kinds.
+func (s *resourceService) kindOf(field string, ref *adminv1.Ref, kinds ...string) (store.ID, error) {
 	if ref.GetKind() != "" {
 		id, err := idOf(field, ref)
 		if err == nil && !slices.Contains(kinds, id.Kind) {
-			err = store.Faults{{Field: field + ".kind", Message: fmt.Sprintf("%q: want %s", id.Kind, kinds[0])}}
+			err = store.Faults{{Field: field + ".kind", Message: fmt.Sprintf("%q: want %s", id.Kind, strings.Join(kinds, " or "))}}
 		}
 		return id, err
 	}
-	return idOf(field, &adminv1.Ref{Kind: kinds[0], Namespace: ref.GetNamespace(), Name: ref.GetName()})
+	named := func(kind string) (store.ID, error) {
+		return idOf(field, &adminv1.Ref{Kind: kind, Namespace: ref.GetNamespace(), Name: ref.GetName()})
+	}
+	first, err := named(kinds[0])
+	if err != nil {
+		return first, err
+	}
+	var there []store.ID
+	for _, kind := range kinds {
+		if id, err := named(kind); err == nil {
+			if _, found := s.store.Snapshot().Get(id); found {
+				there = append(there, id)
+			}
+		}
+	}
+	switch len(there) {
+	case 0:
+		return first, nil // which says that it is not there
+	case 1:
+		return there[0], nil
+	}
+	return first, store.Faults{{
+		Field:   field + ".kind",
+		Message: fmt.Sprintf("there are a %s and an %s %s: say which of them", there[0].Kind, there[1].Kind, there[1].Key()),
+	}}
 }
 
 // Drain takes a backend, or endpoints of it, out of the choice, or puts it back.
 func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv1.DrainRequest]) (*connect.Response[adminv1.WriteResponse], error) {
 	m := req.Msg
-	id, err := kindOf("backend", m.GetBackend(), store.BackendKind)
+	id, err := s.kindOf("backend", m.GetBackend(), store.BackendKind)
 	if err != nil {
 		return nil, err
 	}
@@ -125,7 +153,7 @@ func drained(state store.State, backend *store.Backend, addresses []string, undo
 // Disable takes a route out of the table, or puts it back.
 func (s *resourceService) Disable(ctx context.Context, req *connect.Request[adminv1.DisableRequest]) (*connect.Response[adminv1.WriteResponse], error) {
 	m := req.Msg
-	id, err := kindOf("route", m.GetRoute(), store.GRPCRouteKind, store.HTTPRouteKind)
+	id, err := s.kindOf("route", m.GetRoute(), routeKinds...)
 	if err != nil {
 		return nil, err
 	}

@@ -215,6 +215,14 @@ func TestGetTellsConditions(t *testing.T) {
 			}
 		}
 	}
+	declare := func(text string) func(*testNode, *testing.T) {
+		return func(n *testNode, t *testing.T) {
+			if _, err := n.resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: text, AllowUnresolved: true})); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	const mirrored = "filters: [{type: RequestMirror, requestMirror: {backendRef: {name: shadow}}}], "
 	for _, tc := range []struct {
 		name, kind, object string
 		change             func(*testNode, *testing.T)
@@ -233,6 +241,11 @@ func TestGetTellsConditions(t *testing.T) {
 		{"partly drained", "Backend", "cart-v1", drain("127.0.0.1:50053"), "", "127.0.0.1:50053"},
 		{"a policy", "RPCPolicy", "p", policy("name: cart, sectionName: all"), "", ""},
 		{"a policy of no route", "RPCPolicy", "p", policy("name: nothing"), "ResolvedRefs TargetNotFound", "GRPCRoute default/nothing"},
+		{"an HTTPRoute", "HTTPRoute", "web", declare(webRoute("web", "")), "", ""},
+		{"a mirror of an HTTPRoute", "HTTPRoute", "web", declare(webRoute("web", mirrored)), "ResolvedRefs BackendNotFound", "Backend default/shadow"},
+		{"what is not in force", "HTTPRoute", "web", declare(webRoute("web", mirrored)), "ResolvedRefs BackendNotFound", "not in force in this version: filter RequestMirror"},
+		{"a schema", "Schema", "s", declare(schemaOf("cart-v1")), "", ""},
+		{"a schema of no backend", "Schema", "s", declare(schemaOf("cart-v9")), "ResolvedRefs BackendNotFound", "there is no Backend default/cart-v9: the schema does nothing for it"},
 		{"a policy of no rule", "RPCPolicy", "p", policy("name: cart, sectionName: none"), "ResolvedRefs TargetNotFound", "rule none"},
 	} {
 		t.Run(tc.name, func(t *testing.T) {
@@ -265,6 +278,51 @@ func TestGetTellsConditions(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// webRoute is an HTTPRoute to the backends of cart, with more in its rule.
+func webRoute(name, more string) string {
+	return "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: " + name + "}\n" +
+		"spec: {rules: [{name: all, " + more + "backendRefs: [{name: cart-v1, weight: 90}, {name: cart-v2, weight: 10}]}]}\n"
+}
+
+// schemaOf is a Schema for one backend.
+func schemaOf(backend string) string {
+	return "apiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: s}\n" +
+		"spec: {backendRefs: [{name: " + backend + "}], descriptorSet: ChkKB2EucHJvdG8SAWEiAwoBTWIGcHJvdG8z}\n"
+}
+
+func TestSplitFindsTheRouteOfThatName(t *testing.T) {
+	n := startNode(t)
+	n.apply(t, cart+"---\n"+webRoute("web", "")+"---\n"+webRoute("cart", ""))
+	n.gateway.observed = map[string][]ObservedRule{"HTTPRoute default/web": {{Rule: "all", Shares: []ObservedShare{{Backend: "default/cart-v1", Weight: 1}}}}}
+	split := func(kind, name string) (*adminv1.WriteResponse, error) {
+		resp, err := n.resources.Split(t.Context(), connect.NewRequest(&adminv1.SplitRequest{
+			Route: &adminv1.Ref{Kind: kind, Name: name}, Rule: "all",
+			Shares: []*adminv1.Share{{Backend: "cart-v1", Weight: 1}, {Backend: "cart-v2", Weight: 1}},
+		}))
+		if err != nil {
+			return nil, err
+		}
+		return resp.Msg, nil
+	}
+	for _, tc := range []struct{ kind, name, want string }{
+		{"", "web", "split HTTPRoute web"}, {"HTTPRoute", "cart", "split HTTPRoute cart"}, {"GRPCRoute", "cart", "split GRPCRoute cart"},
+	} {
+		resp, err := split(tc.kind, tc.name)
+		if err != nil {
+			t.Fatalf("%s %s: %v", tc.kind, tc.name, err)
+		}
+		wantActions(t, tc.name, resp.GetChanges(), tc.want)
+	}
+	_, err := split("", "cart")
+	wantCode(t, "two of that name", err, connect.CodeInvalidArgument, "there are a GRPCRoute and an HTTPRoute default/cart: say which of them")
+	_, err = split("", "none")
+	wantCode(t, "none of that name", err, connect.CodeNotFound, "GRPCRoute default/none")
+	got := n.get(t, "HTTPRoute", "web").GetObserved()
+	if len(got) != 1 || !got[0].GetOverridden() || got[0].GetShares()[0].GetDeclaredWeight() != 90 {
+		t.Errorf("observed %v", got)
 	}
 }
 
@@ -309,7 +367,7 @@ func (n *testNode) split(t *testing.T, req *adminv1.SplitRequest) (*adminv1.Writ
 func TestSplitSharesOutARule(t *testing.T) {
 	n := startNode(t)
 	n.apply(t, cart)
-	n.gateway.observed = map[string][]ObservedRule{"default/cart": {{Rule: "all", Shares: []ObservedShare{
+	n.gateway.observed = map[string][]ObservedRule{"GRPCRoute default/cart": {{Rule: "all", Shares: []ObservedShare{
 		{Backend: "default/cart-v1", Weight: 70, RPCs: 7, Endpoints: 2}, {Backend: "default/cart-v2", Weight: 30, RPCs: 3, Problem: "no endpoint"},
 	}}}}
 	resp, err := n.split(t, &adminv1.SplitRequest{

@@ -2,7 +2,6 @@ package admin
 
 import (
 	"fmt"
-	"slices"
 	"strings"
 
 	adminv1 "sluice/admin/v1"
@@ -71,9 +70,14 @@ func (c *conditions) resolvedRefs(o *store.Object) *adminv1.Condition {
 	if len(missing) > most {
 		names += fmt.Sprintf(" and %d more", len(missing)-most)
 	}
-	message := fmt.Sprintf("there is no %s: RPCs that are to go there are answered UNAVAILABLE; declare it, or take it out of the route", names)
-	if o.ID.Kind == store.RPCPolicyKind {
+	var message string
+	switch o.ID.Kind {
+	case store.RPCPolicyKind:
 		message = fmt.Sprintf("there is no %s: the policy does nothing for it; declare it, or take it out of the policy", names)
+	case store.SchemaKind:
+		message = fmt.Sprintf("there is no %s: the schema does nothing for it; declare it, or take it out of the schema", names)
+	default:
+		message = fmt.Sprintf("there is no %s: what is to go there is answered UNAVAILABLE; declare it, or take it out of the route", names)
 	}
 	return condition("ResolvedRefs", false, reason, message)
 }
@@ -81,37 +85,16 @@ func (c *conditions) resolvedRefs(o *store.Object) *adminv1.Condition {
 // missing names what the object refers to and is not there, each once.
 func (c *conditions) missing(o *store.Object) []string {
 	var names []string
-	seen := map[store.ID]bool{}
-	look := func(kind, key string) {
-		namespace, name, _ := strings.Cut(key, "/")
-		id := store.ID{Kind: kind, Namespace: namespace, Name: name}
-		if seen[id] {
-			return
-		}
-		seen[id] = true
+	for _, id := range store.References(o.Resource) {
 		if _, found := c.snapshot.Get(id); !found {
 			names = append(names, id.String())
 		}
 	}
-	switch r := o.Resource.(type) {
-	case *store.GRPCRoute:
-		for i := range r.Spec.Rules {
-			for j := range r.Spec.Rules[i].BackendRefs {
-				look(store.BackendKind, r.BackendKey(&r.Spec.Rules[i].BackendRefs[j]))
-			}
-		}
-	case *store.HTTPRoute:
-		for i := range r.Spec.Rules {
-			for j := range r.Spec.Rules[i].BackendRefs {
-				look(store.BackendKind, r.BackendKey(&r.Spec.Rules[i].BackendRefs[j]))
-			}
-		}
-	case *store.RPCPolicy:
-		for i := range r.Spec.TargetRefs {
-			ref := &r.Spec.TargetRefs[i]
-			look(ref.Kind, r.TargetKey(ref))
-			if !c.hasRule(ref.Kind, r.TargetKey(ref), ref.SectionName) {
-				names = append(names, fmt.Sprintf("rule %s of %s %s", ref.SectionName, ref.Kind, r.TargetKey(ref)))
+	if policy, ok := o.Resource.(*store.RPCPolicy); ok {
+		for i := range policy.Spec.TargetRefs {
+			ref := &policy.Spec.TargetRefs[i]
+			if !c.hasRule(ref.Kind, policy.TargetKey(ref), ref.SectionName) {
+				names = append(names, fmt.Sprintf("rule %s of %s %s", ref.SectionName, ref.Kind, policy.TargetKey(ref)))
 			}
 		}
 	}
@@ -125,8 +108,8 @@ func (c *conditions) hasRule(kind, key, rule string) bool {
 	if !found || rule == "" {
 		return true
 	}
-	route, ok := o.Resource.(*store.GRPCRoute)
-	return !ok || slices.ContainsFunc(route.Spec.Rules, func(r store.GRPCRouteRule) bool { return r.Name == rule })
+	route, ok := o.Resource.(store.Route)
+	return !ok || store.HasRule(route, rule)
 }
 
 // programmed is about what the gateway does.
@@ -139,24 +122,22 @@ func (c *conditions) programmed(o *store.Object) *adminv1.Condition {
 		return condition(kind, false, "Pending", "the last change is not in force yet")
 	case err != nil:
 		return condition(kind, false, "Invalid", err.Error())
-	case o.ID.Kind == store.HTTPRouteKind:
-		return condition(kind, false, "NotServed", "HTTP requests are not served by this version; the route is checked and kept")
 	case o.State.Drained:
 		return condition(kind, true, "Drained", "takes no new RPCs, because an operator has drained it; undrain it to have it back")
 	case len(o.State.DrainedEndpoints) > 0:
 		return condition(kind, true, "Drained", "these endpoints take no new RPCs, because an operator has drained them: "+strings.Join(o.State.DrainedEndpoints, ", "))
 	}
-	return condition(kind, true, kind, "")
+	return condition(kind, true, kind, store.NotInForce(o.Resource))
 }
 
 // observed joins what the gateway sees of a route with what the route declares.
 func (a *api) observed(o *store.Object) []*adminv1.ObservedRule {
-	route, ok := o.Resource.(*store.GRPCRoute)
+	route, ok := o.Resource.(store.Route)
 	if !ok || a.gateway == nil {
 		return nil
 	}
 	var rules []*adminv1.ObservedRule
-	for _, seen := range a.gateway.Observed(o.ID.Key()) {
+	for _, seen := range a.gateway.Observed(o.ID) {
 		rule := &adminv1.ObservedRule{Rule: seen.Rule, Shares: sharesMessage(seen.Shares)}
 		if split := o.State.Split(seen.Rule); split != nil {
 			rule.Overridden = split.Overridden()
@@ -181,13 +162,13 @@ func sharesMessage(shares []ObservedShare) []*adminv1.ObservedShare {
 }
 
 // declaredWeights are those of the rule of that label, by backend.
-func declaredWeights(route *store.GRPCRoute, label string) map[string]uint32 {
+func declaredWeights(route store.Route, label string) map[string]uint32 {
 	weights := map[string]uint32{}
 	i := route.RuleIndex(label)
 	if i < 0 {
 		return weights
 	}
-	refs := route.Spec.Rules[i].BackendRefs
+	refs := route.RuleBackends(i)
 	for j := range refs {
 		weights[route.BackendKey(&refs[j])] += refs[j].Weight
 	}

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"sluice/gateway/route"
+	"sluice/store"
 )
 
 // ObservedRule is what is seen of one rule of a route.
@@ -24,10 +25,14 @@ type ObservedShare struct {
 
 // Observed is what the rules of a route do, in their order. It reads what is
 // counted anyway. A route that is not in force has none.
-func (g *Gateway) Observed(routeKey string) []ObservedRule {
+func (g *Gateway) Observed(id store.ID) []ObservedRule {
 	t := g.table.Load()
+	rules := t.routes.RulesOf(id.Key())
+	if id.Kind == store.HTTPRouteKind {
+		rules = t.routes.HTTPRulesOf(id.Key())
+	}
 	var list []ObservedRule
-	for _, rule := range t.routes.RulesOf(routeKey) {
+	for _, rule := range rules {
 		list = append(list, ObservedRule{rule.Label(), rule.Overridden, g.observe(t, rule)})
 	}
 	return list

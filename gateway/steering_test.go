@@ -185,7 +185,7 @@ func TestSteeringSpillsOverFromWhoIsDown(t *testing.T) {
 		}
 	}
 	want := []ObservedShare{{Backend: "default/a", Weight: 50, Endpoints: 1}, {Backend: "default/down", Weight: 50, Problem: "no endpoint can be reached"}}
-	for i, got := range g.Observed("default/split")[0].Shares {
+	for i, got := range g.Observed(store.ID{Kind: store.GRPCRouteKind, Namespace: "default", Name: "split"})[0].Shares {
 		if got.Backend != want[i].Backend || got.Weight != want[i].Weight || got.Endpoints != want[i].Endpoints || !strings.HasPrefix(got.Problem, want[i].Problem) || (got.Problem == "") != (want[i].Problem == "") {
 			t.Errorf("observed %+v, want %+v", got, want[i])
 		}
@@ -224,7 +224,7 @@ spec:
 			{Backend: "default/idle", Problem: "no endpoint"},
 		}},
 	}
-	if got := g.Observed("default/shop"); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
+	if got := g.Observed(store.ID{Kind: store.GRPCRouteKind, Namespace: "default", Name: "shop"}); fmt.Sprintf("%+v", got) != fmt.Sprintf("%+v", want) {
 		t.Errorf("got  %+v\nwant %+v", got, want)
 	}
 	for _, share := range want[0].Shares {
@@ -232,7 +232,7 @@ spec:
 			t.Errorf("%s: the metric is %v, observed %d", share.Backend, got, share.RPCs)
 		}
 	}
-	if got := g.Observed("default/other"); got != nil {
+	if got := g.Observed(store.ID{Kind: store.GRPCRouteKind, Namespace: "default", Name: "other"}); got != nil {
 		t.Errorf("a route that is not there: %+v", got)
 	}
 }

@@ -60,6 +60,20 @@ func eachMention(r Resource, yield func(mention)) {
 	}
 }
 
+// References are the objects that a resource refers to, each once, in the order of the
+// references.
+func References(r Resource) []ID {
+	var ids []ID
+	seen := map[ID]bool{}
+	eachMention(r, func(m mention) {
+		if !seen[m.to] {
+			seen[m.to] = true
+			ids = append(ids, m.to)
+		}
+	})
+	return ids
+}
+
 func eachBackendMention(own string, rule int, refs []BackendRef, yield func(mention)) {
 	for j := range refs {
 		to := backendID(own, refs[j].Namespace, refs[j].Name)

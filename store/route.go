@@ -116,6 +116,9 @@ func ruleIndex(r Route, label string) int {
 	return -1
 }
 
+// HasRule tells whether a route has a rule of that name.
+func HasRule(r Route, name string) bool { return ruleNamed(r, name) >= 0 }
+
 func ruleNamed(r Route, name string) int {
 	for i := range r.RuleCount() {
 		if r.rule(i).name == name {
