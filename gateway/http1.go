@@ -4,10 +4,13 @@ import (
 	"context"
 	"crypto/tls"
 	"fmt"
+	"io"
 	"log/slog"
 	"net"
 	"net/http"
 	"runtime/debug"
+	"strings"
+	"sync/atomic"
 	"time"
 
 	"sluice/gateway/h2"
@@ -68,18 +71,56 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	r.TLS = g.sessionOf(r).peer.TLS
 	g.handled.Add(1)
 	defer g.endPanic(r)
-	// Answers do not wait for a body that nobody reads; when there is one, it has to
-	// come soon after the answer if the connection is to live.
+	// Answers do not wait for a body that nobody reads.
 	control := http.NewResponseController(w)
 	control.EnableFullDuplex()
-	g.handler.ServeHTTP(w, r)
-	if r.ContentLength != 0 {
-		control.SetReadDeadline(time.Now().Add(lateBody))
+	if r.ContentLength == 0 {
+		g.handler.ServeHTTP(w, r)
+		return
 	}
+	body := &http1Body{ReadCloser: r.Body}
+	watched := r.WithContext(r.Context()) // net/http looks at its own request's body
+	watched.Body = body
+	g.handler.ServeHTTP(w, watched)
+	body.leave(w, control)
 }
 
 // lateBody is how long the rest of a request's body may take after the answer.
 const lateBody = time.Second
+
+// http1Body is the body of a request with what net/http does not tell: whether it has
+// been read to its end.
+type http1Body struct {
+	io.ReadCloser
+	ended atomic.Bool
+}
+
+func (b *http1Body) Read(p []byte) (int, error) {
+	n, err := b.ReadCloser.Read(p)
+	if err == io.EOF {
+		b.ended.Store(true)
+	}
+	return n, err
+}
+
+// leave ends what an answered request has left. In full duplex net/http goes on to the
+// next request wherever the body's reader stopped, be it in the middle of the body, which
+// is then taken for a request; and it panics when it meets the end of the body itself. So
+// the end is found here, in what has arrived, or the connection does not live on.
+func (b *http1Body) leave(w http.ResponseWriter, control *http.ResponseController) {
+	if b.ended.Load() {
+		return
+	}
+	control.SetReadDeadline(time.Unix(1, 0))
+	io.Copy(io.Discard, b)
+	if b.ended.Load() {
+		return
+	}
+	// The header has gone, so that Connection: close comes too late. A reader that finds
+	// more than it may has net/http close behind the answer.
+	http.MaxBytesReader(w, io.NopCloser(strings.NewReader("more")), 0).Read(make([]byte, 1))
+	control.SetReadDeadline(time.Now().Add(lateBody)) // for callers who write before they read
+}
 
 // endPanic logs a panic of the handler, and has net/http end the connection.
 func (g *Gateway) endPanic(r *http.Request) {

@@ -187,3 +187,42 @@ func TestHTTP1LogsWhatNetHTTPSays(t *testing.T) {
 		})
 	}
 }
+
+// What is left of a request that was answered early must never be read as the next one.
+func TestHTTP1NeverReadsTheRestOfARequestAsAnother(t *testing.T) {
+	g := startGateway(t, Config{})
+	c := callHTTP1(t, g.address(), "", nil)
+	resp, _, err := c.ask("POST /nowhere HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\nhalf")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("HTTP %d, want 404", resp.StatusCode)
+	}
+	// Longer than the gateway waits for the rest.
+	c.SetReadDeadline(time.Now().Add(2 * lateBody))
+	if _, err := c.in.ReadByte(); err == io.EOF {
+		return
+	}
+	c.SetReadDeadline(time.Now().Add(patience))
+	resp, _, err = c.ask("GET /smuggled HTTP/1.1\r\nHost: a\r\n\r\n")
+	if err == nil {
+		t.Errorf("the rest of a request was answered as a request: HTTP %d", resp.StatusCode)
+	}
+}
+
+func TestHTTP1KeepsTheConnectionWhenTheRequestIsWhole(t *testing.T) {
+	g := startGateway(t, Config{})
+	c := callHTTP1(t, g.address(), "", nil)
+	for i := range 3 {
+		for _, body := range []string{"Content-Length: 5\r\n\r\nwhole", "Transfer-Encoding: chunked\r\n\r\n5\r\nwhole\r\n0\r\n\r\n"} {
+			resp, _, err := c.ask("POST /nowhere HTTP/1.1\r\nHost: a\r\n" + body)
+			if err != nil {
+				t.Fatalf("request %d: %v", i, err)
+			}
+			if resp.StatusCode != http.StatusNotFound || resp.Close {
+				t.Errorf("request %d: HTTP %d, close %t", i, resp.StatusCode, resp.Close)
+			}
+		}
+	}
+}
