@@ -224,21 +224,5 @@ func reuse(b []byte) []byte {
 	return b[:0]
 }
 
-// bodyPatience is how long the rest of a unary request may not move, and lingering how
-// long an answer that did not need the rest waits for the caller to end it.
-const (
-	bodyPatience = 30 * time.Second
-	lingering    = time.Second
-)
-
-// leaveBody lets an answer go before the request has ended, which net/http would read
-// first, and bounds how long the connection then waits for the end of it.
-func leaveBody(w http.ResponseWriter, r *http.Request) {
-	if r.ContentLength == 0 || r.ProtoMajor != 1 {
-		return
-	}
-	ctl := http.NewResponseController(w)
-	// Neither is there in a test's recorder, which does not wait either.
-	_ = ctl.EnableFullDuplex()
-	_ = ctl.SetReadDeadline(time.Now().Add(lingering))
-}
+// bodyPatience is how long the rest of a unary request may not move.
+const bodyPatience = 30 * time.Second

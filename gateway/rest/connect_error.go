@@ -83,7 +83,6 @@ func connectStatus(err error) *wire.Status {
 // FailConnect answers a request with an error that came before any RPC. Nothing may
 // have been written yet.
 func FailConnect(w http.ResponseWriter, r *http.Request, st *wire.Status) {
-	leaveBody(w, r)
 	if isConnectStream(r.Header.Get("Content-Type")) && !isOutsideProtocol(st) {
 		w.Header().Set("Content-Type", mediaType(r.Header.Get("Content-Type")))
 		w.WriteHeader(http.StatusOK)

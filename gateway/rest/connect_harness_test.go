@@ -108,6 +108,9 @@ func (c *connectCall) start() {
 	c.begin.Do(func() {
 		c.work.Go(func() {
 			st := c.way.backend(c)
+			if c.ctx.Err() != nil {
+				st = c.why()
+			}
 			c.end(st)
 		})
 	})
@@ -249,6 +252,9 @@ func serveConnect(t *testing.T, way *connectWay) *httptest.Server {
 		if !IsConnect(r) {
 			http.Error(w, "not Connect", http.StatusTeapot)
 			return
+		}
+		if r.ProtoMajor == 1 {
+			w.Header().Set("Connection", "close") // what is left of a request is the server's to see to
 		}
 		Connect{}.ServeConnect(w, r, way)
 	}))
