@@ -7,7 +7,6 @@ import (
 	"sluice/gateway/h2"
 	"sluice/gateway/route"
 	"sluice/gateway/web"
-	"sluice/gateway/wire"
 	"sluice/store"
 )
 
@@ -125,8 +124,12 @@ func (w *webCaller) allow(fields []h2.Field, names []string) []h2.Field {
 	return fields
 }
 
-// isWebSocketRPC tells the WebSocket transport of gRPC-Web.
-func isWebSocketRPC(r *http.Request) bool {
-	return r.ProtoMajor == 1 && r.Method == http.MethodGet && strings.EqualFold(r.Header.Get("Upgrade"), "websocket") &&
-		strings.Contains(strings.ToLower(r.Header.Get("Sec-Websocket-Protocol")), "grpc-websockets") && wire.ValidPath(r.URL.Path)
+// corsOfWeb is what holds for a request of gRPC-Web: of one that opens a WebSocket the
+// metadata is not known yet, and so the rule is that of its path.
+func (g *Gateway) corsOfWeb(r *http.Request) *web.CORS {
+	if p := g.wayOf(r).placed; p != nil {
+		return corsOf(p.rule)
+	}
+	rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+	return corsOf(rule)
 }

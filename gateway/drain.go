@@ -32,6 +32,7 @@ func (g *Gateway) drain(http1 *http1) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
+		g.web.Drain(ctx) // WebSockets, which HTTP/1 knows nothing of any more
 		http1.drain(ctx)
 	}()
 	g.goAway(ctx)

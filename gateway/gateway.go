@@ -27,6 +27,7 @@ import (
 	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
+	"sluice/gateway/web"
 	"sluice/store"
 )
 
@@ -74,7 +75,7 @@ type Gateway struct {
 	listener  *listen.Listener
 	handler   http.Handler // of what the relay does not take
 	seam      *h2.Seam
-	web       http.Handler
+	web       *web.Handler
 	rest      *rest.Server
 	connect   rest.Connect
 	schemas   schemas
@@ -114,7 +115,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	if g.handler == nil {
 		g.handler = g
 	}
-	g.web = http.HandlerFunc(g.serveGRPC)
+	g.web = web.NewHandler(http.HandlerFunc(g.serveGRPC), web.Options{CORS: g.corsOfWeb})
 	g.rest = rest.NewServer(rest.Options{Log: log})
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)

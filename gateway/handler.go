@@ -22,8 +22,8 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		w = to.cors
 	}
 	switch kind := wire.KindOf(r.Header.Get("Content-Type")); {
-	case isWebSocketRPC(r):
-		g.serveWebSocket(w, r, to)
+	case web.IsSocket(r):
+		g.web.ServeHTTP(to.plain(w), to.with(r))
 	case kind == wire.KindGRPC:
 		refuseGRPC(w, r)
 	case kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText:
@@ -51,27 +51,12 @@ func refuseGRPC(w http.ResponseWriter, r *http.Request) {
 	w.WriteHeader(status)
 }
 
-// serveWebSocket answers the WebSocket transport of gRPC-Web, whose metadata comes when
-// the socket is open. The rule that its path leads to says which pages may open it.
-func (g *Gateway) serveWebSocket(w http.ResponseWriter, r *http.Request, to *way) {
-	if to.cors != nil {
-		w = to.cors.ResponseWriter // it is hijacked
-		to.cors = nil
-	}
-	rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
-	if !corsOf(rule).AllowSocket(r) {
-		g.rest.Fail(w, r, &wire.Status{Code: wire.PermissionDenied, Message: "sluice: pages of this origin may not open a WebSocket on this route; see its policy's cors", Gateway: true})
-		return
-	}
-	g.web.ServeHTTP(w, to.with(r))
-}
-
 // serveWeb answers gRPC-Web over HTTP/1, and over HTTP/2 where the relay cannot.
 func (g *Gateway) serveWeb(w http.ResponseWriter, r *http.Request, to *way) {
 	if g.passThrough(w, r, to, store.AcceptGRPCWeb) {
 		return
 	}
-	g.web.ServeHTTP(w, to.with(r))
+	g.web.ServeHTTP(to.plain(w), to.with(r))
 }
 
 // serveConnect answers the Connect protocol.

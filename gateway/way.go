@@ -39,6 +39,17 @@ func (w *way) with(r *http.Request) *http.Request {
 	return r.WithContext(context.WithValue(r.Context(), wayKey{}, w))
 }
 
+// plain is the writer without what it adds for pages of other origins: gRPC-Web sees
+// to that itself.
+func (w *way) plain(writer http.ResponseWriter) http.ResponseWriter {
+	if w.cors == nil {
+		return writer
+	}
+	plain := w.cors.ResponseWriter
+	w.cors = nil
+	return plain
+}
+
 // Open implements rest.Way.
 func (w *way) Open(r *http.Request, o *rest.Opening) (rest.Call, error) {
 	if !wire.ValidPath(o.Method) {
