@@ -31,16 +31,6 @@ func (o *ordered) putText(name, text string) *ordered {
 
 func object(name string, value any) *ordered { return new(ordered).put(name, value) }
 
-// get is the member of that name, nil when there is none.
-func (o *ordered) get(name string) any {
-	for _, m := range o.members {
-		if m.name == name {
-			return m.value
-		}
-	}
-	return nil
-}
-
 // indented writes the object as people read it, with a line feed at the end.
 func (o *ordered) indented() []byte {
 	var out bytes.Buffer
@@ -58,7 +48,7 @@ func appendOrdered(b []byte, value any) []byte {
 			if i > 0 {
 				b = append(b, ',')
 			}
-			b = append(appendText(b, m.name), ':')
+			b = append(appendQuoted(b, m.name), ':')
 			b = appendOrdered(b, m.value)
 		}
 		return append(b, '}')
@@ -72,7 +62,7 @@ func appendOrdered(b []byte, value any) []byte {
 		}
 		return append(b, ']')
 	case string:
-		return appendText(b, v)
+		return appendQuoted(b, v)
 	case bool:
 		return strconv.AppendBool(b, v)
 	case int:
@@ -81,7 +71,7 @@ func appendOrdered(b []byte, value any) []byte {
 	return append(b, "null"...)
 }
 
-func appendText(b []byte, s string) []byte {
+func appendQuoted(b []byte, s string) []byte {
 	var quoted bytes.Buffer
 	enc := json.NewEncoder(&quoted)
 	enc.SetEscapeHTML(false)

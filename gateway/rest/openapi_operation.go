@@ -13,9 +13,9 @@ import (
 // Bounds of the query parameters of one operation. A message that is deep or wide has
 // more ways to be filled than anybody would read.
 const (
-	maxQueryDepth      = 8 // fields within fields
-	maxQueryParameters = 1000
-	maxQueryFields     = 20_000 // looked at: messages of messages may have no end and no parameter
+	maxOpenDepth      = 8 // fields within fields
+	maxOpenParameters = 1000
+	maxOpenFields     = 20_000 // looked at: messages of messages may have no end and no parameter
 )
 
 // Media types of what a method takes and gives.
@@ -102,13 +102,13 @@ func (o *operation) queryParameters() []any {
 	if o.binding.Body == "*" {
 		return nil
 	}
-	q := &query{operation: o}
+	q := &openQuery{operation: o}
 	q.add(o.method.Descriptor.Input(), "", "")
 	return q.parameters
 }
 
-// query gathers parameters.
-type query struct {
+// openQuery gathers parameters.
+type openQuery struct {
 	*operation
 	within     []protoreflect.FullName // the messages on the way to the field in hand
 	looked     int                     // fields looked at
@@ -117,15 +117,15 @@ type query struct {
 
 // add adds the fields of a message: path and shown lead to it, in names of fields
 // and of JSON.
-func (q *query) add(m protoreflect.MessageDescriptor, path, shown string) {
-	if slices.Contains(q.within, m.FullName()) || len(q.within) == maxQueryDepth {
+func (q *openQuery) add(m protoreflect.MessageDescriptor, path, shown string) {
+	if slices.Contains(q.within, m.FullName()) || len(q.within) == maxOpenDepth {
 		return
 	}
 	q.within = append(q.within, m.FullName())
 	for i := range m.Fields().Len() {
 		f := m.Fields().Get(i)
 		name := path + string(f.Name())
-		if q.looked++; q.looked > maxQueryFields || len(q.parameters) == maxQueryParameters {
+		if q.looked++; q.looked > maxOpenFields || len(q.parameters) == maxOpenParameters {
 			break
 		}
 		if f == q.body || q.template.binds[name] {
@@ -136,7 +136,7 @@ func (q *query) add(m protoreflect.MessageDescriptor, path, shown string) {
 	q.within = q.within[:len(q.within)-1]
 }
 
-func (q *query) field(f protoreflect.FieldDescriptor, path, shown string) {
+func (q *openQuery) field(f protoreflect.FieldDescriptor, path, shown string) {
 	switch {
 	case f.IsMap(): // a query has no form for it
 		return

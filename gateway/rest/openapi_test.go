@@ -245,14 +245,14 @@ func chain(n, depth int) string {
 
 func TestOpenAPIBoundsQueryParameters(t *testing.T) {
 	for _, tt := range []struct{ name, source string }{
-		{"a leaf below many ways", chain(20, maxQueryDepth-1)},
-		{"no leaf within the depth", chain(20, maxQueryDepth+5)},
+		{"a leaf below many ways", chain(20, maxOpenDepth-1)},
+		{"no leaf within the depth", chain(20, maxOpenDepth+5)},
 		{"a message within itself", strings.Replace(chain(1, 1), "string leaf = 1;", "M1 again = 1; string leaf = 2;", 1)},
 	} {
 		document := describe(t, OpenAPIOptions{}, compileMethods(t, "x.proto", tt.source))
 		checkOpenAPI(t, document)
-		if n := bytes.Count(document, []byte(`"in": "query"`)); n > maxQueryParameters {
-			t.Errorf("%s: %d parameters, limit %d", tt.name, n, maxQueryParameters)
+		if n := bytes.Count(document, []byte(`"in": "query"`)); n > maxOpenParameters {
+			t.Errorf("%s: %d parameters, limit %d", tt.name, n, maxOpenParameters)
 		}
 		if len(document) > 1<<20 {
 			t.Errorf("%s: %d bytes", tt.name, len(document))
@@ -263,7 +263,7 @@ func TestOpenAPIBoundsQueryParameters(t *testing.T) {
 func TestOpenAPIRefusesDocumentsWithoutEnd(t *testing.T) {
 	var source strings.Builder
 	source.WriteString("syntax = \"proto3\";\npackage x;\nimport \"google/api/annotations.proto\";\nservice S {\n")
-	for i := range maxDocumentParts/maxQueryParameters + 1 {
+	for i := range maxDocumentParts/maxOpenParameters + 1 {
 		fmt.Fprintf(&source, "rpc Get%d(M0) returns (M0) { option (google.api.http) = {get: \"/v1/x%[1]d\"}; }\n", i)
 	}
 	source.WriteString("}\n" + chain(20, 3)[strings.Index(chain(20, 3), "message"):])
