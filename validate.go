@@ -88,6 +88,9 @@ func counts(set *store.Set) string {
 	if n := len(set.RPCPolicies); n > 0 {
 		parts = append(parts, plural(n, "policy", "policies"))
 	}
+	if n := len(set.Schemas); n > 0 {
+		parts = append(parts, count(n, "schema"))
+	}
 	return strings.Join(parts, ", ")
 }
 

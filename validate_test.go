@@ -33,7 +33,11 @@ func TestValidate(t *testing.T) {
 	bad := write("bad.yaml", "kind: Nonsense\n---\n"+strings.Replace(manifest("c"), "spec:\n  rules:", "spec:\n  rulez:", 1))
 	dangling := write("dangling.yaml", strings.Split(manifest("d"), "---")[0])
 
-	web := write("web.yaml", manifest("a")+"---\n"+strings.ReplaceAll(strings.Split(manifest("w"), "---")[0], "kind: GRPCRoute", "kind: HTTPRoute")+"---\n"+strings.Split(manifest("w"), "---")[1])
+	web := write("web.yaml", manifest("a")+"---\n"+strings.ReplaceAll(strings.Split(manifest("w"), "---")[0], "kind: GRPCRoute", "kind: HTTPRoute")+"---\n"+strings.Split(manifest("w"), "---")[1]+
+		"---\napiVersion: sluice.dev/v1alpha1\nkind: RPCPolicy\nmetadata: {name: p}\nspec:\n"+
+		"  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: w}]\n  timeouts: {request: 5s}\n"+
+		"---\napiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: s}\n"+
+		"spec: {backendRefs: [{name: w}], descriptorSet: ChkKB2EucHJvdG8SAWEiAwoBTWIGcHJvdG8z}\n")
 
 	tests := []struct {
 		name   string
@@ -48,7 +52,7 @@ func TestValidate(t *testing.T) {
 		{"a reference to nothing", []string{"-f", dangling}, 1, "", []string{dangling + ":6:", "sluice: 1 fault in the resources"}},
 		{"a reference to nothing, allowed", []string{"-f", dangling, "--allow-unresolved"}, 0, "ok: 1 route, 0 backends\n", nil},
 		{"a file that is not there", []string{"-f", dir + "/none"}, 1, "", []string{dir + "/none", "sluice: 1 fault"}},
-		{"what has no effect yet", []string{"-f", web}, 0, "ok: 1 route, 2 backends, 1 HTTP route\n", []string{"warning: " + web + ":14: HTTPRoute default/w"}},
+		{"what has no effect yet", []string{"-f", web}, 0, "ok: 1 route, 2 backends, 1 HTTP route, 1 policy, 1 schema\n", []string{"warning: " + web + ":28: RPCPolicy default/p: not in force in this version: timeouts"}},
 		{"nothing", nil, 2, "", []string{"sluice: nothing to check; give a file with -f"}},
 	}
 	for _, test := range tests {
