@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"runtime/debug"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -37,6 +38,7 @@ func (g *Gateway) newHTTP1() *http1 {
 			info, _ := listen.InfoOf(nc)
 			return context.WithValue(ctx, sessionKey{}, g.newSession(info.Remote, info.TLS))
 		},
+		BaseContext:       func(net.Listener) context.Context { return g.ending },
 		Protocols:         protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       g.engine.Limits().Idle,
@@ -70,6 +72,8 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	}
 	r.TLS = g.sessionOf(r).peer.TLS
 	g.handled.Add(1)
+	g.visits.enter()
+	defer g.visits.leave()
 	defer g.endPanic(r)
 	// Answers do not wait for a body that nobody reads.
 	control := http.NewResponseController(w)
@@ -132,4 +136,45 @@ func (g *Gateway) endPanic(r *http.Request) {
 		g.log.Error("handler panicked", "method", r.Method, "path", r.URL.Path, "panic", fmt.Sprint(v), "stack", string(debug.Stack()))
 	}
 	panic(http.ErrAbortHandler)
+}
+
+// visits are the HTTP/1 requests that are being answered, of which net/http forgets
+// those that have become something else.
+type visits struct {
+	mu   sync.Mutex // guards the fields below
+	open int
+	none chan struct{} // closed when none is open; nil unless somebody waits
+}
+
+func (v *visits) enter() {
+	v.mu.Lock()
+	v.open++
+	v.mu.Unlock()
+}
+
+func (v *visits) leave() {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.open--; v.open == 0 && v.none != nil {
+		close(v.none)
+		v.none = nil
+	}
+}
+
+// wait returns when none is open, or ctx is done.
+func (v *visits) wait(ctx context.Context) {
+	v.mu.Lock()
+	if v.open == 0 {
+		v.mu.Unlock()
+		return
+	}
+	if v.none == nil {
+		v.none = make(chan struct{})
+	}
+	none := v.none
+	v.mu.Unlock()
+	select {
+	case <-none:
+	case <-ctx.Done():
+	}
 }

@@ -36,6 +36,7 @@ func (g *Gateway) register() {
 	})
 	g.registerEngine()
 	g.registerPool()
+	g.tunnels.register(m)
 }
 
 func (g *Gateway) registerEngine() {

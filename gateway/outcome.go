@@ -40,6 +40,8 @@ const (
 	badResponse                    // nor the backend's answer
 	tooLarge                       // a message that was to be translated is over the limit
 	unsupported                    // the caller wants what cannot be translated
+	backendTimeout                 // the backend did not begin its answer in time
+	badTarget                      // the path of a plain request is malformed, or means two things
 	numOutcomes
 )
 
@@ -83,6 +85,8 @@ var outcomes = [numOutcomes]struct {
 	badResponse:     {"bad_response", wire.Internal, "the backend's answer cannot be translated", false, 502},
 	tooLarge:        {"too_large", wire.ResourceExhausted, "a message is larger than the limit", false, 413},
 	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0},
+	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0},
+	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0},
 }
 
 func (o outcome) String() string { return outcomes[o].label }

@@ -121,16 +121,23 @@ func (r *rpc) dispatch(b *h2.Batch) {
 
 // noneLeft names the ending of an RPC for which no endpoint is left.
 func (r *rpc) noneLeft() outcome {
-	switch {
-	case r.moved && r.last == nil:
+	if r.moved && r.last == nil {
 		return refused
-	case r.last == nil && r.backend.Problem != nil:
+	}
+	return noneLeftOutcome(r.backend, r.last)
+}
+
+// noneLeftOutcome is the same by what the last endpoint did not take a request for; last
+// is nil when there was none.
+func noneLeftOutcome(b *upstream.Backend, last error) outcome {
+	switch {
+	case last == nil && b.Problem != nil:
 		return unusable
-	case r.last == nil:
+	case last == nil:
 		return noEndpoint
-	case errors.Is(r.last, upstream.ErrFull):
+	case errors.Is(last, upstream.ErrFull):
 		return exhausted
-	case errors.Is(r.last, upstream.ErrCrowded):
+	case errors.Is(last, upstream.ErrCrowded):
 		return crowded
 	}
 	return unreachable

@@ -34,6 +34,7 @@ type target struct {
 	backend int // its number
 	series  *observe.Series
 	modify  *modifiers
+	rewrite *route.Rewrite // of an HTTPRoute, in place of the rule's; mostly nil
 }
 
 // compiler makes tables. It is used by one goroutine at a time.
@@ -88,7 +89,7 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 		}
 		n.users++
 		key.Backend = split.Backend
-		ts.splits[i] = target{backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split)}
+		ts.splits[i] = target{backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split), rewrite: split.Rewrite}
 	}
 	return ts
 }

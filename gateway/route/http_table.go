@@ -132,6 +132,27 @@ func first(list []*httpMatch, q *httpQuery) *httpMatch {
 	return nil
 }
 
+// ServesHTTP tells whether some HTTPRoute serves an authority.
+func (t *Table) ServesHTTP(authority string) bool {
+	if t.http.any != nil {
+		return true
+	}
+	if len(t.http.exact)+len(t.http.wild) == 0 {
+		return false
+	}
+	var buf [maxHostname]byte
+	host := hostOf(&buf, authority)
+	if t.http.exact[string(host)] != nil {
+		return true
+	}
+	for dot := 1; dot < len(host); dot++ {
+		if host[dot] == '.' && t.http.wild[string(host[dot:])] != nil {
+			return true
+		}
+	}
+	return false
+}
+
 // HTTPRulesOf are the rules of the HTTPRoute of that key, in their order.
 func (t *Table) HTTPRulesOf(route string) []*Rule {
 	for _, c := range t.http.routes {

@@ -22,9 +22,9 @@ const (
 	// idleHTTP1 is how long a connection waits for its next request. Servers close
 	// theirs earlier or later; whoever is first, the next request has another.
 	idleHTTP1 = 60 * time.Second
-	// responseTimeout is how long a backend may think before its response begins, once
+	// ResponseTimeout is how long a backend may think before its response begins, once
 	// it has the whole request.
-	responseTimeout = 5 * time.Minute
+	ResponseTimeout = 5 * time.Minute
 	// continueTimeout is how long a request that asks before it sends its body waits to
 	// be asked for it.
 	continueTimeout = time.Second
@@ -68,7 +68,7 @@ func (e *Endpoint) newTransport(limit int) *http.Transport {
 		MaxIdleConnsPerHost:    limit,
 		MaxConnsPerHost:        limit,
 		IdleConnTimeout:        idleHTTP1,
-		ResponseHeaderTimeout:  responseTimeout,
+		ResponseHeaderTimeout:  ResponseTimeout,
 		ExpectContinueTimeout:  continueTimeout,
 		MaxResponseHeaderBytes: maxResponseHeader,
 		Protocols:              protocols,

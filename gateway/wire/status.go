@@ -132,6 +132,44 @@ func FromHTTP(status int) Code {
 	return Unknown
 }
 
+// FromREST is the code of an HTTP reply by a server that means what it says: it did
+// answer, and no proxy on the way. It is what Google's APIs take the statuses for.
+func FromREST(status int) Code {
+	switch status {
+	case 400:
+		return InvalidArgument
+	case 401:
+		return Unauthenticated
+	case 403:
+		return PermissionDenied
+	case 404:
+		return NotFound
+	case 409:
+		return Aborted
+	case 416:
+		return OutOfRange
+	case 429:
+		return ResourceExhausted
+	case 499:
+		return Canceled
+	case 501:
+		return Unimplemented
+	case 503:
+		return Unavailable
+	case 504:
+		return DeadlineExceeded
+	}
+	switch status / 100 {
+	case 1, 2, 3:
+		return OK
+	case 4:
+		return FailedPrecondition
+	case 5:
+		return Internal
+	}
+	return Unknown
+}
+
 // The HTTP/2 error codes (RFC 9113, section 7) that mean more than INTERNAL.
 const (
 	resetRefusedStream      = 0x7

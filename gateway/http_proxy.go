@@ -1,0 +1,420 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"maps"
+	"net"
+	"net/http"
+	"net/http/httptrace"
+	"net/textproto"
+	"net/url"
+	"strings"
+	"sync"
+	"time"
+
+	"sluice/gateway/balance"
+	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
+	"sluice/gateway/wire"
+)
+
+// errand is a request on its way to a backend that has been chosen.
+type errand struct {
+	*placement
+	path  string // in its one form, as the backend gets it
+	query string // as it came
+	host  string // for the backend
+}
+
+// url is what is asked for, without the authority.
+func (e *errand) url() *url.URL {
+	u := &url.URL{RawPath: e.path, RawQuery: e.query}
+	u.Path, _ = url.PathUnescape(e.path)
+	return u
+}
+
+// passage is one request that goes to its backend as it is, and the response. It
+// belongs to the handler's goroutine but for what says otherwise.
+type passage struct {
+	*errand
+	g       *Gateway
+	w       http.ResponseWriter
+	r       *http.Request
+	control *http.ResponseController
+	started time.Time
+
+	body     *requestBody       // nil when the request has none
+	upgrade  bool               // the client asks for a WebSocket
+	endpoint *upstream.Endpoint // that has answered
+	outcome  outcome
+	code     wire.Code
+	stalling time.Time // when the deadline for writes was last set
+
+	mu       sync.Mutex // guards the fields below, and w until answered
+	answered bool       // the final response header has come, or nobody waits for it
+	hints    int        // informational responses
+}
+
+// maxHints bounds the informational responses to one request. Real ones are one or two.
+const maxHints = 100
+
+// proxy sends a request whose path is a method's to a backend that speaks the caller's
+// protocol itself.
+func (g *Gateway) proxy(w http.ResponseWriter, r *http.Request, p *placement) {
+	_, query := rawTarget(r)
+	g.carry(w, r, &errand{placement: p, path: r.URL.Path, query: query, host: r.Host})
+}
+
+// carry sends a request to its backend as it is, and the response to the client. It is
+// counted once, however it ends.
+func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
+	p := &passage{errand: e, g: g, w: w, r: r, control: http.NewResponseController(w), started: time.Now()}
+	// Until it is known better: a handler that does not come to its end is the caller's doing.
+	p.note(cancelled)
+	e.target.series.Start()
+	defer p.finish()
+	if r.Method == http.MethodConnect {
+		p.fail(unsupported, "CONNECT is not served")
+		return
+	}
+	p.upgrade = wantsWebSocket(r)
+	if p.upgrade && !e.backend.HTTP() {
+		p.fail(unsupported, "the backend speaks HTTP/2, and WebSockets are passed on over HTTP/1 only")
+		return
+	}
+	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: p.hint}))
+	defer cancel()
+	res, err := p.roundTrip(p.request(ctx))
+	p.mu.Lock()
+	p.answered = true
+	p.mu.Unlock()
+	if err != nil {
+		p.refuse(err)
+		return
+	}
+	defer res.Body.Close()
+	if res.StatusCode == http.StatusSwitchingProtocols {
+		p.switchProtocols(ctx, res)
+		return
+	}
+	p.respond(res)
+}
+
+// wantsWebSocket tells whether a request asks for the one protocol that is switched to.
+// An offer of any other is not passed on, which a server may do (RFC 9110, section 7.8):
+// what is spoken then would be nobody's to route.
+func wantsWebSocket(r *http.Request) bool {
+	return r.ProtoMajor == 1 && r.ProtoAtLeast(1, 1) && r.Method == http.MethodGet && r.ContentLength == 0 &&
+		listHas(r.Header["Connection"], "upgrade") && len(r.Header["Upgrade"]) == 1 && strings.EqualFold(r.Header["Upgrade"][0], "websocket")
+}
+
+// request is what the backend gets.
+func (p *passage) request(ctx context.Context) *http.Request {
+	r := p.r
+	out := &http.Request{
+		Method: r.Method, Host: p.host, Header: r.Header.Clone(), ContentLength: r.ContentLength,
+		Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
+		URL: p.url(),
+	}
+	dropHopFields(out.Header)
+	if listHas(r.Header["Te"], "trailers") {
+		out.Header.Set("Te", "trailers")
+	}
+	if p.upgrade {
+		out.Header["Connection"], out.Header["Upgrade"] = []string{"Upgrade"}, []string{"websocket"}
+	}
+	if !p.backend.HTTP() {
+		out.Header.Del("Expect") // there is no waiting for an answer to it
+	}
+	p.g.newSession(remoteOf(r), r.TLS).forwardHTTP(out.Header, r)
+	if len(out.Header["User-Agent"]) == 0 {
+		out.Header["User-Agent"] = []string{""} // else net/http would name itself
+	}
+	p.target.modify.requestHeader(out.Header)
+	if host := out.Header.Get("Host"); host != "" {
+		out.Host = host
+	}
+	out.Header.Del("Host")
+	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+		p.carryBody(out)
+	}
+	return out.WithContext(ctx)
+}
+
+// carryBody has the request's body, and its trailers, go along.
+func (p *passage) carryBody(out *http.Request) {
+	out.Trailer = make(http.Header, len(p.r.Trailer))
+	for name := range p.r.Trailer {
+		out.Trailer[name] = nil
+	}
+	p.body = &requestBody{in: p.r.Body, r: p.r, trailer: out.Trailer}
+	if p.r.ProtoMajor == 1 {
+		// Else net/http would read the body itself before it lets a response go.
+		p.control.EnableFullDuplex()
+		p.body.control, p.body.patience = p.control, p.g.engine.Limits().Idle
+	}
+	out.Body = p.body
+}
+
+// hint passes an informational response on. It comes on the transport's goroutine.
+func (p *passage) hint(status int, header textproto.MIMEHeader) error {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	if p.hints++; p.hints > maxHints {
+		return errTooManyHints
+	}
+	if p.answered || status == http.StatusContinue || !p.r.ProtoAtLeast(1, 1) {
+		return nil // 100 is said by whoever reads the body
+	}
+	h := p.w.Header()
+	kept := maps.Clone(h)
+	clear(h)
+	maps.Copy(h, http.Header(header))
+	dropHopFields(h)
+	p.w.WriteHeader(status)
+	clear(h)
+	maps.Copy(h, kept)
+	return nil
+}
+
+var errTooManyHints = fmt.Errorf("more than %d informational responses", maxHints)
+
+// roundTrip asks one endpoint after the other, as long as the request has not left.
+func (p *passage) roundTrip(out *http.Request) (*http.Response, error) {
+	var avoid balance.Mask
+	var last error
+	for {
+		e, i := p.backend.Pick(avoid)
+		if e == nil {
+			return nil, &noneLeft{last}
+		}
+		res, err := e.RoundTrip(out)
+		if err == nil {
+			p.endpoint = e
+			return res, nil
+		}
+		e.Release()
+		if out.Context().Err() != nil || !p.elsewhere(err) {
+			return nil, err
+		}
+		last, avoid = err, avoid.With(i)
+	}
+}
+
+// elsewhere tells whether another endpoint may be asked: this one has not acted on
+// the request.
+func (p *passage) elsewhere(err error) bool {
+	if p.body != nil && p.body.touched() {
+		return false
+	}
+	var stream *h2.StreamError
+	return neverLeft(err) || errors.As(err, &stream) && stream.Unprocessed
+}
+
+func neverLeft(err error) bool {
+	for _, why := range []error{upstream.ErrDown, upstream.ErrFull, upstream.ErrRetired, upstream.ErrCrowded, upstream.ErrConnecting} {
+		if errors.Is(err, why) {
+			return true
+		}
+	}
+	return false
+}
+
+// noneLeft is the error of a request for which there is no further endpoint; last is
+// what the one before it failed of, nil when there was none.
+type noneLeft struct{ last error }
+
+func (e *noneLeft) Error() string { return "no endpoint left" }
+
+// refuse answers a request that has got no response.
+func (p *passage) refuse(err error) {
+	if p.r.Context().Err() != nil {
+		if !p.g.closing() {
+			panic(http.ErrAbortHandler) // nobody is there to read an answer
+		}
+		p.fail(draining, outcomes[draining].message)
+		return
+	}
+	o := p.outcomeOf(err)
+	message := outcomes[o].message
+	if o == backendTimeout {
+		message += fmt.Sprintf(" (%v)", upstream.ResponseTimeout)
+	}
+	p.g.log.Debug("request not answered by backend", "backend", p.backend.Key, "outcome", o.String(), "error", err)
+	p.fail(o, message)
+}
+
+// outcomeOf says what an error of a round trip means.
+func (p *passage) outcomeOf(err error) outcome {
+	var none *noneLeft
+	var stream *h2.StreamError
+	var timeout net.Error
+	switch {
+	case errors.As(err, &none):
+		return noneLeftOutcome(p.backend, none.last)
+	case p.body != nil && p.body.failed():
+		return cancelled
+	case errors.As(err, &stream):
+		o, _ := outcomeOf(stream.Ending)
+		return o
+	case errors.Is(err, errTooManyHints):
+		return backendInvalid
+	case errors.As(err, &timeout) && timeout.Timeout():
+		return backendTimeout
+	case strings.Contains(err.Error(), "response headers exceeded"): // net/http has no value for it
+		return responseHeaders
+	case strings.Contains(err.Error(), "malformed"):
+		return backendInvalid
+	}
+	return backendLost
+}
+
+// fail answers with an error of the gateway's.
+func (p *passage) fail(o outcome, message string) {
+	p.note(o)
+	p.g.rest.Fail(p.w, p.r, plainStatus(o, message))
+}
+
+func (p *passage) note(o outcome) { p.outcome, p.code = o, outcomes[o].code }
+
+// respond passes the response on. One that breaks off must not look complete.
+func (p *passage) respond(res *http.Response) {
+	p.writeHeader(res)
+	if err := p.copyBody(res); err != nil {
+		p.note(p.brokenBy(err))
+		panic(http.ErrAbortHandler)
+	}
+	p.writeTrailers(res)
+	p.outcome, p.code = served, wire.FromREST(res.StatusCode)
+}
+
+// brokenBy tells whose doing it is that a response broke off.
+func (p *passage) brokenBy(err error) outcome {
+	var wrote *writeError
+	switch {
+	case p.g.closing():
+		return draining
+	case p.r.Context().Err() != nil:
+		return cancelled
+	case errors.As(err, &wrote):
+		if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
+			return stalled
+		}
+		return cancelled
+	}
+	return backendLost
+}
+
+func isTimeout(err error) bool {
+	var timeout net.Error
+	return errors.As(err, &timeout) && timeout.Timeout()
+}
+
+func (p *passage) writeHeader(res *http.Response) {
+	dropHopFields(res.Header)
+	p.target.modify.responseHeader(res.Header)
+	h := p.w.Header()
+	decided := corsOf(p.rule) != nil // the rule says what pages of other origins may see
+	for name, values := range res.Header {
+		switch {
+		case decided && strings.HasPrefix(name, "Access-Control-"):
+		case name == "Vary":
+			h[name] = append(h[name], values...)
+		default:
+			h[name] = values
+		}
+	}
+	if len(res.Header["Content-Type"]) == 0 {
+		h["Content-Type"] = nil // else it would be guessed
+	}
+	if len(res.Trailer) > 0 {
+		names := make([]string, 0, len(res.Trailer))
+		for name := range res.Trailer {
+			names = append(names, name)
+		}
+		h["Trailer"] = []string{strings.Join(names, ", ")}
+	}
+	p.w.WriteHeader(res.StatusCode)
+}
+
+// writeError is one of the client's side.
+type writeError struct{ err error }
+
+func (e *writeError) Error() string { return "writing to the client: " + e.err.Error() }
+func (e *writeError) Unwrap() error { return e.err }
+
+var proxyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+
+// copyBody passes on what comes, when it comes.
+func (p *passage) copyBody(res *http.Response) error {
+	if p.r.ProtoMajor == 1 {
+		defer p.control.SetWriteDeadline(time.Time{})
+	}
+	buf := proxyBuffers.Get().(*[32 << 10]byte)
+	defer proxyBuffers.Put(buf)
+	for written := int64(0); ; {
+		n, err := res.Body.Read(buf[:])
+		if n > 0 {
+			p.boundWrite()
+			if _, werr := p.w.Write(buf[:n]); werr != nil {
+				return &writeError{werr}
+			}
+			written += int64(n)
+		}
+		last := written == res.ContentLength && len(res.Trailer) == 0
+		if n > 0 && !last || n == 0 && err == nil {
+			if ferr := p.control.Flush(); ferr != nil {
+				return &writeError{ferr}
+			}
+		}
+		if err == io.EOF {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// boundWrite gives a client of HTTP/1 its time to take what is written, which for one
+// of HTTP/2 the engine does.
+func (p *passage) boundWrite() {
+	if p.r.ProtoMajor != 1 {
+		return
+	}
+	stall := p.g.engine.Limits().StreamStall
+	if now := time.Now(); now.Sub(p.stalling) > stall/10 {
+		p.stalling = now
+		p.control.SetWriteDeadline(now.Add(stall))
+	}
+}
+
+// writeTrailers passes the trailers on, those too that were not announced.
+func (p *passage) writeTrailers(res *http.Response) {
+	h := p.w.Header()
+	announced := make(map[string]bool)
+	for name := range strings.SplitSeq(strings.Join(h["Trailer"], ","), ",") {
+		announced[strings.TrimSpace(name)] = true
+	}
+	for name, values := range res.Trailer {
+		if !announced[name] {
+			name = http.TrailerPrefix + name
+		}
+		h[name] = values
+	}
+}
+
+// finish is how every passage ends, once.
+func (p *passage) finish() {
+	if p.body != nil {
+		p.body.end()
+	}
+	if p.endpoint != nil {
+		p.endpoint.Release()
+	}
+	p.target.series.End(p.code, time.Since(p.started))
+	p.g.ended[p.outcome].Add(1)
+}
