@@ -37,15 +37,10 @@ func (g *Gateway) drain(http1 *http1) {
 	}()
 	g.goAway(ctx)
 	g.engine.AwaitDrained(ctx, h2.Downstream)
-	<-closed
-	g.visits.wait(ctx)
-	g.endNow(errDraining)
 	if left := g.engine.Counts(h2.Downstream).Streams; left > 0 {
 		g.endStreams()
 	}
-	last, done := context.WithTimeout(context.Background(), lastWords)
-	defer done()
-	g.visits.wait(last)
+	<-closed
 	g.log.Info("drained", "took", time.Since(start).Round(time.Millisecond).String())
 }
 

@@ -88,8 +88,6 @@ type Gateway struct {
 	table    atomic.Pointer[table]
 	draining atomic.Bool
 
-	ending  context.Context // ends when the grace is over: of every HTTP/1 request
-	endNow  context.CancelCauseFunc
 	visits  visits  // HTTP/1 requests that are being answered
 	tunnels tunnels // of those, WebSockets
 
@@ -122,7 +120,6 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	}
 	g.web = web.NewHandler(http.HandlerFunc(g.serveGRPC), web.Options{CORS: g.corsOfWeb})
 	g.rest = rest.NewServer(rest.Options{Log: log})
-	g.ending, g.endNow = context.WithCancelCause(context.Background())
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
@@ -148,9 +145,6 @@ func (g *Gateway) Ready() error {
 	}
 	return nil
 }
-
-// closing tells whether the grace is over.
-func (g *Gateway) closing() bool { return g.ending.Err() != nil }
 
 // Run serves until ctx is done, then drains: it says so by Ready, accepts for
 // DrainDelay more, asks every client to go elsewhere, and gives open streams the
@@ -178,7 +172,6 @@ func (g *Gateway) Run(ctx context.Context) error {
 	}
 	refuse()
 	g.engine.Abort(h2.Downstream)
-	g.endNow(errDraining)
 	stop()
 	http1.end(h2.ErrShutDown)
 	http1.Close()

@@ -21,7 +21,8 @@ import (
 // http1 is the server of HTTP/1.
 type http1 struct {
 	*http.Server
-	end context.CancelCauseFunc // ends every request that is open, which is told why
+	end    context.CancelCauseFunc // ends every request that is open, which is told why
+	visits *visits
 }
 
 // newHTTP1 serves what is not HTTP/2 by the same handler. HTTP/2 in net/http stays
@@ -31,14 +32,13 @@ func (g *Gateway) newHTTP1() *http1 {
 	ctx, end := context.WithCancelCause(context.Background())
 	protocols := new(http.Protocols)
 	protocols.SetHTTP1(true)
-	return &http1{end: end, Server: &http.Server{
+	return &http1{end: end, visits: &g.visits, Server: &http.Server{
 		Handler:     http.HandlerFunc(g.serveHTTP1),
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			info, _ := listen.InfoOf(nc)
 			return context.WithValue(ctx, sessionKey{}, g.newSession(info.Remote, info.TLS))
 		},
-		BaseContext:       func(net.Listener) context.Context { return g.ending },
 		Protocols:         protocols,
 		ReadHeaderTimeout: 5 * time.Second,
 		IdleTimeout:       g.engine.Limits().Idle,
@@ -51,13 +51,15 @@ func (g *Gateway) newHTTP1() *http1 {
 // drain waits for the requests that are open until ctx is done. Those that are left
 // have a moment to tell their callers.
 func (s *http1) drain(ctx context.Context) {
-	if s.Shutdown(ctx) == nil {
+	s.Shutdown(ctx)
+	if s.visits.wait(ctx) {
 		return
 	}
 	s.end(h2.ErrShutDown)
 	ctx, cancel := context.WithTimeout(context.Background(), lastWords)
 	defer cancel()
 	s.Shutdown(ctx)
+	s.visits.wait(ctx)
 }
 
 // serveHTTP1 has the handler answer a request that looks like one of HTTP/2. The
@@ -161,12 +163,12 @@ func (v *visits) leave() {
 	}
 }
 
-// wait returns when none is open, or ctx is done.
-func (v *visits) wait(ctx context.Context) {
+// wait reports whether there are none, for which it waits until ctx is done.
+func (v *visits) wait(ctx context.Context) bool {
 	v.mu.Lock()
 	if v.open == 0 {
 		v.mu.Unlock()
-		return
+		return true
 	}
 	if v.none == nil {
 		v.none = make(chan struct{})
@@ -175,6 +177,8 @@ func (v *visits) wait(ctx context.Context) {
 	v.mu.Unlock()
 	select {
 	case <-none:
+		return true
 	case <-ctx.Done():
+		return false
 	}
 }

@@ -129,7 +129,7 @@ func (p *passage) request(ctx context.Context) *http.Request {
 	if !p.backend.HTTP() {
 		out.Header.Del("Expect") // there is no waiting for an answer to it
 	}
-	p.g.newSession(remoteOf(r), r.TLS).forwardHTTP(out.Header, r)
+	p.g.sessionOf(r).forwardHTTP(out.Header, r)
 	if len(out.Header["User-Agent"]) == 0 {
 		out.Header["User-Agent"] = []string{""} // else net/http would name itself
 	}
@@ -232,7 +232,7 @@ func (e *noneLeft) Error() string { return "no endpoint left" }
 // refuse answers a request that has got no response.
 func (p *passage) refuse(err error) {
 	if p.r.Context().Err() != nil {
-		if !p.g.closing() {
+		if !p.closing() {
 			panic(http.ErrAbortHandler) // nobody is there to read an answer
 		}
 		p.fail(draining, outcomes[draining].message)
@@ -246,6 +246,9 @@ func (p *passage) refuse(err error) {
 	p.g.log.Debug("request not answered by backend", "backend", p.backend.Key, "outcome", o.String(), "error", err)
 	p.fail(o, message)
 }
+
+// closing tells whether the request was ended since the gateway's grace is over.
+func (p *passage) closing() bool { return errors.Is(context.Cause(p.r.Context()), h2.ErrShutDown) }
 
 // outcomeOf says what an error of a round trip means.
 func (p *passage) outcomeOf(err error) outcome {
@@ -295,7 +298,7 @@ func (p *passage) respond(res *http.Response) {
 func (p *passage) brokenBy(err error) outcome {
 	var wrote *writeError
 	switch {
-	case p.g.closing():
+	case p.closing():
 		return draining
 	case p.r.Context().Err() != nil:
 		return cancelled

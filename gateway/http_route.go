@@ -158,7 +158,7 @@ func (g *Gateway) redirect(w http.ResponseWriter, r *http.Request, f *foundHTTP)
 	if r.TLS != nil {
 		scheme = "https"
 	}
-	if se := g.newSession(remoteOf(r), r.TLS); se.hops > 0 {
+	if se := g.sessionOf(r); se.hops > 0 {
 		if told := r.Header.Get("X-Forwarded-Proto"); told == "http" || told == "https" {
 			scheme = told
 		}

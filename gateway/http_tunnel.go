@@ -59,7 +59,7 @@ func (p *passage) switchProtocols(ctx context.Context, res *http.Response) {
 	nc.SetWriteDeadline(time.Time{})
 	p.outcome, p.code = served, wire.OK
 	t := &tunnel{counts: &p.g.tunnels, client: nc, backend: back}
-	if !t.run(ctx, buffered.Reader, p.g.engine.Limits().Idle) && p.g.closing() {
+	if !t.run(ctx, buffered.Reader, p.g.engine.Limits().Idle) && p.closing() {
 		p.note(draining)
 	}
 }
