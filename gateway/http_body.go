@@ -83,21 +83,12 @@ func (b *requestBody) failed() bool {
 	return b.err != nil && b.err != io.EOF
 }
 
-// abandon is how long a client that still sends is listened to after its response:
-// whoever does not listen while it sends must have the time to find the response.
-const abandon = time.Second
-
 // end is called when the handler returns.
 func (b *requestBody) end() {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	b.ended = true
-	if b.control == nil {
-		return
-	}
-	if b.err == io.EOF {
+	if b.control != nil {
 		b.control.SetReadDeadline(time.Time{})
-		return
 	}
-	b.control.SetReadDeadline(time.Now().Add(abandon))
 }

@@ -152,8 +152,6 @@ func (p *passage) carryBody(out *http.Request) {
 	}
 	p.body = &requestBody{in: p.r.Body, r: p.r, trailer: out.Trailer}
 	if p.r.ProtoMajor == 1 {
-		// Else net/http would read the body itself before it lets a response go.
-		p.control.EnableFullDuplex()
 		p.body.control, p.body.patience = p.control, p.g.engine.Limits().Idle
 	}
 	out.Body = p.body
