@@ -1,0 +1,324 @@
+package rest
+
+import (
+	"strconv"
+	"sync"
+	"sync/atomic"
+
+	"google.golang.org/protobuf/encoding/protowire"
+	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/reflect/protoregistry"
+
+	// What knownForms names, as formOf compares it.
+	_ "google.golang.org/protobuf/types/known/anypb"
+	_ "google.golang.org/protobuf/types/known/durationpb"
+	_ "google.golang.org/protobuf/types/known/emptypb"
+	_ "google.golang.org/protobuf/types/known/fieldmaskpb"
+	_ "google.golang.org/protobuf/types/known/structpb"
+	_ "google.golang.org/protobuf/types/known/timestamppb"
+	_ "google.golang.org/protobuf/types/known/wrapperspb"
+)
+
+// messagePlan is what the JSON codec knows of a type of message: all that a descriptor
+// would be asked for once per field of every message. It does not change.
+type messagePlan struct {
+	desc       protoreflect.MessageDescriptor
+	form       jsonForm
+	fields     []*fieldPlan          // in the order of their declaration
+	byName     map[string]*fieldPlan // by JSON name and by name
+	byNumber   []*fieldPlan          // those with small numbers, by number
+	byBig      map[protowire.Number]*fieldPlan
+	oneofs     [][]*fieldPlan // members, by the index of the oneof; synthetic ones are empty
+	extensible bool
+}
+
+// smallNumber is the end of the field numbers that are looked up in a slice.
+const smallNumber = 128
+
+// jsonForm is how a type of message looks in JSON.
+type jsonForm uint8
+
+const (
+	formObject jsonForm = iota
+	formAny
+	formTimestamp
+	formDuration
+	formWrapper
+	formStruct
+	formList
+	formValue
+	formFieldMask
+	formEmpty
+	formMessageSet // has none
+)
+
+// knownForms are the well-known types that are no object of their fields, and Empty,
+// which google.protobuf.Any treats as one of them.
+var knownForms = map[protoreflect.FullName]jsonForm{
+	"google.protobuf.Any":         formAny,
+	"google.protobuf.Timestamp":   formTimestamp,
+	"google.protobuf.Duration":    formDuration,
+	"google.protobuf.BoolValue":   formWrapper,
+	"google.protobuf.Int32Value":  formWrapper,
+	"google.protobuf.Int64Value":  formWrapper,
+	"google.protobuf.UInt32Value": formWrapper,
+	"google.protobuf.UInt64Value": formWrapper,
+	"google.protobuf.FloatValue":  formWrapper,
+	"google.protobuf.DoubleValue": formWrapper,
+	"google.protobuf.StringValue": formWrapper,
+	"google.protobuf.BytesValue":  formWrapper,
+	"google.protobuf.Struct":      formStruct,
+	"google.protobuf.ListValue":   formList,
+	"google.protobuf.Value":       formValue,
+	"google.protobuf.FieldMask":   formFieldMask,
+	"google.protobuf.Empty":       formEmpty,
+}
+
+// fieldPlan is one field of a messagePlan.
+type fieldPlan struct {
+	desc   protoreflect.FieldDescriptor
+	index  int // in messagePlan.fields; -1 of an extension
+	number protowire.Number
+	kind   protoreflect.Kind
+	wire   protowire.Type // of one value
+	tag    []byte         // before one value
+	pack   []byte         // before packed values; nil when they are not to be packed
+
+	list, mapped bool
+	presence     bool   // a default value is written when it is set
+	oneof        int    // index of the oneof, also of a synthetic one; -1 for none
+	member       bool   // of a oneof that is not synthetic
+	null         bool   // of the enum google.protobuf.NullValue
+	jsonKey      []byte // `"lowerCamel":`
+	unset        string // JSON of what is not there, when that is asked for; "" for nothing
+
+	enumNumbers map[string]int32
+	enumNames   map[int32]string // in quotes
+	key, value  *fieldPlan       // of a map
+
+	message atomic.Pointer[messagePlan] // filled in at its first use
+}
+
+// planCacheSize bounds the plans that are kept. Schemas come and go while the gateway
+// runs: when there are so many, all are dropped, and those in use are made anew.
+const planCacheSize = 8192
+
+// plans are those that were made, by descriptor. One that is dropped is still good.
+var plans struct {
+	mu   sync.RWMutex
+	made map[protoreflect.MessageDescriptor]*messagePlan
+}
+
+// planOf is the plan of a type of message.
+func planOf(desc protoreflect.MessageDescriptor) *messagePlan {
+	plans.mu.RLock()
+	p := plans.made[desc]
+	plans.mu.RUnlock()
+	if p != nil {
+		return p
+	}
+	p = newMessagePlan(desc)
+	plans.mu.Lock()
+	defer plans.mu.Unlock()
+	if plans.made == nil || len(plans.made) >= planCacheSize {
+		plans.made = make(map[protoreflect.MessageDescriptor]*messagePlan)
+	}
+	plans.made[desc] = p
+	return p
+}
+
+func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
+	p := &messagePlan{
+		desc:       desc,
+		form:       formOf(desc),
+		byName:     make(map[string]*fieldPlan),
+		oneofs:     make([][]*fieldPlan, desc.Oneofs().Len()),
+		extensible: desc.ExtensionRanges().Len() > 0,
+	}
+	fields := desc.Fields()
+	for i := range fields.Len() {
+		f := newFieldPlan(fields.Get(i))
+		f.index = i
+		p.fields = append(p.fields, f)
+		p.byName[f.desc.TextName()] = f
+		p.addNumber(f)
+		if f.member {
+			p.oneofs[f.oneof] = append(p.oneofs[f.oneof], f)
+		}
+	}
+	for _, f := range p.fields {
+		p.byName[f.desc.JSONName()] = f // goes before a name that is the same
+	}
+	return p
+}
+
+// formOf is the form of a type. One that only has the name of a well-known type, in the
+// schema of a backend that made up its own, is an object as any other.
+func formOf(desc protoreflect.MessageDescriptor) jsonForm {
+	if set, ok := desc.(interface{ IsMessageSet() bool }); ok && set.IsMessageSet() {
+		return formMessageSet
+	}
+	form := knownForms[desc.FullName()]
+	if form == formObject {
+		return form
+	}
+	real, err := protoregistry.GlobalFiles.FindDescriptorByName(desc.FullName())
+	if err != nil {
+		return formObject
+	}
+	want, got := real.(protoreflect.MessageDescriptor).Fields(), desc.Fields()
+	if want.Len() != got.Len() {
+		return formObject
+	}
+	for i := range want.Len() {
+		w, g := want.Get(i), got.Get(i)
+		if w.Number() != g.Number() || w.Kind() != g.Kind() || w.Cardinality() != g.Cardinality() || w.IsMap() != g.IsMap() {
+			return formObject
+		}
+	}
+	return form
+}
+
+func (p *messagePlan) addNumber(f *fieldPlan) {
+	if f.number >= smallNumber {
+		if p.byBig == nil {
+			p.byBig = make(map[protowire.Number]*fieldPlan)
+		}
+		p.byBig[f.number] = f
+		return
+	}
+	for len(p.byNumber) <= int(f.number) {
+		p.byNumber = append(p.byNumber, nil)
+	}
+	p.byNumber[f.number] = f
+}
+
+// numbered is the field of a number, nil for none.
+func (p *messagePlan) numbered(n protowire.Number) *fieldPlan {
+	if int(n) < len(p.byNumber) {
+		return p.byNumber[n]
+	}
+	return p.byBig[n]
+}
+
+func newFieldPlan(desc protoreflect.FieldDescriptor) *fieldPlan {
+	f := &fieldPlan{
+		desc:     desc,
+		index:    -1,
+		number:   desc.Number(),
+		kind:     desc.Kind(),
+		list:     desc.IsList(),
+		mapped:   desc.IsMap(),
+		presence: desc.HasPresence(),
+		oneof:    -1,
+	}
+	f.wire = wireTypes[f.kind]
+	f.tag = protowire.AppendTag(nil, f.number, f.wire)
+	if desc.IsPacked() {
+		f.pack = protowire.AppendTag(nil, f.number, protowire.BytesType)
+	}
+	f.jsonKey, _ = appendJSONString(nil, []byte(desc.JSONName()))
+	f.jsonKey = append(f.jsonKey, ':')
+	if o := desc.ContainingOneof(); o != nil {
+		f.oneof, f.member = o.Index(), !o.IsSynthetic()
+	}
+	if f.mapped {
+		f.key, f.value = newFieldPlan(desc.MapKey()), newFieldPlan(desc.MapValue())
+	}
+	if e := desc.Enum(); e != nil {
+		f.addEnum(e)
+	}
+	f.unset = f.unsetJSON()
+	return f
+}
+
+func (f *fieldPlan) addEnum(e protoreflect.EnumDescriptor) {
+	f.null = e.FullName() == "google.protobuf.NullValue"
+	values := e.Values()
+	f.enumNumbers = make(map[string]int32, values.Len())
+	f.enumNames = make(map[int32]string, values.Len())
+	for i := range values.Len() {
+		v := values.Get(i)
+		n := int32(v.Number())
+		f.enumNumbers[string(v.Name())] = n
+		if f.enumNames[n] == "" { // the first of several of the same number
+			f.enumNames[n] = strconv.Quote(string(v.Name()))
+		}
+	}
+}
+
+// unsetJSON is how protojson says that a field is not set, when it is told to: null
+// where being set means something, but nothing of a oneof.
+func (f *fieldPlan) unsetJSON() string {
+	switch {
+	case f.oneof >= 0:
+		return ""
+	case f.list:
+		return "[]"
+	case f.mapped:
+		return "{}"
+	case f.presence:
+		return "null"
+	}
+	return f.zeroJSON()
+}
+
+// zeroJSON is the JSON of a scalar that has the default value of proto3.
+func (f *fieldPlan) zeroJSON() string {
+	switch f.kind {
+	case protoreflect.BoolKind:
+		return "false"
+	case protoreflect.StringKind, protoreflect.BytesKind:
+		return `""`
+	case protoreflect.Int64Kind, protoreflect.Sint64Kind, protoreflect.Sfixed64Kind,
+		protoreflect.Uint64Kind, protoreflect.Fixed64Kind:
+		return `"0"`
+	case protoreflect.EnumKind:
+		if f.null {
+			return "null"
+		}
+		if name := f.enumNames[0]; name != "" {
+			return name
+		}
+	}
+	return "0"
+}
+
+// isMessage tells whether the field holds messages, groups included.
+func (f *fieldPlan) isMessage() bool {
+	return f.kind == protoreflect.MessageKind || f.kind == protoreflect.GroupKind
+}
+
+// sub is the plan of the messages that the field holds.
+func (f *fieldPlan) sub() *messagePlan {
+	if p := f.message.Load(); p != nil {
+		return p
+	}
+	p := planOf(f.desc.Message())
+	f.message.Store(p)
+	return p
+}
+
+// name is how errors call the field: as JSON does.
+func (f *fieldPlan) name() string { return f.desc.JSONName() }
+
+var wireTypes = map[protoreflect.Kind]protowire.Type{
+	protoreflect.BoolKind:     protowire.VarintType,
+	protoreflect.EnumKind:     protowire.VarintType,
+	protoreflect.Int32Kind:    protowire.VarintType,
+	protoreflect.Sint32Kind:   protowire.VarintType,
+	protoreflect.Uint32Kind:   protowire.VarintType,
+	protoreflect.Int64Kind:    protowire.VarintType,
+	protoreflect.Sint64Kind:   protowire.VarintType,
+	protoreflect.Uint64Kind:   protowire.VarintType,
+	protoreflect.Sfixed32Kind: protowire.Fixed32Type,
+	protoreflect.Fixed32Kind:  protowire.Fixed32Type,
+	protoreflect.FloatKind:    protowire.Fixed32Type,
+	protoreflect.Sfixed64Kind: protowire.Fixed64Type,
+	protoreflect.Fixed64Kind:  protowire.Fixed64Type,
+	protoreflect.DoubleKind:   protowire.Fixed64Type,
+	protoreflect.StringKind:   protowire.BytesType,
+	protoreflect.BytesKind:    protowire.BytesType,
+	protoreflect.MessageKind:  protowire.BytesType,
+	protoreflect.GroupKind:    protowire.StartGroupType,
+}
