@@ -92,6 +92,8 @@ type Gateway struct {
 	tunnels tunnels // of those, WebSockets
 
 	relayed, handled atomic.Int64 // RPCs and requests by path
+	relayedWeb       atomic.Int64 // of relayed, those that speak gRPC-Web
+	spoken           [numProtocols]atomic.Int64
 	moved            atomic.Int64 // RPCs that were sent elsewhere
 	kept             atomic.Int64 // bytes of request DATA kept for a second try
 	ended            [numOutcomes]atomic.Int64

@@ -10,6 +10,20 @@ import (
 	"sluice/store"
 )
 
+// protocol is what a request that the handler answers was in.
+type protocol uint8
+
+const (
+	protoGRPC protocol = iota
+	protoWeb
+	protoConnect
+	protoREST
+	protoHTTP // proxied by an HTTPRoute
+	numProtocols
+)
+
+var protocolNames = [numProtocols]string{"grpc", "grpc-web", "connect", "rest", "http"}
+
 // ServeHTTP answers every request that the relay does not: it decides, once, what a
 // request is, and leaves it to who speaks that.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
@@ -23,12 +37,16 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	switch kind := wire.KindOf(r.Header.Get("Content-Type")); {
 	case web.IsSocket(r):
+		g.spoken[protoWeb].Add(1)
 		g.web.ServeHTTP(to.plain(w), to.with(r))
 	case kind == wire.KindGRPC:
+		g.spoken[protoGRPC].Add(1)
 		refuseGRPC(w, r)
 	case kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText:
+		g.spoken[protoWeb].Add(1)
 		g.serveWeb(w, r, to)
 	case rest.IsConnect(r):
+		g.spoken[protoConnect].Add(1)
 		g.serveConnect(w, r, to)
 	default:
 		g.servePlain(w, r, to)
@@ -86,24 +104,25 @@ func (g *Gateway) passThrough(w http.ResponseWriter, r *http.Request, to *way, p
 func (g *Gateway) servePlain(w http.ResponseWriter, r *http.Request, to *way) {
 	found, ok := g.lookupHTTP(r)
 	if ok && !found.Everything {
+		g.spoken[protoHTTP].Add(1)
 		g.serveHTTPRoute(w, r, found, to)
 		return
 	}
 	to.quiet = true
-	if g.rest.ServeREST(w, r, to) || g.describe(w, r, to) {
-		return
-	}
-	if g.isMethodCall(r, ok) {
+	switch {
+	case g.rest.ServeREST(w, r, to) || g.describe(w, r, to):
+	case g.isMethodCall(r, ok):
 		to.quiet = false
 		g.rest.ServeMethod(w, r, to)
-		return
-	}
-	if ok {
+	case ok:
+		g.spoken[protoHTTP].Add(1)
 		g.serveHTTPRoute(w, r, found, to)
 		return
+	default:
+		g.count(&g.nowhere, noRule)
+		g.rest.NotFound(w, r, to)
 	}
-	g.count(&g.nowhere, noRule)
-	g.rest.NotFound(w, r, to)
+	g.spoken[protoREST].Add(1)
 }
 
 // isMethodCall tells JSON for a method by its own path. Where an HTTPRoute takes

@@ -14,7 +14,20 @@ func (g *Gateway) register() {
 		emit(float64(g.relayed.Load()), "relay")
 		emit(float64(g.handled.Load()), "handler")
 	})
-	m.CounterVecFunc("sluice_rpc_outcome_total", "RPCs on the relay by how they ended, as the gateway saw it.", []string{"outcome"}, func(emit observe.Emit) {
+	m.CounterVecFunc("sluice_request_total", "RPCs and requests by the protocol that they came in.", []string{"protocol"}, func(emit observe.Emit) {
+		web := g.relayedWeb.Load()
+		for p := range numProtocols {
+			n := g.spoken[p].Load()
+			switch p {
+			case protoGRPC:
+				n += g.relayed.Load() - web
+			case protoWeb:
+				n += web
+			}
+			emit(float64(n), protocolNames[p])
+		}
+	})
+	m.CounterVecFunc("sluice_rpc_outcome_total", "RPCs by how they ended, as the gateway saw it.", []string{"outcome"}, func(emit observe.Emit) {
 		for o := range numOutcomes {
 			emit(float64(g.ended[o].Load()), o.String())
 		}

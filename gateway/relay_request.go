@@ -76,6 +76,9 @@ func (se *session) AcceptStream(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch)
 		return
 	}
 	se.g.relayed.Add(1)
+	if r.web != nil {
+		se.g.relayedWeb.Add(1)
+	}
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	s.Bind(r)
