@@ -123,8 +123,8 @@ type gridEnd struct {
 	message string
 }
 
-// ask is one RPC of the grid.
-type ask struct {
+// gridAsk is one RPC of the grid.
+type gridAsk struct {
 	method  string // Name
 	header  map[string]string
 	timeout time.Duration
@@ -135,7 +135,7 @@ type gridCaller struct {
 	name string
 	// translated tells that messages are, so that their size is limited.
 	translated bool
-	call       func(ctx context.Context, a ask) (gridEnd, error)
+	call       func(ctx context.Context, a gridAsk) (gridEnd, error)
 }
 
 // gridCallers are the protocols, each over connections of its own.
@@ -167,7 +167,7 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 		got, err := io.ReadAll(resp.Body)
 		return resp, got, err
 	}
-	merged := func(a ask, more ...string) map[string]string {
+	merged := func(a gridAsk, more ...string) map[string]string {
 		h := make(map[string]string)
 		for k, v := range a.header {
 			h[k] = v
@@ -177,7 +177,7 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 		}
 		return h
 	}
-	native := func(ctx context.Context, a ask) (gridEnd, error) {
+	native := func(ctx context.Context, a gridAsk) (gridEnd, error) {
 		var pairs []string
 		for k, v := range a.header {
 			pairs = append(pairs, k, v)
@@ -194,8 +194,8 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 		}
 		return gridEnd{name: nameIn(reply)}, nil
 	}
-	webBy := func(version int, form string) func(context.Context, ask) (gridEnd, error) {
-		return func(ctx context.Context, a ask) (gridEnd, error) {
+	webBy := func(version int, form string) func(context.Context, gridAsk) (gridEnd, error) {
+		return func(ctx context.Context, a gridAsk) (gridEnd, error) {
 			body := message(nil)
 			if form == "web-text" {
 				body = web.AppendText(nil, body)
@@ -211,8 +211,8 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 			return webEnd(resp, got)
 		}
 	}
-	connectBy := func(version int, codec string, get bool) func(context.Context, ask) (gridEnd, error) {
-		return func(ctx context.Context, a ask) (gridEnd, error) {
+	connectBy := func(version int, codec string, get bool) func(context.Context, gridAsk) (gridEnd, error) {
+		return func(ctx context.Context, a gridAsk) (gridEnd, error) {
 			h := merged(a, "Connect-Protocol-Version", "1")
 			if a.timeout > 0 {
 				h["Connect-Timeout-Ms"] = fmt.Sprint(a.timeout.Milliseconds())
@@ -235,8 +235,8 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 			return connectEnd(resp, got, codec)
 		}
 	}
-	restBy := func(version int, byPath bool) func(context.Context, ask) (gridEnd, error) {
-		return func(ctx context.Context, a ask) (gridEnd, error) {
+	restBy := func(version int, byPath bool) func(context.Context, gridAsk) (gridEnd, error) {
+		return func(ctx context.Context, a gridAsk) (gridEnd, error) {
 			h := merged(a)
 			if a.timeout > 0 {
 				h["X-Server-Timeout"] = fmt.Sprint(a.timeout.Seconds())
@@ -265,6 +265,8 @@ func gridCallers(t testing.TB, g *node) []gridCaller {
 		{"Connect proto HTTP/1", true, connectBy(1, "proto", false)},
 		{"Connect JSON HTTP/2", true, connectBy(2, "json", false)},
 		{"Connect GET HTTP/1", true, connectBy(1, "json", true)},
+		{"REST HTTP/1", true, restBy(1, true)},
+		{"REST HTTP/2", true, restBy(2, true)},
 		{"JSON by the method's path", true, restBy(1, false)},
 	}
 }
@@ -361,7 +363,7 @@ func onGrid(t *testing.T, g *node, test func(t *testing.T, c gridCaller)) {
 	}
 }
 
-func (c gridCaller) must(t *testing.T, a ask) gridEnd {
+func (c gridCaller) must(t *testing.T, a gridAsk) gridEnd {
 	t.Helper()
 	end, err := c.call(shortly(t), a)
 	if err != nil {
@@ -386,7 +388,7 @@ func TestGridSplitsExactly(t *testing.T) {
 		for range 10 {
 			work.Go(func() {
 				for range calls / 10 {
-					end, err := c.call(shortly(t), ask{method: "Name"})
+					end, err := c.call(shortly(t), gridAsk{method: "Name"})
 					if err != nil || end.code != wire.OK {
 						t.Errorf("%v, %v", end, err)
 						return
@@ -426,15 +428,15 @@ func TestGridMatchesMetadata(t *testing.T) {
 	}
 	byUser := make(map[string]string)
 	onGrid(t, g, func(t *testing.T, c gridCaller) {
-		if end := c.must(t, ask{method: "Name", header: map[string]string{"x-canary": "always"}}); end.name != "canary" {
+		if end := c.must(t, gridAsk{method: "Name", header: map[string]string{"x-canary": "always"}}); end.name != "canary" {
 			t.Errorf("x-canary led to %v", end)
 		}
-		if end := c.must(t, ask{method: "Name", header: map[string]string{"x-pin": "1"}}); end.name != "canary" {
+		if end := c.must(t, gridAsk{method: "Name", header: map[string]string{"x-pin": "1"}}); end.name != "canary" {
 			t.Errorf("the pin led to %v", end)
 		}
 		for i := range 20 {
 			user := fmt.Sprint("user", i)
-			end := c.must(t, ask{method: "Name", header: map[string]string{"x-user": user}})
+			end := c.must(t, gridAsk{method: "Name", header: map[string]string{"x-user": user}})
 			if was := byUser[user]; was != "" && was != end.name {
 				t.Errorf("%s was at %s and is at %s", user, was, end.name)
 			}
@@ -450,7 +452,7 @@ func TestGridEndsAtTheDeadline(t *testing.T) {
 	g := startGateway(t, Config{}, gridSchema(t), backendAt("a", b.addr), routeTo("r", "a"))
 	onGrid(t, g, func(t *testing.T, c gridCaller) {
 		begin := time.Now()
-		end := c.must(t, ask{method: "Hang", timeout: 100 * time.Millisecond})
+		end := c.must(t, gridAsk{method: "Hang", timeout: 100 * time.Millisecond})
 		if took := time.Since(begin); end.code != wire.DeadlineExceeded || took < 90*time.Millisecond || took > 5*time.Second {
 			t.Errorf("%v after %v", end, took)
 		}
@@ -465,10 +467,10 @@ func TestGridTellsErrorsInFull(t *testing.T) {
 	g := startGateway(t, Config{}, gridSchema(t), backendAt("a", b.addr), backendAt("down", "127.0.0.1:1"),
 		routeTo("r", "a"), routeWith("down", "matches: [{headers: [{name: x-down, value: \"1\"}]}]", "down"))
 	onGrid(t, g, func(t *testing.T, c gridCaller) {
-		if end := c.must(t, ask{method: "Fail"}); end.code != wire.FailedPrecondition || end.message != "the cart is full: 100 %" {
+		if end := c.must(t, gridAsk{method: "Fail"}); end.code != wire.FailedPrecondition || end.message != "the cart is full: 100 %" {
 			t.Errorf("the backend's error came as %v", end)
 		}
-		if end := c.must(t, ask{method: "Name", header: map[string]string{"x-down": "1"}}); end.code != wire.Unavailable || !strings.HasPrefix(end.message, "sluice: ") {
+		if end := c.must(t, gridAsk{method: "Name", header: map[string]string{"x-down": "1"}}); end.code != wire.Unavailable || !strings.HasPrefix(end.message, "sluice: ") {
 			t.Errorf("a backend that is down came as %v", end)
 		}
 	})
@@ -480,7 +482,7 @@ func TestGridLimitsWhatIsTranslated(t *testing.T) {
 	b := startGrid(t, "a")
 	g := startGateway(t, Config{}, gridSchema(t), backendAt("a", b.addr), routeTo("r", "a"))
 	onGrid(t, g, func(t *testing.T, c gridCaller) {
-		end := c.must(t, ask{method: "Large"})
+		end := c.must(t, gridAsk{method: "Large"})
 		if !c.translated && (end.code != wire.OK || len(end.name) != 5<<20) {
 			t.Errorf("a large message that is passed on came as %v %q", end.code, end.message)
 		}
@@ -499,7 +501,7 @@ func TestGridCancels(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var work sync.WaitGroup
 		work.Go(func() {
-			if end, err := c.call(ctx, ask{method: "Hang"}); !errors.Is(err, context.Canceled) && end.code != wire.Canceled {
+			if end, err := c.call(ctx, gridAsk{method: "Hang"}); !errors.Is(err, context.Canceled) && end.code != wire.Canceled {
 				t.Errorf("%v, %v", end, err)
 			}
 		})

@@ -141,6 +141,7 @@ func (g *Gateway) handlerOf(p placement) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		to := &way{g: g, placed: &p}
 		if wire.IsGRPC(r.Header.Get("Content-Type")) {
+			g.spoken[protoGRPC].Add(1)
 			g.serveGRPC(w, to.with(r))
 			return
 		}
@@ -148,6 +149,7 @@ func (g *Gateway) handlerOf(p placement) http.Handler {
 			to.cors = &corsWriter{ResponseWriter: w, request: r}
 			w = to.cors
 		}
+		g.spoken[protoWeb].Add(1)
 		g.serveWeb(w, r, to)
 	})
 }
