@@ -12,9 +12,7 @@ import (
 	// Their types resolve what backends commonly say in the details of an error.
 	_ "google.golang.org/genproto/googleapis/rpc/errdetails"
 	statuspb "google.golang.org/genproto/googleapis/rpc/status"
-	"google.golang.org/protobuf/encoding/protojson"
 	"google.golang.org/protobuf/proto"
-	"google.golang.org/protobuf/reflect/protoregistry"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"sluice/gateway/schema"
@@ -140,33 +138,22 @@ func errorOf(st *wire.Status, m *schema.Method) *connectError {
 	return e
 }
 
-// debugOf is a detail for people to read; nil when its type is not known.
+// debugOf is a detail for people to read; nil when its type is not known. A dynamic
+// message is not made of it: proto.Unmarshal panics on some that a backend could send.
 func debugOf(d *anypb.Any, m *schema.Method) json.RawMessage {
-	var types detailTypes = protoregistry.GlobalTypes
-	if m != nil && m.Schema != nil {
-		if own, ok := any(m.Schema).(detailTypes); ok {
-			types = own
-		}
+	var types *schema.Schema
+	if m != nil {
+		types = m.Schema
 	}
-	t, err := types.FindMessageByURL(d.GetTypeUrl())
+	t, err := resolverOf(types).FindMessageByURL(d.GetTypeUrl())
 	if err != nil {
 		return nil
 	}
-	msg := t.New().Interface()
-	if err := (proto.UnmarshalOptions{Resolver: types, RecursionLimit: 100}).Unmarshal(d.GetValue(), msg); err != nil {
-		return nil
-	}
-	text, err := protojson.MarshalOptions{Resolver: types}.Marshal(msg)
+	text, err := ToJSON(nil, t, d.GetValue(), types)
 	if err != nil {
 		return nil
 	}
 	return text
-}
-
-// detailTypes resolves the types of details.
-type detailTypes interface {
-	protoregistry.MessageTypeResolver
-	protoregistry.ExtensionTypeResolver
 }
 
 // connectEnd is the last thing of a stream.
