@@ -118,11 +118,21 @@ func (p *program) completeRefs(most int) completer {
 
 // completeNames completes the one argument of a command for one kind.
 func (p *program) completeNames(kind string, namespace *string) completer {
+	return p.completeKinds(namespace, kind)
+}
+
+// completeKinds completes the one argument of a command for objects of some kinds.
+func (p *program) completeKinds(namespace *string, kinds ...string) completer {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) > 0 {
 			return nil, noFiles
 		}
-		return p.asking(cmd, func(c *call) []cobra.Completion { return c.objectWords(kind, *namespace, nil) })
+		return p.asking(cmd, func(c *call) (words []cobra.Completion) {
+			for _, kind := range kinds {
+				words = append(words, c.objectWords(kind, *namespace, words)...)
+			}
+			return words
+		})
 	}
 }
 
@@ -189,7 +199,7 @@ func (p *program) completeSplit(namespace *string) completer {
 }
 
 func (c *call) ruleWords(namespace string) (words []cobra.Completion) {
-	for _, o := range c.objects(grpcRoute, namespace) {
+	for _, o := range slices.Concat(c.objects(grpcRoute, namespace), c.objects(httpRoute, namespace)) {
 		manifest, err := readManifest(o.GetManifest())
 		if err != nil {
 			continue
@@ -207,6 +217,10 @@ func (c *call) ruleWords(namespace string) (words []cobra.Completion) {
 
 func (c *call) shareWords(route *adminv1.Ref, label string, given []string) (words []cobra.Completion) {
 	got, err := ask(c.ctx, c.resources.Get, &adminv1.GetRequest{Ref: route})
+	if err != nil {
+		route.Kind = httpRoute
+		got, err = ask(c.ctx, c.resources.Get, &adminv1.GetRequest{Ref: route})
+	}
 	if err != nil {
 		return nil
 	}

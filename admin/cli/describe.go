@@ -72,7 +72,7 @@ func (d *description) write() error {
 	d.facts()
 	d.conditions()
 	switch d.object.GetRef().GetKind() {
-	case grpcRoute:
+	case grpcRoute, httpRoute:
 		d.rules()
 	case backend:
 		d.endpoints()
@@ -150,6 +150,9 @@ func (d *description) rules() {
 		t := &table{}
 		for j, match := range matchTexts(rule) {
 			t.add([]string{"Matches", "or"}[min(j, 1)], match)
+		}
+		if filters := filterTypes(rule); len(filters) > 0 {
+			t.add("Filters", strings.Join(filters, ", "))
 		}
 		if split != nil {
 			t.add("Split", d.splitSince(split)+"; back with sluice split "+d.ruleArg(label)+" --reset")
@@ -237,9 +240,19 @@ func matchTexts(rule *yaml.Node) []string {
 	return texts
 }
 
+// filterTypes are what a rule does to requests beside sending them on.
+func filterTypes(rule *yaml.Node) (types []string) {
+	for _, filter := range items(rule, "filters") {
+		types = append(types, word(filter, "type"))
+	}
+	return types
+}
+
 func matchText(match *yaml.Node) string {
 	parts := []string{"every method"}
-	if method := lookup(match, "method"); method != nil {
+	if path := lookup(match, "path"); path != nil {
+		parts[0] = strings.TrimPrefix(word(match, "method")+" "+pathText(path), " ")
+	} else if method := lookup(match, "method"); method != nil {
 		service, name := word(method, "service"), word(method, "method")
 		parts[0] = orAny(service) + "/" + orAny(name)
 		if word(method, "type") == "RegularExpression" {
@@ -253,7 +266,29 @@ func matchText(match *yaml.Node) string {
 		}
 		parts = append(parts, word(h, "name")+equals+word(h, "value"))
 	}
+	for _, q := range items(match, "queryParams") {
+		equals := "="
+		if word(q, "type") == "RegularExpression" {
+			equals = " ~ "
+		}
+		parts = append(parts, "?"+word(q, "name")+equals+word(q, "value"))
+	}
 	return strings.Join(parts, ", ")
+}
+
+// pathText says which paths a match of an HTTPRoute takes.
+func pathText(path *yaml.Node) string {
+	value := word(path, "value")
+	switch word(path, "type") {
+	case "Exact":
+		return value
+	case "RegularExpression":
+		return value + " (regular expression)"
+	}
+	if value == "/" {
+		return "every path"
+	}
+	return value + " and below"
 }
 
 func orAny(s string) string {

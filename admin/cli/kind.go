@@ -4,6 +4,8 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/spf13/cobra"
+
 	adminv1 "sluice/admin/v1"
 )
 
@@ -121,4 +123,26 @@ func splitRule(namespace, word string) (route *adminv1.Ref, rule string, err err
 	}
 	route, err = parseName(grpcRoute, namespace, strings.Join(parts, "/"))
 	return route, rule, err
+}
+
+// routeKind is the --kind of commands that take a route of either kind.
+type routeKind struct{ word string }
+
+func (k *routeKind) addFlag(cmd *cobra.Command) {
+	cmd.Flags().StringVar(&k.word, "kind", "", "`kind` of the route, route or httproute, where there are both of that name")
+}
+
+// set leaves the kind of a reference to the server, which knows what is there, unless
+// the user has said it.
+func (k *routeKind) set(ref *adminv1.Ref) error {
+	ref.Kind = ""
+	if k.word == "" {
+		return nil
+	}
+	name, err := parseKind(k.word)
+	if err != nil || name != grpcRoute && name != httpRoute {
+		return usageErrorf("--kind %q: want route or httproute", k.word)
+	}
+	ref.Kind = name
+	return nil
 }

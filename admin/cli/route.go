@@ -24,15 +24,20 @@ are open go on. It lies beside what is declared and survives a reload.`, false),
 func (p *program) disableCommand(use, short, long string, undo bool) *cobra.Command {
 	var w written
 	var namespace string
+	var kind routeKind
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: wants(1, 1)}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	kind.addFlag(cmd)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
-	cmd.ValidArgsFunction = p.completeNames(grpcRoute, &namespace)
+	cmd.ValidArgsFunction = p.completeKinds(&namespace, grpcRoute, httpRoute)
 	cmd.RunE = p.remote(func(c *call, args []string) error {
 		ref, err := parseName(grpcRoute, namespace, args[0])
 		if err != nil {
+			return err
+		}
+		if err := kind.set(ref); err != nil {
 			return err
 		}
 		response, err := ask(c.ctx, c.resources.Disable, &adminv1.DisableRequest{

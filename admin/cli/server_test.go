@@ -252,6 +252,15 @@ func detailed(code connect.Code, message string, detail proto.Message) error {
 // changed answers a request that concerns one object.
 func (f *fakeServer) changed(request proto.Message, ref *adminv1.Ref, action string, edit func(*adminv1.Object)) (*connect.Response[adminv1.WriteResponse], error) {
 	f.note(request)
+	if ref.GetKind() == "" { // there is one of that name
+		for _, kind := range []string{grpcRoute, httpRoute, backend} {
+			named := &adminv1.Ref{Kind: kind, Namespace: ref.GetNamespace(), Name: ref.GetName()}
+			if f.find(named) != nil {
+				ref = named
+				break
+			}
+		}
+	}
 	before, err := f.must(ref)
 	if err != nil {
 		return nil, err

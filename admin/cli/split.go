@@ -15,12 +15,12 @@ func (p *program) splitCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "split ROUTE[/RULE] [BACKEND=WEIGHT...]",
 		Short: "Share out the RPCs of a route's rule",
-		Long: `Share out the RPCs of one rule of a route among the backends that it declares.
-RULE is the rule's name, or its number from 0; a route with one rule needs none.
-The weights are relative to each other; weight 0 keeps a backend in reserve. The
-split lies beside what is declared, whoever declared it, and survives a reload;
---reset takes it back. Who changes weights names every backend that has one; what
-else is not mentioned stays as it was.`,
+		Long: `Share out the RPCs of one rule of a route among the backends that it declares, or
+the requests of one rule of an HTTPRoute. RULE is the rule's name, or its number
+from 0; a route with one rule needs none. The weights are relative to each other;
+weight 0 keeps a backend in reserve. The split lies beside what is declared, whoever
+declared it, and survives a reload; --reset takes it back. Who changes weights names
+every backend that has one; what else is not mentioned stays as it was.`,
 		Example: `  sluice split cart/all cart-v1=90 cart-v2=10
   sluice split cart/all --header x-tester=yes:cart-v2   # testers, whatever the weights
   sluice split cart/all cart-v1=50 cart-v2=50 --sticky x-user-id
@@ -50,6 +50,7 @@ else is not mentioned stays as it was.`,
 // splitOptions are the flags of split.
 type splitOptions struct {
 	namespace    string
+	kind         routeKind
 	pins         []string
 	clearHeaders bool
 	sticky       string
@@ -66,12 +67,16 @@ func (o *splitOptions) addFlags(cmd *cobra.Command) {
 	flags.BoolVar(&o.spillOver, "spill-over", false, "give the share of a backend without endpoints to the others; --spill-over=false answers it UNAVAILABLE")
 	flags.BoolVar(&o.reset, "reset", false, "back to what is declared, before anything else here")
 	flags.StringVar(&o.ifRevision, "if-revision", "", "only if the route still has this `revision`")
+	o.kind.addFlag(cmd)
 	addNamespace(cmd, &o.namespace, defaultNamespace)
 }
 
 func (o *splitOptions) request(cmd *cobra.Command, args []string) (*adminv1.SplitRequest, error) {
 	route, rule, err := splitRule(o.namespace, args[0])
 	if err != nil {
+		return nil, err
+	}
+	if err := o.kind.set(route); err != nil {
 		return nil, err
 	}
 	request := &adminv1.SplitRequest{Route: route, Rule: rule, ClearPins: o.clearHeaders, Reset_: o.reset, IfRevision: o.ifRevision}
