@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"net/http"
 	"strconv"
-	"time"
 
 	"sluice/gateway/schema"
 	"sluice/gateway/wire"
@@ -17,10 +16,6 @@ var (
 	typeJSON   = []string{"application/json"}
 	noSniffing = []string{"nosniff"}
 )
-
-// unreadPatience is how long a failing HTTP/1 request's body is read, so that the
-// connection can go on, before the connection is given up instead.
-const unreadPatience = time.Second
 
 // refusal is a status of the gateway's own, for what a request or an answer has wrong.
 func refusal(code wire.Code, format string, args ...any) *wire.Status {
@@ -64,10 +59,6 @@ func failWith(w http.ResponseWriter, r *http.Request, st *wire.Status, types *sc
 	}
 	if seconds, ok := retryAfter(details); ok {
 		h["Retry-After"] = []string{strconv.FormatInt(seconds, 10)}
-	}
-	if r.ProtoMajor == 1 && r.ContentLength != 0 {
-		// net/http reads what it can of the body before the answer leaves.
-		http.NewResponseController(w).SetReadDeadline(time.Now().Add(unreadPatience))
 	}
 	w.WriteHeader(status)
 	if r.Method != http.MethodHead {

@@ -19,6 +19,26 @@ type Options struct {
 // Server answers plain HTTP requests by RPCs: on the paths of google.api.http
 // annotations, and with JSON on the paths of the methods themselves. It is safe for
 // use by several goroutines and holds nothing of a request that has ended.
+//
+// What callers see:
+//
+//   - A success is 200, whatever the verb. Metadata becomes fields of the same name, but
+//     for what is of one hop, of the content, or of gRPC itself.
+//   - Metadata of the RPC's end becomes trailers for callers who say "TE: trailers". For
+//     others it becomes fields, Grpc-Trailer-*, of a unary answer; of a stream it is lost.
+//     Of an error all metadata becomes fields of the same name.
+//   - An error is a google.rpc.Status in JSON, with the HTTP status of its code. When a
+//     stream has begun it is the last line, event or element, {"error": …}; bytes of a
+//     google.api.HttpBody are broken off. With "TE: trailers" a stream also ends with
+//     Grpc-Status and Grpc-Message.
+//   - Server streams are lines of JSON, or what Accept asks for: server-sent events, or a
+//     JSON array. Client streams are JSON values one after another. Each message leaves
+//     as it comes, both ways.
+//   - Deadlines are set by Grpc-Timeout ("500m") or X-Server-Timeout (seconds). A field
+//     that claims another verb is not looked at.
+//
+// On HTTP/1 whoever owns the connection enables full duplex, and sees to what an answered
+// request has left unread.
 type Server struct {
 	log *slog.Logger
 }

@@ -26,6 +26,8 @@ type upload struct {
 	over    atomic.Bool   // the RPC has ended: what reading says is of no interest
 	// found is what the request has wrong, and has ended the RPC for.
 	found atomic.Pointer[wire.Status]
+	// panicked is for the exchange's goroutine to go on with, once this one has ended.
+	panicked any
 }
 
 // serveUpload answers a request whose body is a stream of messages.
@@ -62,16 +64,17 @@ func (x *exchange) startUpload() (*upload, *wire.Status) {
 	if zipped {
 		in.body = &unzipping{from: in.body}
 	}
-	if x.match.Method.ServerStreaming {
-		// HTTP/2 always is; where it cannot be had, the answer waits for the request.
-		_ = in.control.EnableFullDuplex()
-	}
 	go in.run()
 	return in, nil
 }
 
 func (in *upload) run() {
 	defer close(in.done)
+	defer func() {
+		if in.panicked = recover(); in.panicked != nil {
+			in.x.call.Abort(refusal(wire.Internal, "the request could not be translated"))
+		}
+	}()
 	send := in.sendValues
 	if in.kind == bodyRaw {
 		send = in.sendChunks
@@ -158,14 +161,17 @@ func (in *upload) stop() {
 	}
 	select {
 	case <-in.done:
-		return
 	default:
+		in.over.Store(true)
+		if in.control.SetReadDeadline(time.Unix(1, 0)) != nil {
+			in.x.r.Body.Close()
+		}
+		<-in.done
 	}
-	in.over.Store(true)
-	if in.control.SetReadDeadline(time.Unix(1, 0)) != nil {
-		in.x.r.Body.Close()
+	if v := in.panicked; v != nil {
+		in.panicked = nil
+		panic(v)
 	}
-	<-in.done
 }
 
 // fault is the status that the caller gets for an RPC that ended with st: what was wrong
