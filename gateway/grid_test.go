@@ -60,11 +60,17 @@ message Told { string name = 1; }
 // gridSchema is a Schema object for every backend.
 func gridSchema(t testing.TB) string {
 	t.Helper()
+	return schemaOf(t, gridProto)
+}
+
+// schemaOf is a Schema object of one file, for every backend.
+func schemaOf(t testing.TB, source string) string {
+	t.Helper()
 	set, err := schema.CompileSources(t.Context(), func(path string) (io.ReadCloser, error) {
 		if path != "grid.proto" {
 			return nil, fs.ErrNotExist
 		}
-		return io.NopCloser(strings.NewReader(gridProto)), nil
+		return io.NopCloser(strings.NewReader(source)), nil
 	}, []string{"."}, []string{"grid.proto"})
 	if err != nil {
 		t.Fatal(err)
