@@ -173,7 +173,7 @@ func (r *Registry) Apply(set *store.Set) {
 	r.mu.Lock()
 	r.objects = objects
 	r.applyBackends(set.Backends)
-	r.shareObjects()
+	r.shareObjects(before)
 	changed := r.publish()
 	r.mu.Unlock()
 	if changed {
@@ -239,12 +239,23 @@ func (r *Registry) applyBackends(specs []*store.Backend) {
 	r.backends = backends
 }
 
-// shareObjects lets objects of the same content have one schema.
-func (r *Registry) shareObjects() {
-	for _, o := range r.objects {
-		if o.schema != nil {
-			o.schema = r.shared(o.schema)
+// shareObjects lets objects of the same content have one schema, if possible one that was
+// there before.
+func (r *Registry) shareObjects(before []*object) {
+	known := make(map[digest]*Schema)
+	for _, b := range r.backends {
+		if b.learnt != nil {
+			known[b.learnt.digest] = b.learnt
 		}
+	}
+	for _, o := range slices.Concat(before, r.objects) {
+		if o.schema == nil {
+			continue
+		}
+		if s := known[o.schema.digest]; s != nil {
+			o.schema = s
+		}
+		known[o.schema.digest] = o.schema
 	}
 }
 

@@ -145,13 +145,18 @@ func (v *View) collect() {
 	slices.SortStableFunc(v.methods, func(a, b *Method) int { return cmp.Compare(a.Path, b.Path) })
 }
 
-// sameSchemas tells whether another view has the same schemas for the same backends.
+// sameSchemas tells whether another view has the same schemas for each backend.
 func (v *View) sameSchemas(other *View) bool {
-	if len(v.backends) != len(other.backends) || !slices.Equal(v.every, other.every) {
+	if !slices.Equal(v.every, other.every) {
 		return false
 	}
 	for key, d := range v.backends {
-		if o, ok := other.backends[key]; !ok || !slices.Equal(d.schemas, o.schemas) {
+		if !slices.Equal(d.schemas, other.Schemas(key)) {
+			return false
+		}
+	}
+	for key, d := range other.backends {
+		if !slices.Equal(d.schemas, v.Schemas(key)) {
 			return false
 		}
 	}
