@@ -74,6 +74,16 @@ var errTooManyErrors = errors.New("too many errors")
 func (s *sources) report(err reporter.ErrorWithPos) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	s.errs = append(s.errs, s.located(err))
+	if len(s.errs) == maxSourceErrors {
+		return errTooManyErrors
+	}
+	return nil
+}
+
+// located is an error with the path of its file, not the name that it is imported by.
+// s.mu is held.
+func (s *sources) located(err reporter.ErrorWithPos) error {
 	at := err.GetPosition()
 	path := at.Filename
 	if found, ok := s.paths[path]; ok {
@@ -82,11 +92,7 @@ func (s *sources) report(err reporter.ErrorWithPos) error {
 	if at.Line > 0 {
 		path = fmt.Sprintf("%s:%d:%d", path, at.Line, at.Col)
 	}
-	s.errs = append(s.errs, fmt.Errorf("%s: %w", path, err.Unwrap()))
-	if len(s.errs) == maxSourceErrors {
-		return errTooManyErrors
-	}
-	return nil
+	return fmt.Errorf("%s: %w", path, err.Unwrap())
 }
 
 // result is all that was reported; or else err, what ended the compiler.
@@ -94,6 +100,9 @@ func (s *sources) result(err error) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if len(s.errs) == 0 {
+		if at, ok := errors.AsType[reporter.ErrorWithPos](err); ok {
+			return s.located(at)
+		}
 		return err
 	}
 	if errors.Is(err, errTooManyErrors) {
