@@ -41,7 +41,7 @@ and the share that was seen in the last minute.`,
 		if output.is != asTable {
 			return c.structured(output, got)
 		}
-		past, err := ask(c.ctx, c.resources.History, &adminv1.HistoryRequest{Ref: ref, Limit: describedChanges})
+		past, err := c.past(&adminv1.HistoryRequest{Ref: ref, Limit: describedChanges})
 		if err != nil {
 			return err
 		}

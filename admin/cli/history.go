@@ -5,10 +5,34 @@ import (
 	"slices"
 
 	"github.com/spf13/cobra"
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "sluice/admin/v1"
 )
+
+// largeAnswer is how many bytes an answer has, at least, that is cut short for its size.
+const largeAnswer = 4 << 20
+
+// past are the changes that a request asks for. The server cuts an answer short that
+// has large objects in it; the rest is asked for again.
+func (c *call) past(request *adminv1.HistoryRequest) (*adminv1.HistoryResponse, error) {
+	limit := request.GetLimit()
+	all := &adminv1.HistoryResponse{}
+	for {
+		got, err := ask(c.ctx, c.resources.History, request)
+		if err != nil {
+			return nil, err
+		}
+		all.Changes = append(all.Changes, got.GetChanges()...)
+		n := len(got.GetChanges())
+		if n == 0 || proto.Size(got) < largeAnswer || uint32(len(all.GetChanges())) >= limit {
+			return all, nil
+		}
+		request = proto.CloneOf(request)
+		request.Limit, request.Before = limit-uint32(len(all.GetChanges())), got.GetChanges()[n-1].GetSequence()
+	}
+}
 
 func (p *program) historyCommand() *cobra.Command {
 	var namespace string
@@ -35,7 +59,7 @@ their history. A revision of it is what rollback takes.`,
 		if request.Ref, err = optionalRef(namespace, args); err != nil {
 			return err
 		}
-		past, err := ask(c.ctx, c.resources.History, request)
+		past, err := c.past(request)
 		if err != nil {
 			return err
 		}

@@ -324,6 +324,11 @@ func (f *fakeServer) History(_ context.Context, r *connect.Request[adminv1.Histo
 	if limit := int(r.Msg.GetLimit()); limit > 0 {
 		found = found[:min(limit, len(found))]
 	}
+	for i, size := 0, 0; i < len(found); i++ { // as the server does
+		if size += proto.Size(found[i]); size > 16<<20 && i > 0 {
+			found = found[:i]
+		}
+	}
 	return connect.NewResponse(&adminv1.HistoryResponse{Changes: found}), nil
 }
 
