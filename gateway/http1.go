@@ -91,20 +91,27 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	body.leave(w, control)
 }
 
-// lateBody is how long the rest of a request's body may take after the answer.
-const lateBody = time.Second
+const (
+	// soonBody is how long an answered request may take to end if its connection is to
+	// live on: most have ended, and it only has to be read.
+	soonBody = 50 * time.Millisecond
+	// lateBody is how long the rest may take that is read to be thrown away.
+	lateBody = time.Second
+)
 
-// http1Body is the body of a request with what net/http does not tell: whether it has
-// been read to its end.
+// http1Body is the body of a request with what net/http does not tell: how reading ended.
 type http1Body struct {
 	io.ReadCloser
-	ended atomic.Bool
+	ended  atomic.Bool // at its end
+	failed atomic.Bool // before that
 }
 
 func (b *http1Body) Read(p []byte) (int, error) {
 	n, err := b.ReadCloser.Read(p)
 	if err == io.EOF {
 		b.ended.Store(true)
+	} else if err != nil {
+		b.failed.Store(true)
 	}
 	return n, err
 }
@@ -112,15 +119,19 @@ func (b *http1Body) Read(p []byte) (int, error) {
 // leave ends what an answered request has left. In full duplex net/http goes on to the
 // next request wherever the body's reader stopped, be it in the middle of the body, which
 // is then taken for a request; and it panics when it meets the end of the body itself. So
-// the end is found here, in what has arrived, or the connection does not live on.
+// the end is found here, or the connection does not live on. Nor does it when a read has
+// failed: net/http then tells all its later requests that the caller has gone.
 func (b *http1Body) leave(w http.ResponseWriter, control *http.ResponseController) {
 	if b.ended.Load() {
 		return
 	}
-	control.SetReadDeadline(time.Unix(1, 0))
-	io.Copy(io.Discard, b)
-	if b.ended.Load() {
-		return
+	if !b.failed.Load() {
+		control.SetReadDeadline(time.Now().Add(soonBody))
+		io.Copy(io.Discard, b)
+		if b.ended.Load() {
+			control.SetReadDeadline(time.Time{})
+			return
+		}
 	}
 	// The header has gone, so that Connection: close comes too late. A reader that finds
 	// more than it may has net/http close behind the answer.

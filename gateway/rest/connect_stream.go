@@ -159,14 +159,28 @@ func (u *connectUpload) status(st *wire.Status) *wire.Status {
 	return st
 }
 
+// lastMoment is how long a caller over HTTP/1 has to end its side, once the RPC has
+// ended, before its connection is given up: most are just about to.
+const lastMoment = 50 * time.Millisecond
+
 // stop waits for the goroutine, which may be waiting for a caller that has nothing more
 // to say, or for a backend that does not listen.
 func (u *connectUpload) stop() {
 	u.x.call.Close()
+	var patience <-chan time.Time
+	if u.x.r.ProtoMajor == 1 {
+		timer := time.NewTimer(lastMoment)
+		defer timer.Stop()
+		patience = timer.C
+	} else {
+		now := make(chan time.Time)
+		close(now)
+		patience = now
+	}
 	select {
 	case <-u.done:
-	default:
-		_ = u.x.ctl.SetReadDeadline(time.Unix(1, 0))
+	case <-patience:
+		_ = interrupt(u.x.w, u.x.r)
 		<-u.done
 	}
 	if u.panicked != nil {

@@ -5,7 +5,6 @@ import (
 	"net/http"
 	"strings"
 	"sync/atomic"
-	"time"
 
 	"sluice/gateway/wire"
 )
@@ -163,7 +162,7 @@ func (in *upload) stop() {
 	case <-in.done:
 	default:
 		in.over.Store(true)
-		if in.control.SetReadDeadline(time.Unix(1, 0)) != nil {
+		if interrupt(in.x.w, in.x.r) != nil {
 			in.x.r.Body.Close()
 		}
 		<-in.done
