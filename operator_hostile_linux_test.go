@@ -287,7 +287,7 @@ func hostileTexts() map[string][2]string { // what it is: the text, what the ref
 		"depth in an object":          {bad("a") + "status: " + strings.Repeat("[", 9000) + strings.Repeat("]", 9000) + "\nx: y\n", "bad.yaml:6:1: x: unknown field"},
 		"the same name twice":         {bad("a") + "---\n" + bad("a"), "Backend default/a is declared already, at bad.yaml:1"},
 		"the same key twice":          {bad("a") + "kind: Backend\n", "kind: the key is there already"},
-		"unknown kind":                {"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n", `unknown kind "Secret", want GRPCRoute, HTTPRoute, Backend or RPCPolicy`},
+		"unknown kind":                {"apiVersion: v1\nkind: Secret\nmetadata: {name: a}\n", `unknown kind "Secret", want GRPCRoute, HTTPRoute, Backend, RPCPolicy or Schema`},
 		"NUL":                         {bad("a\x00b"), "bad.yaml:3:19: control character 0x00"},
 		"NUL in a name":               {bad(`"a\0b"`), `metadata.name: "a\x00b": want lower-case letters`},
 		"control characters":          {bad(`"\e[2J\a"`), `metadata.name: "\x1b[2J\a": want lower-case letters`},
@@ -298,7 +298,7 @@ func hostileTexts() map[string][2]string { // what it is: the text, what the ref
 		"a route to itself":           {strings.Replace(hostileRoute("loop"), "kind: Backend", "kind: GRPCRoute", 1), "GRPCRoute"},
 		"a route to nothing":          {hostileRoute("nothing"), "GRPCRoute default/loop refers to Backend default/nothing, which is not declared"},
 		"a text that is too long":     {"#" + strings.Repeat("x", 17<<20), "17825793 bytes, limit 16777216"},
-		"a document that is too long": {"#" + strings.Repeat("x", 3<<20), "a document of 3145729 bytes, limit 2097152"},
+		"a document that is too long": {"#" + strings.Repeat(" x", 3<<19), "a document of 3145729 bytes, limit 2097152"},
 		"nothing":                     {"", "declares nothing"},
 	}
 }
