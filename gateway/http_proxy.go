@@ -337,8 +337,14 @@ func (p *passage) writeHeader(res *http.Response) {
 			names = append(names, name)
 		}
 		h["Trailer"] = []string{strings.Join(names, ", ")}
+		if p.r.ProtoMajor == 1 && p.r.Method != http.MethodHead {
+			h.Del("Content-Length") // which leaves no place for trailers there
+		}
 	}
 	p.w.WriteHeader(res.StatusCode)
+	if res.ContentLength < 0 || res.ContentLength > proxyBuffer {
+		p.control.Flush() // the body may be long in coming
+	}
 }
 
 // writeError is one of the client's side.
@@ -347,14 +353,17 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return "writing to the client: " + e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
-var proxyBuffers = sync.Pool{New: func() any { return new([32 << 10]byte) }}
+// proxyBuffer is what one response holds at a time, in bytes.
+const proxyBuffer = 32 << 10
+
+var proxyBuffers = sync.Pool{New: func() any { return new([proxyBuffer]byte) }}
 
 // copyBody passes on what comes, when it comes.
 func (p *passage) copyBody(res *http.Response) error {
 	if p.r.ProtoMajor == 1 {
 		defer p.control.SetWriteDeadline(time.Time{})
 	}
-	buf := proxyBuffers.Get().(*[32 << 10]byte)
+	buf := proxyBuffers.Get().(*[proxyBuffer]byte)
 	defer proxyBuffers.Put(buf)
 	for written := int64(0); ; {
 		n, err := res.Body.Read(buf[:])

@@ -62,8 +62,8 @@ func bothVersions(t *testing.T, f func(t *testing.T, client *http.Client)) {
 	}
 }
 
-// ask is one request; its answer is the status and the body.
-func ask(t testing.TB, client *http.Client, method, url string, body io.Reader, header ...string) (*http.Response, string) {
+// askPlain is one request; its answer is the status and the body.
+func askPlain(t testing.TB, client *http.Client, method, url string, body io.Reader, header ...string) (*http.Response, string) {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(context.Background(), patience)
 	defer cancel()
@@ -143,7 +143,7 @@ func TestHTTPRouteMatchesAndRewrites(t *testing.T) {
 	bothVersions(t, func(t *testing.T, client *http.Client) {
 		for _, tt := range tests {
 			method, path, _ := strings.Cut(tt.request, " ")
-			res, body := ask(t, client, method, at+path, nil, tt.header...)
+			res, body := askPlain(t, client, method, at+path, nil, tt.header...)
 			got := strings.Replace(body, g.address(), "HOST", 1)
 			switch {
 			case res.StatusCode == 301:
@@ -244,7 +244,7 @@ func TestHTTPRouteTellsWhoIsAtFault(t *testing.T) {
 	g := startGateway(t, Config{}, append(resources, httpRoute("r", strings.Join(rules, ", ")))...)
 	bothVersions(t, func(t *testing.T, client *http.Client) {
 		for _, tt := range tests {
-			res, body := ask(t, client, "POST", "http://"+g.address()+"/"+tt.name, strings.NewReader("body"))
+			res, body := askPlain(t, client, "POST", "http://"+g.address()+"/"+tt.name, strings.NewReader("body"))
 			if code, message := failure(t, res, body); res.StatusCode != tt.status || code != tt.code || message != tt.message {
 				t.Errorf("%s: got %d %d %q, want %d %d %q", tt.name, res.StatusCode, code, message, tt.status, tt.code, tt.message)
 			}
