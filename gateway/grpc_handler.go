@@ -57,12 +57,7 @@ func (g *Gateway) answerGRPC(w http.ResponseWriter, r *http.Request, st *wire.St
 // here and now; the function that it returns waits for the end of others.
 func (c *call) sendBody(r *http.Request) (done func()) {
 	if n := r.ContentLength; n >= 0 && n <= sendUnit {
-		buf := make([]byte, n)
-		if _, err := io.ReadFull(r.Body, buf); err == nil {
-			c.write(buf, true)
-		} else {
-			c.Abort(&wire.Status{Code: wire.Canceled, Message: "sluice: the request ended before its time", Gateway: true})
-		}
+		c.sendShort(r.Body, int(n))
 		return func() {}
 	}
 	ended := make(chan struct{})
@@ -77,6 +72,27 @@ func (c *call) sendBody(r *http.Request) (done func()) {
 	}
 }
 
+// sendShort sends a body of n bytes at once. What is wrong with it shows at its end.
+func (c *call) sendShort(body io.Reader, n int) {
+	buf := make([]byte, n+1)
+	read, err := io.ReadFull(body, buf)
+	switch {
+	case err == io.EOF, err == io.ErrUnexpectedEOF && read == n:
+		c.write(buf[:read], true)
+	default:
+		c.abortBody(err)
+	}
+}
+
+// abortBody ends an RPC whose request cannot be read to its end.
+func (c *call) abortBody(err error) {
+	var st *wire.Status
+	if !errors.As(err, &st) {
+		st = &wire.Status{Code: wire.Canceled, Message: "sluice: the request ended before its time", Gateway: true}
+	}
+	c.Abort(st)
+}
+
 func (c *call) copyBody(body io.Reader) {
 	buf := make([]byte, sendUnit)
 	for {
@@ -84,16 +100,13 @@ func (c *call) copyBody(body io.Reader) {
 		if n > 0 && c.write(buf[:n], false) != nil {
 			return
 		}
-		var st *wire.Status
-		switch {
-		case err == nil:
+		switch err {
+		case nil:
 			continue
-		case err == io.EOF:
+		case io.EOF:
 			c.CloseSend()
-		case errors.As(err, &st):
-			c.Abort(st)
 		default:
-			c.Abort(&wire.Status{Code: wire.Canceled, Message: "sluice: the request ended before its time", Gateway: true})
+			c.abortBody(err)
 		}
 		return
 	}

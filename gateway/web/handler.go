@@ -97,6 +97,11 @@ const restOfRequest = time.Second
 func (h *Handler) serveRequest(w http.ResponseWriter, r *http.Request) {
 	b := r.Body.(*body)
 	p := &reply{ResponseWriter: w}
+	if !b.exchange.textIn() {
+		// The library has forgotten it. Who knows the length of a request need not read it
+		// beside the response.
+		r.ContentLength = b.exchange.r.ContentLength
+	}
 	h.upstream.ServeHTTP(p, r)
 	if st := b.fault.Load(); st != nil {
 		p.fail(st)
@@ -123,10 +128,15 @@ func newExchange(w http.ResponseWriter, r *http.Request, c *CORS) *exchange {
 	contentType := r.Header.Get("Content-Type")
 	e := &exchange{w: w, r: r, cors: c, text: AnswersText(contentType, r.Header.Get("Accept"))}
 	e.body.src, e.body.exchange = r.Body, e
-	if wire.KindOf(contentType) == wire.KindGRPCWebText {
+	if e.textIn() {
 		e.body.readText(r.ContentLength)
 	}
 	return e
+}
+
+// textIn tells that the request is base64.
+func (e *exchange) textIn() bool {
+	return wire.KindOf(e.r.Header.Get("Content-Type")) == wire.KindGRPCWebText
 }
 
 // request is the request as the library is to see it, and to change it: in the binary
