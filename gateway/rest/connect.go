@@ -54,9 +54,9 @@ func (Connect) ServeConnect(w http.ResponseWriter, r *http.Request, way Way) {
 		return
 	}
 	defer call.Close()
-	x := &connectExchange{w: w, r: r, ctl: http.NewResponseController(w), q: q, call: call, limits: call.Limits()}
+	x := &connectExchange{w: w, r: r, ctl: http.NewResponseController(w), q: q, call: call, limits: call.Limits(), way: way}
 	if q.json || q.query != nil {
-		if st := x.learn(way); st != nil {
+		if st := x.learn(); st != nil {
 			FailConnect(w, r, call.Abort(st))
 			return
 		}
@@ -76,7 +76,9 @@ type connectExchange struct {
 	q      *connectRequest
 	call   Call
 	limits Limits
+	way    Way
 	method *schema.Method // nil unless messages have to be understood
+	up     *connectUpload // of a stream
 
 	// Owned by the goroutine that receives: whether the header has been written, and what
 	// the last message became.
@@ -85,14 +87,14 @@ type connectExchange struct {
 }
 
 // learn finds the method's descriptor, and holds the request against it.
-func (x *connectExchange) learn(way Way) *wire.Status {
+func (x *connectExchange) learn() *wire.Status {
 	ctx := x.r.Context()
 	if x.q.timeout > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeout(ctx, x.q.timeout)
 		defer cancel()
 	}
-	m, err := way.Method(ctx, x.call.Backend(), x.q.method)
+	m, err := x.way.Method(ctx, x.call.Backend(), x.q.method)
 	if m == nil {
 		return x.unlearnt(err)
 	}
@@ -118,6 +120,8 @@ func (x *connectExchange) unlearnt(err error) *wire.Status {
 	switch {
 	case errors.As(err, &st):
 		return st
+	case errors.Is(err, schema.ErrNoMethod):
+		return connectFault(wire.Unimplemented, http.StatusNotFound, err.Error())
 	case errors.Is(err, context.DeadlineExceeded):
 		return connectFault(wire.DeadlineExceeded, 0, "the deadline passed while the schema was asked for")
 	case errors.Is(err, context.Canceled):

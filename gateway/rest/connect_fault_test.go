@@ -117,6 +117,7 @@ func TestConnectRefusesBadUnaryRequests(t *testing.T) {
 		"JSON that is none":       {rawRequest{"POST", pathUnary, "application/json", version, "\x0a\x01a"}, 400, "invalid_argument", "sluice: "},
 		"JSON that is empty":      {rawRequest{"POST", pathUnary, "application/json", version, ""}, 400, "invalid_argument", "sluice: "},
 		"JSON without a schema":   {rawRequest{"POST", "/test.v1.Echo/Nameless", "application/json", version, `"a"`}, 501, "unimplemented", "schema"},
+		"JSON for no method":      {rawRequest{"POST", "/test.v1.Echo/Missing", "application/json", version, `"a"`}, 404, "unimplemented", "Missing"},
 		"JSON for a stream":       {rawRequest{"POST", pathServer, "application/json", version, `"a"`}, 415, "unknown", "application/connect+json"},
 		"stream for unary":        {rawRequest{"POST", pathUnary, "application/connect+json", version, ""}, 415, "unknown", "application/json"},
 		"binary field":            {rawRequest{"POST", pathUnary, "application/proto", "X-Raw-Bin: ???\n", ""}, 400, "invalid_argument", "x-raw-bin"},
@@ -179,6 +180,7 @@ func TestConnectRefusesBadStreams(t *testing.T) {
 		"end in a request":        {rawRequest{"POST", pathClient, binary, "", enveloped(2, "{}")}, "invalid_argument", "end of the stream"},
 		"flags of gRPC-Web":       {rawRequest{"POST", pathClient, binary, "", enveloped(0x80, "")}, "invalid_argument", "0x80"},
 		"compression unsaid":      {rawRequest{"POST", pathClient, binary, "", enveloped(1, "abc")}, "internal", "connect-content-encoding"},
+		"nothing compressed":      {rawRequest{"POST", pathClient, binary, "", enveloped(1, "")}, "internal", "connect-content-encoding"},
 		"compression denied":      {rawRequest{"POST", pathClient, binary, "Connect-Content-Encoding: identity\n", enveloped(1, "abc")}, "internal", "connect-content-encoding"},
 		"compression of JSON":     {rawRequest{"POST", pathClient, text, "Connect-Content-Encoding: zstd\n", ""}, "unimplemented", "gzip, identity"},
 		"bomb":                    {rawRequest{"POST", pathClient, text, "Connect-Content-Encoding: gzip\n", enveloped(1, bomb)}, "resource_exhausted", "decompressed"},
@@ -352,6 +354,18 @@ func TestConnectNeverUnpacksAnEmptyMessage(t *testing.T) {
 	resp, body = rawRequest{"POST", pathServer, "application/connect+proto", "Connect-Content-Encoding: gzip\n", enveloped(1, "")}.do(t, clientOf(t, 1), s.URL)
 	if want := enveloped(0, ""); resp.StatusCode != 200 || !strings.HasPrefix(body, want) {
 		t.Errorf("HTTP %d %q", resp.StatusCode, body)
+	}
+}
+
+func TestConnectTellsAMissingMethodFromOneToBeWritten(t *testing.T) {
+	s := serveConnect(t, &connectWay{methods: echoMethods(), backend: func(c *connectCall) *wire.Status {
+		return &wire.Status{Code: wire.Unimplemented, Message: "unknown"}
+	}})
+	for path, want := range map[string]int{"/test.v1.Echo/Missing": 404, pathUnary: 501, "/test.v1.Echo/Nameless": 501} {
+		resp, body := rawRequest{"POST", path, "application/proto", "", ""}.do(t, clientOf(t, 1), s.URL)
+		if resp.StatusCode != want || body != `{"code":"unimplemented","message":"unknown"}` {
+			t.Errorf("%s: HTTP %d %s, want %d", path, resp.StatusCode, body, want)
+		}
 	}
 }
 

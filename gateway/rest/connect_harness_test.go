@@ -2,6 +2,7 @@ package rest
 
 import (
 	"context"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -52,7 +53,10 @@ func (y *connectWay) Method(_ context.Context, _, path string) (*schema.Method, 
 	if m := y.methods[path]; m != nil {
 		return m, nil
 	}
-	return nil, io.ErrUnexpectedEOF
+	if y.methods[pathUnary] != nil && path == "/test.v1.Echo/Missing" {
+		return nil, fmt.Errorf("describe %q: %w", path, schema.ErrNoMethod)
+	}
+	return nil, schema.ErrNoSchema
 }
 
 // last is the newest RPC.

@@ -14,7 +14,8 @@ import (
 // the RPC: how it ended is said by the last envelope.
 func (x *connectExchange) serveStream() {
 	_ = x.ctl.EnableFullDuplex() // HTTP/2 always is; a test's recorder never
-	up := &connectUpload{x: x, done: make(chan struct{})}
+	up := &connectUpload{x: x, whole: make(chan struct{}), done: make(chan struct{})}
+	x.up = up
 	go up.run()
 	err := x.download()
 	if err == errCallerGone {
@@ -64,6 +65,10 @@ func (x *connectExchange) startStream(header http.Header) {
 	if name := x.encoding(); name != "" {
 		h.Set(fieldStreamEncoding, name)
 	}
+	if x.r.ProtoMajor == 1 && !x.up.endsSoon() {
+		// An answer may end before its request; the rest must not be in the way of the next.
+		h.Set("Connection", "close")
+	}
 	x.w.WriteHeader(http.StatusOK)
 	x.started = true
 }
@@ -96,7 +101,8 @@ func (x *connectExchange) endStream(st *wire.Status) {
 // connectUpload passes the caller's messages on, in a goroutine of its own.
 type connectUpload struct {
 	x     *connectExchange
-	done  chan struct{}
+	whole chan struct{}               // closed when the request has been read to its end
+	done  chan struct{}               // closed when the goroutine has ended
 	fault atomic.Pointer[wire.Status] // what ended the RPC from this side
 	// panicked is read after done.
 	panicked any
@@ -120,6 +126,7 @@ func (u *connectUpload) forward() *wire.Status {
 	for n := 0; ; n++ {
 		data, compressed, err := in.next()
 		if err == io.EOF {
+			close(u.whole)
 			if n == 0 && x.takesOne() {
 				return connectFault(wire.Unimplemented, 0, "method "+strconv.Quote(x.q.method)+" takes one message, none came")
 			}
@@ -132,7 +139,7 @@ func (u *connectUpload) forward() *wire.Status {
 		if n == 1 && x.takesOne() {
 			return connectFault(wire.Unimplemented, 0, "method "+strconv.Quote(x.q.method)+" takes one message, a second came")
 		}
-		if compressed && len(data) > 0 && x.q.encoding == "" {
+		if compressed && x.q.encoding == "" {
 			return connectFault(wire.Internal, 0, "a message is compressed, and connect-content-encoding does not say how")
 		}
 		m, st := x.incoming(reuse(buf), data, compressed)
@@ -159,30 +166,33 @@ func (u *connectUpload) status(st *wire.Status) *wire.Status {
 	return st
 }
 
-// lastMoment is how long a caller over HTTP/1 has to end its side, once the RPC has
-// ended, before its connection is given up: most are just about to.
-const lastMoment = 50 * time.Millisecond
+// endingTime is how long an answer over HTTP/1 waits for the end of its request before it
+// gives up the connection: callers who have said all are only being read.
+const endingTime = 20 * time.Millisecond
+
+// endsSoon tells whether the request has been read to its end.
+func (u *connectUpload) endsSoon() bool {
+	timer := time.NewTimer(endingTime)
+	defer timer.Stop()
+	select {
+	case <-u.whole:
+		return true
+	case <-timer.C:
+		return false
+	}
+}
 
 // stop waits for the goroutine, which may be waiting for a caller that has nothing more
 // to say, or for a backend that does not listen.
 func (u *connectUpload) stop() {
 	u.x.call.Close()
-	var patience <-chan time.Time
-	if u.x.r.ProtoMajor == 1 {
-		timer := time.NewTimer(lastMoment)
-		defer timer.Stop()
-		patience = timer.C
-	} else {
-		now := make(chan time.Time)
-		close(now)
-		patience = now
-	}
 	select {
+	case <-u.whole: // it waits for nobody
 	case <-u.done:
-	case <-patience:
+	default:
 		_ = interrupt(u.x.w, u.x.r)
-		<-u.done
 	}
+	<-u.done
 	if u.panicked != nil {
 		panic(u.panicked)
 	}

@@ -9,6 +9,7 @@ import (
 	"strconv"
 	"time"
 
+	"sluice/gateway/schema"
 	"sluice/gateway/wire"
 )
 
@@ -51,7 +52,27 @@ func (x *connectExchange) serveUnary() {
 func (x *connectExchange) failUnary(header http.Header, st *wire.Status) {
 	addMetadata(x.w.Header(), "", header)
 	addMetadata(x.w.Header(), "Trailer-", x.call.Trailer())
-	writeConnectError(x.w, st, x.method)
+	writeConnectError(x.w, x.namePath(st), x.method)
+}
+
+// namingTime is how long the answer to a method that there may not be waits for the word
+// of those who know.
+const namingTime = time.Second
+
+// namePath tells a path that leads to no method, HTTP 404, from a method that has yet to
+// be written, 501. gRPC has one code for both.
+func (x *connectExchange) namePath(st *wire.Status) *wire.Status {
+	if st.Code != wire.Unimplemented || st.Gateway || len(st.Details) > 0 || x.method != nil {
+		return st
+	}
+	ctx, cancel := context.WithTimeout(x.r.Context(), namingTime)
+	defer cancel()
+	if _, err := x.way.Method(ctx, x.call.Backend(), x.q.method); !errors.Is(err, schema.ErrNoMethod) {
+		return st
+	}
+	named := *st
+	named.HTTP = http.StatusNotFound
+	return &named
 }
 
 // unaryRequest reads the message of the request.

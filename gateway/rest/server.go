@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"io"
 	"log/slog"
 	"net/http"
 	"slices"
@@ -166,11 +167,35 @@ func (s *Server) ServeMethod(w http.ResponseWriter, r *http.Request, way Way) {
 	}
 	defer call.Close()
 	method, st := s.describe(r, way, call, path)
+	if isForeign(r) && (method == nil || !Implicit(method).Raw()) {
+		failForeign(w, call.Abort(refusalHTTP(http.StatusUnsupportedMediaType, wire.InvalidArgument,
+			"the body is of Content-Type %q: want %s", r.Header.Get("Content-Type"), methodTypes)))
+		return
+	}
 	if st != nil {
 		s.Fail(w, r, call.Abort(st))
 		return
 	}
 	serve(w, r, call, Implicit(method))
+}
+
+// methodTypes are what the path of a method takes, in all protocols together.
+const methodTypes = "application/grpc, application/grpc-web, application/grpc-web-text, " + connectTypes
+
+// isForeign tells a body of a kind that no protocol of RPCs has: an image, a font.
+func isForeign(r *http.Request) bool {
+	kind, _, ok := strings.Cut(r.Header.Get("Content-Type"), "/")
+	return ok && !strings.EqualFold(kind, "application") && !strings.EqualFold(kind, "text") && !strings.EqualFold(kind, "multipart")
+}
+
+// failForeign answers somebody who speaks none of our protocols, in none of them.
+func failForeign(w http.ResponseWriter, st *wire.Status) {
+	h := w.Header()
+	h.Set("Accept-Post", methodTypes)
+	h.Set("Content-Type", "text/plain; charset=utf-8")
+	h["X-Content-Type-Options"] = noSniffing
+	w.WriteHeader(st.HTTP)
+	io.WriteString(w, st.Message+"\n")
 }
 
 func checkMethodRequest(r *http.Request, path string) *wire.Status {
