@@ -84,6 +84,17 @@ func schemaOf(t testing.TB, files map[string]string) *Schema {
 	return s
 }
 
+// bareSet is a set without the standard files and without comments: what a fuzz target
+// begins with is to be short.
+func bareSet(t testing.TB, files map[string]string) *descriptorpb.FileDescriptorSet {
+	set := compiledSet(t, files)
+	set.File = slices.DeleteFunc(set.File, func(f *descriptorpb.FileDescriptorProto) bool { return isStandardPath(f.GetName()) })
+	for _, f := range set.File {
+		f.SourceCodeInfo = nil
+	}
+	return set
+}
+
 // encode is what a FileDescriptorSet, or a file, is on the wire.
 func encode(t testing.TB, m proto.Message) []byte {
 	t.Helper()

@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protodesc"
@@ -116,6 +117,9 @@ func (l *linker) linkImports(f *linking) importLoop {
 
 // register makes the descriptor of a file, whose imports are linked or not to be had.
 func (l *linker) register(f *linking) error {
+	if !utf8.ValidString(f.proto.GetName()) {
+		return errors.New("its path is not UTF-8")
+	}
 	if err := checkEdition(f.proto); err != nil {
 		return err
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"strings"
+	"unicode/utf8"
 
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
 	"google.golang.org/protobuf/proto"
@@ -255,7 +256,8 @@ func (l *lesson) add(f *descriptorpb.FileDescriptorProto) error {
 		l.declared[strings.TrimPrefix(f.GetPackage()+"."+s.GetName(), ".")] = true
 	}
 	for _, dependency := range f.GetDependency() {
-		if standardFile(dependency) == nil {
+		// What is not UTF-8 cannot be asked for.
+		if standardFile(dependency) == nil && utf8.ValidString(dependency) {
 			l.ask(question{file: dependency})
 		}
 	}

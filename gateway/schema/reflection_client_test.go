@@ -303,7 +303,7 @@ func TestLearnEndsWithItsContext(t *testing.T) {
 
 // FuzzLearn plays a server whose answers are arbitrary bytes, one after another.
 func FuzzLearn(f *testing.F) {
-	set := compiledSet(f, shop)
+	set := bareSet(f, shop)
 	var files [][]byte
 	for _, file := range set.GetFile() {
 		files = append(files, encode(f, file))

@@ -452,7 +452,7 @@ func TestFileSetCompilesToTheSame(t *testing.T) {
 // FuzzCompile takes arbitrary bytes for a set. What comes out can be used.
 func FuzzCompile(f *testing.F) {
 	for _, files := range []map[string]string{shop, till, version("a", "old")} {
-		f.Add(encode(f, compiledSet(f, files)))
+		f.Add(encode(f, bareSet(f, files)))
 	}
 	f.Add(encode(f, &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{fileWith("a.proto", "a", ".none.M", "none.proto"), fileWith("b.proto", "b", "M")}}))
 	f.Fuzz(func(t *testing.T, encoded []byte) {
