@@ -118,25 +118,9 @@ func (l *lesson) faultf(format string, args ...any) {
 
 // listServices are the services that the backend says it has, but for reflection.
 func (l *lesson) listServices() (map[string]bool, error) {
-	err := l.send(&grpc_reflection_v1.ServerReflectionRequest{
-		MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{ListServices: "*"},
-	})
-	if err != nil {
-		return nil, err
-	}
-	answer, err := l.receive()
+	list, err := l.serviceList()
 	if err != nil {
 		return nil, fmt.Errorf("listing services: %w", err)
-	}
-	if e := answer.GetErrorResponse(); e != nil {
-		return nil, fmt.Errorf("listing services: %w", answerError(e))
-	}
-	list := answer.GetListServicesResponse()
-	if list == nil {
-		return nil, errors.New("listing services: the answer is not a list of services")
-	}
-	if n := len(list.GetService()); n > maxServices {
-		return nil, fmt.Errorf("listing services: %d services, limit %d", n, maxServices)
 	}
 	services := make(map[string]bool)
 	for _, s := range list.GetService() {
@@ -148,6 +132,30 @@ func (l *lesson) listServices() (map[string]bool, error) {
 		}
 	}
 	return services, nil
+}
+
+func (l *lesson) serviceList() (*grpc_reflection_v1.ListServiceResponse, error) {
+	err := l.send(&grpc_reflection_v1.ServerReflectionRequest{
+		MessageRequest: &grpc_reflection_v1.ServerReflectionRequest_ListServices{ListServices: "*"},
+	})
+	if err != nil {
+		return nil, err
+	}
+	answer, err := l.receive()
+	if err != nil {
+		return nil, err
+	}
+	if e := answer.GetErrorResponse(); e != nil {
+		return nil, answerError(e)
+	}
+	list := answer.GetListServicesResponse()
+	if list == nil {
+		return nil, errors.New("the answer is not a list of services")
+	}
+	if n := len(list.GetService()); n > maxServices {
+		return nil, fmt.Errorf("%d services, limit %d", n, maxServices)
+	}
+	return list, nil
 }
 
 // askForServices gets the files of the services and all that they import.

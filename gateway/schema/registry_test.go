@@ -77,7 +77,10 @@ func (f *fleet) open(ctx context.Context, backend, method string) (Stream, error
 	f.mu.Lock()
 	f.asked = append(f.asked, backend+" "+strings.Split(method, ".")[2])
 	f.mu.Unlock()
-	s, err := f.played.open(ctx, backend, method)
+	f.mu.Lock()
+	servers := f.played[backend]
+	f.mu.Unlock()
+	s, err := backends{backend: servers}.open(ctx, backend, method)
 	if err != nil {
 		return nil, err
 	}
@@ -86,6 +89,13 @@ func (f *fleet) open(ctx context.Context, backend, method string) (Stream, error
 	f.most = max(f.most, f.now)
 	f.mu.Unlock()
 	return &countedStream{s, f}, nil
+}
+
+// play lets a backend be another program from now on.
+func (f *fleet) play(key string, servers map[string]server) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	f.played[key] = servers
 }
 
 type countedStream struct {
@@ -347,7 +357,7 @@ func TestRegistryLooksAgainAtABackendThatReconnected(t *testing.T) {
 		}
 
 		// Endpoints come together, soon after the first conversation.
-		f.played["default/a"] = v1(grpcGo(schemaOf(t, newer)))
+		f.play("default/a", v1(grpcGo(schemaOf(t, newer))))
 		for range 5 {
 			f.Reconnected("default/a")
 			time.Sleep(100 * time.Millisecond)
@@ -374,21 +384,21 @@ func TestRegistryLooksAgainAtABackendThatReconnected(t *testing.T) {
 
 		// A failure leaves in force what was told, and is tried again.
 		time.Sleep(time.Minute)
-		f.played["default/a"] = v1(failing)
+		f.play("default/a", v1(failing))
 		f.Reconnected("default/a")
 		time.Sleep(settleTime + firstBackoff)
 		f.wantConversations(t, 5)
 		if f.View().Backend("default/a") != s || f.View().Sources()[0].Err == "" {
 			t.Errorf("sources %+v", f.View().Sources())
 		}
-		f.played["default/a"] = v1(grpcGo(schemaOf(t, newer)))
+		f.play("default/a", v1(grpcGo(schemaOf(t, newer))))
 		time.Sleep(2 * firstBackoff)
 		f.wantConversations(t, 6)
 		time.Sleep(time.Hour)
 		f.wantConversations(t, 6)
 
 		// Who gives reflection up keeps what was told, and is left alone.
-		f.played["default/a"] = nil
+		f.play("default/a", nil)
 		f.Reconnected("default/a")
 		time.Sleep(time.Hour)
 		f.wantConversations(t, 8) // one try of each version
@@ -404,7 +414,7 @@ func TestRegistryForgetsAFailureWhenABackendReconnects(t *testing.T) {
 		if f.Learn(t.Context(), []string{"default/a"}) {
 			t.Error("learnt something")
 		}
-		f.played["default/a"] = v1(grpcGo(schemaOf(t, shop)))
+		f.play("default/a", v1(grpcGo(schemaOf(t, shop))))
 		f.Reconnected("default/a")
 		time.Sleep(restTime)
 		f.wantConversations(t, 2) // none by itself
@@ -507,7 +517,7 @@ func TestRegistryDropsWhatIsKnownOfBackendsThatAreGone(t *testing.T) {
 		if len(f.View().Sources()) > 0 || f.View().Backend("default/a") != nil || f.changes.Load() != 2 {
 			t.Errorf("sources %+v, %d changes", f.View().Sources(), f.changes.Load())
 		}
-		f.played = nil
+		f.play("default/a", nil)
 		runtime.GC()
 		if schema.Value() != nil {
 			t.Error("its memory is held")
