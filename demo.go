@@ -159,6 +159,7 @@ Try in another terminal:
   grpcurl -plaintext %[1]s list
   grpcurl -plaintext %[1]s describe shop.v1.Cart
   grpcurl -plaintext -d '{"id": "1"}' %[1]s shop.v1.Cart/Get
+  curl http://%[1]s/v1/carts/1
 
   export SLUICE_DATA_DIR=%[2]s
   sluice split cart cart-v1=50 cart-v2=50

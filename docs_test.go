@@ -34,13 +34,14 @@ import (
 //	sh                  must exit 0
 //	sh background       runs until the next such block or the end, and must then exit 0
 //	sh not-run="WHY"    is not run
+//	js page             is run in a browser by conformance/browser
 //	... needs-tls       gets server.pem, server.key and ca.pem
 //
 // The well-known ports are replaced by free ones, and the service that the
 // documents put the gateway in front of is the example of the demo.
 
 // documents are the files that a user reads.
-var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/resources.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
+var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/protocols.md", "docs/resources.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
 
 // block is one fenced block of a document.
 type block struct {
@@ -157,9 +158,13 @@ func (r *reader) try(b block) {
 		r.unit(text)
 	case "sh":
 		r.shell(b, text)
+	case "js":
+		if b.words != "page" {
+			r.t.Errorf("%s: a block of js that is no page's", r.where)
+		}
 	case "text":
 	default:
-		r.t.Errorf("%s: a block of %q, which nobody tries; use yaml, ini, sh, or text for what is no example", r.where, b.language)
+		r.t.Errorf("%s: a block of %q, which nobody tries; use yaml, ini, sh, js, or text for what is no example", r.where, b.language)
 	}
 }
 
