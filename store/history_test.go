@@ -209,7 +209,7 @@ func TestOpsToLeavesWhatFilesDeclare(t *testing.T) {
 // a moment that is not known exactly any more is refused.
 func TestHistoryIsBounded(t *testing.T) {
 	wall := newTestClock()
-	l := &limits{changes: 200, bytes: 1 << 20, ofObject: 10, recent: 40, objectBytes: 1 << 20, tail: 1 << 20, batch: 1 << 20, page: 1 << 20}
+	l := &limits{changes: 200, bytes: 1 << 20, ofObject: 10, recent: 40, objectBytes: 1 << 20, tail: 1 << 20, batch: 1 << 20, page: 1 << 20, descriptors: 1 << 20}
 	s := openStore(t, Options{Now: wall.Now, limits: l})
 	digests := map[uint64]string{}
 	times := map[uint64]time.Time{}

@@ -419,8 +419,9 @@ func (p *plan) boundDescriptors() error {
 		}
 		return n
 	}
-	if n := size(p.next); n > maxDescriptors && n > size(p.base) {
-		return Faults{{Message: fmt.Sprintf("%d bytes of descriptors in all Schemas, limit %d", n, maxDescriptors)}}
+	limit := p.store.opts.limits.descriptors
+	if n := size(p.next); n > limit && n > size(p.base) {
+		return Faults{{Message: fmt.Sprintf("%d bytes of descriptors in all Schemas, limit %d", n, limit)}}
 	}
 	return nil
 }

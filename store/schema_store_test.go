@@ -102,20 +102,25 @@ func TestLargeSchemaLeavesRoomInTheHistory(t *testing.T) {
 }
 
 func TestSchemasAreBoundedTogether(t *testing.T) {
-	s := openStore(t, Options{})
-	ops := func(n int) (ops []Op) {
+	l := defaultLimits
+	l.descriptors = 2000
+	s := openStore(t, Options{limits: &l})
+	ops := func(n, size int) (ops []Op) {
 		for i := range n {
 			schema := &Schema{Meta: Meta{Namespace: "default", Name: string(rune('a' + i))}}
-			schema.Spec.DescriptorSet = make([]byte, maxDescriptors/20)
+			schema.Spec.DescriptorSet = make([]byte, size)
 			ops = append(ops, Op{Apply: schema})
 		}
 		return ops
 	}
-	mustWrite(t, s, Txn{DryRun: true, Ops: ops(20)})
-	_, err := s.Write(context.Background(), Txn{DryRun: true, Ops: ops(21)})
-	if err == nil || !strings.Contains(err.Error(), "bytes of descriptors in all Schemas, limit 134217728") {
+	mustWrite(t, s, Txn{Ops: ops(20, 100)})
+	_, err := s.Write(context.Background(), Txn{Ops: ops(21, 100)})
+	if err == nil || !strings.Contains(err.Error(), "2100 bytes of descriptors in all Schemas, limit 2000") {
 		t.Errorf("21 of them: %v", err)
 	}
+	// What is there already may shrink, whatever the limit has become.
+	s.opts.limits.descriptors = 1000
+	mustWrite(t, s, Txn{Ops: ops(20, 99)})
 }
 
 func TestSchemaRefersToBackends(t *testing.T) {

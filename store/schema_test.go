@@ -41,19 +41,23 @@ func schemaText(name, more string, set []byte) string {
 		base64.StdEncoding.EncodeToString(set) + "\n" + more
 }
 
-// largeSet is as many bytes of descriptors as one Schema may have, or a few less. The
-// seed makes it another one.
+// largeSet is as many bytes of descriptors as one Schema may have, or a few less; an
+// eighth of that where everything takes ten times as long. The seed makes it another one.
 func largeSet(t testing.TB, seed uint64) []byte {
 	t.Helper()
+	size, count := MaxDescriptorSet, 64
+	if raceDetector {
+		size, count = size/8, count/8
+	}
 	rng := rand.New(rand.NewPCG(seed, seed))
 	var files []*fileProto
-	for n := range 64 {
+	for n := range count {
 		files = append(files, largeFile(fmt.Sprintf("large/v1/file%d.proto", n), rng))
 	}
 	set := descriptorSet(t, files...)
-	files[0].Options = &descriptorpb.FileOptions{JavaPackage: proto.String(strings.Repeat("x", MaxDescriptorSet-len(set)-100))}
+	files[0].Options = &descriptorpb.FileOptions{JavaPackage: proto.String(strings.Repeat("x", size-len(set)-100))}
 	set = descriptorSet(t, files...)
-	if len(set) > MaxDescriptorSet || len(set) < MaxDescriptorSet-100 {
+	if len(set) > size || len(set) < size-100 {
 		t.Fatalf("%d bytes", len(set))
 	}
 	return set

@@ -27,9 +27,6 @@ const (
 	sweepEvery = 10 * time.Minute
 	// maxObjects bounds the memory that a snapshot takes.
 	maxObjects = 100_000
-	// maxDescriptors bounds the bytes of all Schemas together, for the same reason:
-	// what is made of them takes several times as much.
-	maxDescriptors = 128 << 20
 	// tailLen is how many of the latest changes watchers get without the disk.
 	tailLen = 1024
 )

@@ -27,17 +27,23 @@ const (
 	maxPageBytes  = 16 << 20 // for one call of History
 )
 
-// limits are those of one timeline: tests have smaller ones.
+// maxDescriptors bounds the bytes of all Schemas together, as maxObjects does objects:
+// what is made of them takes several times as much.
+const maxDescriptors = 128 << 20
+
+// limits are those of one store: tests have smaller ones.
 type limits struct {
 	changes, bytes, ofObject, recent int
 	objectBytes                      int
 	tail, batch, page                int // bytes
+	descriptors                      int // bytes
 }
 
 var defaultLimits = limits{
 	maxChanges, maxChangeBytes, maxObjectChanges, recentChanges,
 	maxObjectBytes,
 	maxTailBytes, maxBatchBytes, maxPageBytes,
+	maxDescriptors,
 }
 
 // event is what is known of a change without reading it.

@@ -133,7 +133,7 @@ func TestWatcherWaits(t *testing.T) {
 }
 
 func TestWatcherIsToldOfForgottenChanges(t *testing.T) {
-	s := openStore(t, Options{limits: &limits{changes: 100, bytes: 1 << 20, ofObject: 50, recent: 20, objectBytes: 1 << 20, tail: 8 << 10, batch: 8 << 10, page: 1 << 20}})
+	s := openStore(t, Options{limits: &limits{changes: 100, bytes: 1 << 20, ofObject: 50, recent: 20, objectBytes: 1 << 20, tail: 8 << 10, batch: 8 << 10, page: 1 << 20, descriptors: 1 << 20}})
 	for i := range 300 {
 		applyText(t, s, backendText(fmt.Sprintf("b%d", i%90), fmt.Sprintf(", labels: {n: \"%d\"}", i)))
 	}
