@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"net/http"
+	"slices"
 	"strings"
 
 	"sluice/gateway/h2"
@@ -25,6 +26,20 @@ func dropHopFields(h http.Header) {
 	}
 	for _, name := range hopFields {
 		h.Del(name)
+	}
+}
+
+// dropFramingAliases takes out what some servers would read as a field that says where a
+// request ends or what becomes of its connection: they take an underscore for a dash.
+func dropFramingAliases(h http.Header) {
+	for name := range h {
+		if strings.IndexByte(name, '_') < 0 {
+			continue
+		}
+		switch meant := http.CanonicalHeaderKey(strings.ReplaceAll(name, "_", "-")); {
+		case meant == "Content-Length", slices.Contains(hopFields, meant):
+			delete(h, name)
+		}
 	}
 }
 

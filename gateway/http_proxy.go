@@ -120,6 +120,7 @@ func (p *passage) request(ctx context.Context) *http.Request {
 		URL: p.url(),
 	}
 	dropHopFields(out.Header)
+	dropFramingAliases(out.Header)
 	if listHas(r.Header["Te"], "trailers") {
 		out.Header.Set("Te", "trailers")
 	}
