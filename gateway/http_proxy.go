@@ -252,13 +252,21 @@ func (p *passage) closing() bool { return errors.Is(context.Cause(p.r.Context())
 // outcomeOf says what an error of a round trip means.
 func (p *passage) outcomeOf(err error) outcome {
 	var none *noneLeft
-	var stream *h2.StreamError
-	var timeout net.Error
 	switch {
 	case errors.As(err, &none):
 		return noneLeftOutcome(p.backend, none.last)
 	case p.body != nil && p.body.failed():
 		return cancelled
+	}
+	return lostOutcome(err)
+}
+
+// lostOutcome is how a request ends that may have reached its backend, and has no
+// response.
+func lostOutcome(err error) outcome {
+	var stream *h2.StreamError
+	var timeout net.Error
+	switch {
 	case errors.As(err, &stream):
 		o, _ := outcomeOf(stream.Ending)
 		return o

@@ -4,7 +4,6 @@ import (
 	"net/http"
 	"strings"
 
-	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
 	"sluice/gateway/web"
@@ -198,10 +197,4 @@ func plainStatus(o outcome, message string) *wire.Status {
 		st.HTTP = http.StatusBadGateway
 	}
 	return st
-}
-
-// openHTTP begins an RPC to a backend that speaks REST.
-func (g *Gateway) openHTTP(_ *http.Request, _ *rest.Opening, p *placement) (rest.Call, error) {
-	g.count(p.target, unsupported)
-	return nil, unsupported.status()
 }

@@ -29,8 +29,9 @@ type methods struct {
 	paths map[string]bool // of methods: "/shop.v1.Cart/Add"
 	table *rest.Table
 
-	mu     sync.Mutex // guards tables
-	tables map[string]*rest.Table
+	mu       sync.Mutex // guards the fields below
+	tables   map[string]*rest.Table
+	outbound map[*schema.Method]*rest.Outbound // for backends that speak REST
 }
 
 // newSchemas is a registry that asks backends over the gateway's own connections.

@@ -29,70 +29,57 @@ type pathParameter struct {
 }
 
 // readTemplate translates a template of a method's binding.
-func readTemplate(m *schema.Method, template string) (*openTemplate, error) {
-	parts, verb, err := templateParts(template)
+func readTemplate(m *schema.Method, text string) (*openTemplate, error) {
+	parsed, err := parseTemplate(text)
 	if err != nil {
 		return nil, err
 	}
 	t := &openTemplate{binds: map[string]bool{}}
-	for i := 0; i < len(parts); {
-		n := variableLength(parts[i:])
-		if err := t.add(m, parts[i:i+n]); err != nil {
-			return nil, err
+	at := 0
+	for i := range parsed.variables {
+		v := &parsed.variables[i]
+		t.add(parsed, at, v.start, pathParameter{pattern: "*"})
+		field := fieldAt(m.Descriptor.Input(), v.field)
+		if field == nil {
+			return nil, fmt.Errorf("%s has no field %q", m.Descriptor.Input().FullName(), v.field)
 		}
-		i += n
+		t.binds[v.field] = true
+		t.add(parsed, v.start, v.end, pathParameter{pattern: parsed.shape(v), variable: v.field, field: field})
+		at = v.end
 	}
-	suffix := ""
-	if verb != "" {
-		suffix = ":" + verb
+	t.add(parsed, at, len(parsed.segments), pathParameter{pattern: "*"})
+	if len(parsed.segments) == 0 {
+		t.path, t.shape = "/", "/"
 	}
-	t.path += suffix
-	t.shape += suffix
+	if parsed.verb != "" {
+		verb := ":" + escaped(parsed.verb, ":")
+		t.path, t.shape = t.path+verb, t.shape+verb
+	}
 	return t, nil
 }
 
-// variableLength is how many of the parts the first one's variable has.
-func variableLength(parts []templatePart) int {
-	n := 1
-	for n < len(parts) && parts[n].variable != "" && parts[n].variable == parts[0].variable {
-		n++
-	}
-	return n
-}
-
-// add adds a variable, or a part of none.
-func (t *openTemplate) add(m *schema.Method, parts []templatePart) error {
-	variable := parts[0].variable
-	var field protoreflect.FieldDescriptor
-	if variable != "" {
-		if field = fieldAt(m.Descriptor.Input(), variable); field == nil {
-			return fmt.Errorf("%s has no field %q", m.Descriptor.Input().FullName(), variable)
-		}
-		t.binds[variable] = true
-	}
-	var pattern []string
+// add adds segments of a template: those of one variable, or of none. of is what their
+// wildcards have in common.
+func (t *openTemplate) add(parsed *template, from, to int, of pathParameter) {
 	wild := 0
-	for _, p := range parts {
-		pattern = append(pattern, p.text)
-		if p.wild() {
+	for _, s := range parsed.segments[from:to] {
+		if s.kind != segmentLiteral {
 			wild++
 		}
 	}
-	for _, p := range parts {
-		if !p.wild() {
-			t.path += "/" + p.text
-			t.shape += "/" + p.text
+	for _, s := range parsed.segments[from:to] {
+		if s.kind == segmentLiteral {
+			text := "/" + escaped(s.literal, "")
+			t.path, t.shape = t.path+text, t.shape+text
 			continue
 		}
-		name := t.free(variable, wild > 1)
-		t.path += "/{" + name + "}"
+		p := of
+		p.name, p.many = t.free(of.variable, wild > 1), s.kind == segmentRest
+		p.whole = to-from == 1 && !p.many
+		t.path += "/{" + p.name + "}"
 		t.shape += "/{}"
-		t.parameters = append(t.parameters, pathParameter{
-			name: name, pattern: strings.Join(pattern, "/"), variable: variable, field: field,
-			whole: len(parts) == 1 && p.text == "*", many: p.text == "**",
-		})
+		t.parameters = append(t.parameters, p)
 	}
-	return nil
 }
 
 // free is a name for a wildcard that no other one has: that of its variable, with a
@@ -164,41 +151,4 @@ func fieldAt(m protoreflect.MessageDescriptor, path string) protoreflect.FieldDe
 		m = f.Message()
 	}
 	return f
-}
-
-// templatePart is one segment of a template.
-type templatePart struct {
-	text     string // a literal, "*" or "**"
-	variable string // the path of the field that it is part of; empty for none
-}
-
-func (p templatePart) wild() bool { return p.text == "*" || p.text == "**" }
-
-// templateParts takes a template apart.
-func templateParts(template string) (parts []templatePart, verb string, err error) {
-	rest, ok := strings.CutPrefix(template, "/")
-	if !ok {
-		return nil, "", fmt.Errorf("template %q: want a leading slash", template)
-	}
-	if at := strings.LastIndexAny(rest, ":/}"); at >= 0 && rest[at] == ':' {
-		rest, verb = rest[:at], rest[at+1:]
-	}
-	for rest != "" {
-		var segment, variable string
-		if inner, braced := strings.CutPrefix(rest, "{"); braced {
-			if inner, rest, ok = strings.Cut(inner, "}"); !ok {
-				return nil, "", fmt.Errorf("template %q: a { without its }", template)
-			}
-			if variable, segment, ok = strings.Cut(inner, "="); !ok {
-				segment = "*"
-			}
-			rest = strings.TrimPrefix(rest, "/")
-		} else {
-			segment, rest, _ = strings.Cut(rest, "/")
-		}
-		for text := range strings.SplitSeq(segment, "/") {
-			parts = append(parts, templatePart{text, variable})
-		}
-	}
-	return parts, verb, nil
 }

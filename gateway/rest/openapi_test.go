@@ -304,7 +304,7 @@ func TestOpenAPITellsWhatItLeavesOut(t *testing.T) {
 		`/x.S/D: GET /v1/d/{none}: x.M has no field "none"`,
 		`/x.S/E: POST /v1/e: body: x.M has no field "none"`,
 		`/x.S/F: GET /v1/f: response_body: x.M has no field "none"`,
-		`/x.S/G: GET v1/g: template "v1/g": want a leading slash`,
+		`/x.S/G: GET v1/g: reading path template "v1/g": does not begin with "/"`,
 	}
 	if !slices.Equal(got, want) {
 		t.Errorf("left out\n%s\nwant\n%s", strings.Join(got, "\n"), strings.Join(want, "\n"))

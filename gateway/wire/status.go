@@ -133,37 +133,39 @@ func FromHTTP(status int) Code {
 }
 
 // FromREST is the code of an HTTP reply by a server that means what it says: it did
-// answer, and no proxy on the way. It is what Google's APIs take the statuses for.
+// answer, and no proxy on the way. It reads HTTPStatus the other way, as Google's APIs
+// do where several codes have one status, and takes the other statuses for what RFC
+// 9110 says of them.
 func FromREST(status int) Code {
 	switch status {
-	case 400:
+	case 400, 422:
 		return InvalidArgument
 	case 401:
 		return Unauthenticated
 	case 403:
 		return PermissionDenied
-	case 404:
+	case 404, 410:
 		return NotFound
+	case 405, 501:
+		return Unimplemented
+	case 408, 504:
+		return DeadlineExceeded
 	case 409:
 		return Aborted
+	case 413, 429:
+		return ResourceExhausted
 	case 416:
 		return OutOfRange
-	case 429:
-		return ResourceExhausted
 	case 499:
 		return Canceled
-	case 501:
-		return Unimplemented
-	case 503:
+	case 502, 503:
 		return Unavailable
-	case 504:
-		return DeadlineExceeded
 	}
 	switch status / 100 {
 	case 1, 2, 3:
 		return OK
 	case 4:
-		return FailedPrecondition
+		return FailedPrecondition // it will not get better by itself
 	case 5:
 		return Internal
 	}

@@ -1,0 +1,175 @@
+package gateway
+
+import (
+	"context"
+	"errors"
+	"io"
+	"net/http"
+	"sync/atomic"
+	"time"
+
+	"sluice/gateway/balance"
+	"sluice/gateway/h2"
+	"sluice/gateway/rest"
+	"sluice/gateway/schema"
+	"sluice/gateway/upstream"
+	"sluice/gateway/wire"
+)
+
+// openHTTP begins an RPC to a backend that speaks REST: the annotation of the method
+// says which request it becomes.
+func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest.Call, error) {
+	compiled, err := g.schemas.outboundOf(r.Context(), p.backend.Key, o.Method)
+	if err != nil {
+		g.count(p.target, unsupported)
+		return nil, err
+	}
+	out := &outbound{g: g, placement: p, caller: r, started: time.Now()}
+	p.target.series.Start()
+	return compiled.Open(rest.OutboundOpening{
+		Context: r.Context(), Timeout: o.Timeout, Backend: p.backend.Key, Host: r.Host,
+		Metadata: o.Metadata, Encoding: o.Encoding, Limits: limitsOf(p.rule),
+		Send: out.send, Gone: out.gone, End: out.end,
+	}), nil
+}
+
+// outboundOf is a method as a backend that speaks REST has it. Such a backend cannot
+// tell of itself: a Schema does.
+func (s *schemas) outboundOf(ctx context.Context, backend, path string) (*rest.Outbound, error) {
+	method, err := s.registry.Method(ctx, backend, path)
+	if err != nil || method == nil {
+		st := unsupported.status()
+		st.Message = "sluice: the backend " + backend + " speaks REST, and no Schema describes the method " + path + ", so that no request can be made of it; sluice schema push does"
+		return nil, st
+	}
+	return s.current.Load().outboundFor(method)
+}
+
+// outboundFor compiles a method once.
+func (m *methods) outboundFor(method *schema.Method) (*rest.Outbound, error) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if o := m.outbound[method]; o != nil {
+		return o, nil
+	}
+	o, err := rest.NewOutbound(method)
+	if err != nil {
+		return nil, err
+	}
+	if m.outbound == nil {
+		m.outbound = make(map[*schema.Method]*rest.Outbound)
+	}
+	m.outbound[method] = o
+	return o, nil
+}
+
+// outbound is one RPC that has become a request.
+type outbound struct {
+	*placement
+	g       *Gateway
+	caller  *http.Request
+	started time.Time
+	how     atomic.Uint32 // the outcome, where no status tells it
+}
+
+// send sends the request to one endpoint after the other, as long as it has not left.
+func (o *outbound) send(r *http.Request) (*http.Response, error) {
+	o.address(r)
+	var avoid balance.Mask
+	var last error
+	for {
+		e, i := o.backend.Pick(avoid)
+		if e == nil {
+			return nil, o.fail(noneLeftOutcome(o.backend, last))
+		}
+		res, err := e.RoundTrip(r)
+		if err == nil {
+			o.target.modify.responseHeader(res.Header)
+			res.Body = &countedBody{res.Body, e}
+			return res, nil
+		}
+		e.Release()
+		if !neverLeft(err) || r.Context().Err() != nil {
+			return nil, o.lost(err)
+		}
+		if r.GetBody != nil {
+			if r.Body, err = r.GetBody(); err != nil {
+				return nil, err
+			}
+		}
+		last, avoid = err, avoid.With(i)
+	}
+}
+
+// address adds to a request what the gateway says of it.
+func (o *outbound) address(r *http.Request) {
+	se := o.g.sessionOf(o.caller)
+	if se.hops > 0 {
+		for _, f := range se.believed(nil, o.caller.Header) {
+			r.Header.Add(f.Name, f.Value)
+		}
+	}
+	se.forwardHTTP(r.Header, o.caller)
+	if len(r.Header["User-Agent"]) == 0 {
+		r.Header["User-Agent"] = []string{""} // else net/http would name itself
+	}
+	o.target.modify.requestHeader(r.Header)
+	if host := r.Header.Get("Host"); host != "" {
+		r.Host = host
+	}
+	r.Header.Del("Host")
+}
+
+// fail notes an outcome that its status alone does not tell.
+func (o *outbound) fail(how outcome) *wire.Status {
+	o.how.Store(uint32(how))
+	return how.status()
+}
+
+// lost is a request that may have reached the backend, and has no answer.
+func (o *outbound) lost(err error) error {
+	if o.caller.Context().Err() != nil || errors.Is(err, context.DeadlineExceeded) || errors.Is(err, context.Canceled) {
+		return err // the call knows
+	}
+	o.g.log.Debug("request not answered by backend", "backend", o.backend.Key, "error", err)
+	return o.fail(lostOutcome(err))
+}
+
+// gone is why the caller's request has ended.
+func (o *outbound) gone() *wire.Status {
+	switch cause := context.Cause(o.caller.Context()); {
+	case errors.Is(cause, h2.ErrShutDown):
+		return o.fail(draining)
+	case errors.Is(cause, context.DeadlineExceeded):
+		return o.fail(deadline)
+	}
+	return o.fail(cancelled)
+}
+
+// end counts the RPC.
+func (o *outbound) end(st *wire.Status) {
+	how, code := served, wire.OK
+	if st != nil {
+		code = st.Code
+		if st.Gateway {
+			how = outcomeOfTranslation(st)
+		}
+	}
+	if noted := outcome(o.how.Load()); noted != served {
+		how = noted
+	}
+	o.target.series.End(code, time.Since(o.started))
+	o.g.ended[how].Add(1)
+}
+
+// countedBody is the body of an answer; the endpoint is at work until it is closed.
+type countedBody struct {
+	io.ReadCloser
+	endpoint *upstream.Endpoint
+}
+
+// Close implements io.Closer. It is called once.
+func (b *countedBody) Close() error {
+	defer b.endpoint.Release()
+	return b.ReadCloser.Close()
+}
