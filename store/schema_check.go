@@ -33,9 +33,11 @@ import (
 // of memory once it is decoded, so they are counted before.
 const (
 	maxDescriptorFiles    = 2000
-	maxDescriptorMessages = 300_000 // of descriptor.proto: files, messages, fields, locations
-	maxDescriptorDepth    = 64      // of messages within messages
-	maxPublicImports      = 10_000  // ways to a file by public imports
+	maxDescriptorMessages = 300_000  // of descriptor.proto: files, messages, fields, locations
+	maxDescriptorDepth    = 64       // of messages within messages
+	maxPublicImports      = 100_000  // ways from all files to others by imports and public imports
+	maxDescriptorNames    = 32 << 20 // bytes of the full names of all declarations
+	maxDescriptorLookups  = 64 << 20 // bytes to compare where names of types are relative
 )
 
 var limitOfDescriptors = fmt.Sprintf("more than %d bytes of descriptors, the limit of one %s: leave out source information, or make several", MaxDescriptorSet, SchemaKind)
@@ -50,8 +52,9 @@ func checkDescriptorSet(raw []byte) []error {
 	if err := countMessages(raw, (&descriptorpb.FileDescriptorSet{}).ProtoReflect().Descriptor(), maxDescriptorDepth, &count); err != nil {
 		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %s", libraryMessage(err))}
 	}
+	// Extensions stay as they are: what they become has not been counted.
 	var set descriptorpb.FileDescriptorSet
-	if err := proto.Unmarshal(raw, &set); err != nil {
+	if err := (proto.UnmarshalOptions{Resolver: (*protoregistry.Types)(nil)}).Unmarshal(raw, &set); err != nil {
 		return []error{fmt.Errorf("not a google.protobuf.FileDescriptorSet: %s", libraryMessage(err))}
 	}
 	switch n := len(set.GetFile()); {
@@ -59,6 +62,9 @@ func checkDescriptorSet(raw []byte) []error {
 		return []error{errors.New("not a google.protobuf.FileDescriptorSet: it has no file")}
 	case n > maxDescriptorFiles:
 		return []error{fmt.Errorf("%d files, limit %d", n, maxDescriptorFiles)}
+	}
+	if err := weigh(&set); err != nil {
+		return []error{err}
 	}
 	return linkFiles(&set)
 }
@@ -99,6 +105,7 @@ type linker struct {
 	files  map[string]*descriptorpb.FileDescriptorProto
 	linked protoregistry.Files
 	public map[string]int // ways to the files that a file imports publicly
+	ways   int            // of all files
 	state  map[string]linkState
 	faults []error
 }
@@ -218,20 +225,23 @@ func checkEdition(file *descriptorpb.FileDescriptorProto) error {
 	}
 }
 
-// countPublic bounds the ways by public imports: the library walks each of them, and
-// a ladder of 40 steps has a million million.
+// countPublic bounds the ways by public imports: the library walks each of them from
+// each file that imports one, and a ladder of 40 steps has a million million.
 func (l *linker) countPublic(file *descriptorpb.FileDescriptorProto) error {
-	ways := 0
+	imports, ways := file.GetDependency(), 0
 	for _, i := range file.GetPublicDependency() {
-		if i < 0 || int(i) >= len(file.GetDependency()) {
-			return fmt.Errorf("public import %d of %d", i, len(file.GetDependency()))
+		if i < 0 || int(i) >= len(imports) {
+			return fmt.Errorf("public import %d of %d", i, len(imports))
 		}
-		ways += 1 + l.public[file.GetDependency()[i]]
-		if ways > maxPublicImports {
-			return fmt.Errorf("more than %d ways to other files by public imports", maxPublicImports)
-		}
+		ways = min(ways+1+l.public[imports[i]], maxPublicImports+1)
 	}
 	l.public[file.GetName()] = ways
+	for _, path := range imports {
+		l.ways = min(l.ways+l.public[path], maxPublicImports+1)
+	}
+	if l.ways > maxPublicImports || ways > maxPublicImports {
+		return fmt.Errorf("more than %d ways to other files by public imports", maxPublicImports)
+	}
 	return nil
 }
 
@@ -242,6 +252,7 @@ func newFile(file *descriptorpb.FileDescriptorProto, imports protodesc.Resolver)
 			err = fmt.Errorf("not understood: %v", p)
 		}
 	}()
+	file.SourceCodeInfo = nil // comments are nothing to link
 	return protodesc.NewFile(file, imports)
 }
 

@@ -163,11 +163,29 @@ func TestSchemaRefusesWhatNoCompilerWrites(t *testing.T) {
 		files = append(files, protoFile(fmt.Sprintf("f%d.proto", i)))
 	}
 	twoFaults := []*fileProto{protoFile("a.proto", "b.proto"), withField(protoFile("b.proto"), ".nowhere.M"), withField(protoFile("c.proto"), ".nowhere.M")}
+	long := protoFile("long.proto")
+	long.MessageType[0].Name = proto.String(strings.Repeat("m", 100_000))
+	relative := protoFile("relative.proto")
+	relative.MessageType = []*messageProto{nested(maxDescriptorDepth / 2)}
+	inner := relative.MessageType[0]
+	for len(inner.NestedType) > 0 {
+		inner.Name, inner = proto.String(strings.Repeat("m", 100)), inner.NestedType[0]
+	}
+	for i := range 1000 {
+		for _, m := range []*messageProto{long.MessageType[0], inner} {
+			m.Field = append(m.Field, &descriptorpb.FieldDescriptorProto{
+				Name: proto.String(fmt.Sprint("f", i)), Number: proto.Int32(int32(i + 1)), TypeName: proto.String("M"),
+				Type: descriptorpb.FieldDescriptorProto_TYPE_MESSAGE.Enum(), Label: descriptorpb.FieldDescriptorProto_LABEL_OPTIONAL.Enum(),
+			})
+		}
+	}
 	for _, test := range []struct {
 		name string
 		set  []byte
 		want string
 	}{
+		{"long names", descriptorSet(t, long), `file "long.proto": full names of more than 33554432 bytes in all`},
+		{"relative names", descriptorSet(t, relative), `file "relative.proto": relative names of types in too many scopes: write them in full, as compilers do`},
 		{"nothing", nil, "not a google.protobuf.FileDescriptorSet: it has no file"},
 		{"text", []byte("syntax = \"proto3\";"), "not a google.protobuf.FileDescriptorSet: cannot parse reserved wire type"},
 		{"cut short", descriptorSet(t, protoFile("a.proto"))[:10], "not a google.protobuf.FileDescriptorSet: unexpected EOF"},
@@ -209,8 +227,24 @@ func withPackage(f *fileProto, name string) *fileProto {
 // million ways, and the check is to end all the same.
 func TestSchemaRefusesALadderOfPublicImports(t *testing.T) {
 	errs := checkDescriptorSet(descriptorSet(t, ladder(40)...))
-	if len(errs) != 2 || !strings.Contains(errs[0].Error(), "more than 10000 ways to other files by public imports") {
+	if len(errs) != 1 || !strings.Contains(errs[0].Error(), "more than 100000 ways to other files by public imports") {
 		t.Errorf("got %d faults: %v", len(errs), errs[0])
+	}
+}
+
+// So it does from every file that imports one of those, publicly or not.
+func TestSchemaRefusesManyImportsOfALadder(t *testing.T) {
+	files := ladder(10)
+	for i := range 100 {
+		f := protoFile(fmt.Sprintf("f%d.proto", i))
+		for _, step := range ladder(10) {
+			f.Dependency = append(f.Dependency, step.GetName())
+		}
+		files = append(files, f)
+	}
+	errs := checkDescriptorSet(descriptorSet(t, files...))
+	if len(errs) == 0 || !strings.Contains(errs[0].Error(), "more than 100000 ways to other files by public imports") {
+		t.Errorf("got %d faults", len(errs))
 	}
 }
 
