@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"time"
 
 	"sluice/gateway/schema"
 	"sluice/gateway/wire"
@@ -57,59 +58,65 @@ func NewServer(o Options) *Server {
 // method or no route leads to one: others may then have the path, and at last
 // NotFound.
 func (s *Server) ServeREST(w http.ResponseWriter, r *http.Request, way Way) (handled bool) {
-	match, call, st := find(r, way)
+	found, st := find(r, way)
 	if st != nil {
 		s.Fail(w, r, st)
 		return true
 	}
-	if call == nil {
+	if found.call == nil {
 		return false
 	}
-	defer call.Close()
-	method, st := s.describe(r, way, call, match.Method.Path)
+	defer found.call.Close()
+	method, st := s.describe(r, way, found.call, found.match.Method.Path)
 	if st != nil {
-		s.Fail(w, r, call.Abort(st))
+		s.Fail(w, r, found.call.Abort(st))
 		return true
 	}
-	if own, ok := match.For(method); ok {
-		match = own
+	if own, ok := found.match.For(method); ok {
+		found.match = own
 	}
-	serve(w, r, call, match)
+	serve(w, r, found)
 	return true
 }
 
+// opened is an RPC for a request, and how the request means it.
+type opened struct {
+	match   Match
+	call    Call // nil when there is none
+	timeout time.Duration
+}
+
 // find opens the RPC of the first method that has the path and that a route leads to.
-// Without one there is no call.
-func find(r *http.Request, way Way) (Match, Call, *wire.Status) {
-	match, call, st := findIn(r, way, way.Table(r))
-	if call == nil && st == nil {
+func find(r *http.Request, way Way) (opened, *wire.Status) {
+	found, st := findIn(r, way, way.Table(r))
+	if found.call == nil && st == nil {
 		if table := way.Learn(r); table != nil {
 			return findIn(r, way, table)
 		}
 	}
-	return match, call, st
+	return found, st
 }
 
-func findIn(r *http.Request, way Way, table *Table) (Match, Call, *wire.Status) {
+func findIn(r *http.Request, way Way, table *Table) (opened, *wire.Status) {
 	candidates := candidatesOf(r, table)
 	if len(candidates) == 0 {
-		return Match{}, nil, nil
+		return opened{}, nil
 	}
 	o, st := openingOf(r)
 	if st != nil {
-		return Match{}, nil, st
+		return opened{}, st
 	}
 	for _, match := range candidates {
 		o.Method = match.Method.Path
 		call, err := way.Open(r, o)
 		if err == nil {
-			return match, call, nil
+			return opened{match, call, o.Timeout}, nil
 		}
 		if st := statusFrom(err); !leadsNowhere(st) {
-			return Match{}, nil, st
+			return opened{}, st
 		}
 	}
-	return Match{}, nil, nil
+	return opened{}, nil
 }
 
 // candidatesOf are the endpoints that a request may mean. HEAD is answered by what
@@ -176,7 +183,7 @@ func (s *Server) ServeMethod(w http.ResponseWriter, r *http.Request, way Way) {
 		s.Fail(w, r, call.Abort(st))
 		return
 	}
-	serve(w, r, call, Implicit(method))
+	serve(w, r, opened{Implicit(method), call, o.Timeout})
 }
 
 // methodTypes are what the path of a method takes, in all protocols together.

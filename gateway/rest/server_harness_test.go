@@ -28,7 +28,7 @@ import "google/api/annotations.proto";
 import "google/api/httpbody.proto";
 import "google/protobuf/any.proto";
 
-message Item { string cart = 1; string name = 2; int32 count = 3; bytes photo = 4; google.protobuf.Any more = 5; }
+message Item { string cart = 1; string name = 2; int32 count = 3; bytes photo = 4; google.protobuf.Any more = 5; repeated double weights = 6; }
 message GetRequest { string cart = 1; string name = 2; int32 page = 3; }
 message AddRequest { string cart = 1; Item item = 2; }
 message Summary { int32 items = 1; }
@@ -108,7 +108,10 @@ func (p *shop) Open(r *http.Request, o *Opening) (Call, error) {
 func (p *shop) serve(t *testing.T) *httptest.Server {
 	t.Helper()
 	s := NewServer(Options{})
+	var handlers sync.WaitGroup // which an HTTP/2 connection does not wait for
 	h := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers.Add(1)
+		defer handlers.Done()
 		if r.ProtoMajor == 1 {
 			// As the gateway's own server does; what is left of a request is its to see to.
 			http.NewResponseController(w).EnableFullDuplex()
@@ -129,6 +132,7 @@ func (p *shop) serve(t *testing.T) *httptest.Server {
 	t.Cleanup(func() {
 		h.CloseClientConnections()
 		h.Close()
+		handlers.Wait()
 		p.mu.Lock()
 		defer p.mu.Unlock()
 		for _, c := range p.calls {

@@ -226,6 +226,8 @@ func (x *exchange) bodyFault(err error, zipped bool) *wire.Status {
 		return nil
 	case err == errTooLong:
 		return x.tooLarge(zipped)
+	case isTimeout(err) && !x.until.IsZero() && !time.Now().Before(x.until):
+		return refusal(wire.DeadlineExceeded, "the deadline has passed before the request had come")
 	case isTimeout(err):
 		return refusalHTTP(http.StatusRequestTimeout, wire.DeadlineExceeded, "reading the request's body: fewer than %d bytes came in %v", progressBytes, progressTime)
 	case zipped:
@@ -252,16 +254,21 @@ func isTimeout(err error) bool {
 type steadyBody struct {
 	body    io.Reader
 	control *http.ResponseController
-	got     int // bytes since the deadline was set; -1 when there is none
+	until   time.Time // the caller's deadline, zero when it has none
+	got     int       // bytes since the read deadline was set; -1 when there is none
 }
 
 func (x *exchange) steadyBody() *steadyBody {
-	return &steadyBody{body: x.r.Body, control: http.NewResponseController(x.w), got: -1}
+	return &steadyBody{body: x.r.Body, control: http.NewResponseController(x.w), until: x.until, got: -1}
 }
 
 func (p *steadyBody) Read(b []byte) (int, error) {
 	if p.got < 0 || p.got >= progressBytes {
-		_ = p.control.SetReadDeadline(time.Now().Add(progressTime)) // a test's recorder has none
+		at := time.Now().Add(progressTime)
+		if !p.until.IsZero() && p.until.Before(at) {
+			at = p.until
+		}
+		_ = p.control.SetReadDeadline(at) // a test's recorder has none
 		p.got = 0
 	}
 	n, err := p.body.Read(b)

@@ -206,7 +206,7 @@ func (a *streaming) renewDeadline() {
 func (a *streaming) end(in *upload, err error) {
 	in.stop()
 	if err != io.EOF {
-		a.fail(in.fault(statusFrom(err)))
+		a.fail(statusFrom(err))
 		return
 	}
 	last := a.format.end
@@ -282,14 +282,14 @@ func (a *streaming) begin(contentType string) {
 	h := a.x.w.Header()
 	addAnswerMetadata(h, a.metadata)
 	a.x.addDisposition(a.metadata)
-	if a.format == raw {
-		contentType = contentTypeOrBytes(contentType)
-	} else {
+	if a.format != raw {
 		contentType = a.format.contentType
 		h["X-Content-Type-Options"] = noSniffing
 		h["Vary"] = append(h["Vary"], variesStreaming)
 	}
-	h["Content-Type"] = []string{contentType}
+	if contentType != "" { // raw, and no message
+		h["Content-Type"] = []string{contentType}
+	}
 	if a.format == events && h["Cache-Control"] == nil {
 		h["Cache-Control"] = []string{"no-cache"}
 	}

@@ -4,7 +4,6 @@ import (
 	"io"
 	"net/http"
 	"strings"
-	"sync/atomic"
 
 	"sluice/gateway/wire"
 )
@@ -22,9 +21,6 @@ type upload struct {
 
 	control *http.ResponseController
 	done    chan struct{} // closed when the goroutine has ended
-	over    atomic.Bool   // the RPC has ended: what reading says is of no interest
-	// found is what the request has wrong, and has ended the RPC for.
-	found atomic.Pointer[wire.Status]
 	// panicked is for the exchange's goroutine to go on with, once this one has ended.
 	panicked any
 }
@@ -78,9 +74,8 @@ func (in *upload) run() {
 	if in.kind == bodyRaw {
 		send = in.sendChunks
 	}
-	if st := send(); st != nil && !in.over.Load() {
-		in.found.Store(st)
-		in.x.call.Abort(st)
+	if st := send(); st != nil {
+		in.x.call.Abort(st) // which the answering side hears of, unless the RPC has ended
 	}
 }
 
@@ -161,7 +156,6 @@ func (in *upload) stop() {
 	select {
 	case <-in.done:
 	default:
-		in.over.Store(true)
 		if interrupt(in.x.w, in.x.r) != nil {
 			in.x.r.Body.Close()
 		}
@@ -171,16 +165,4 @@ func (in *upload) stop() {
 		in.panicked = nil
 		panic(v)
 	}
-}
-
-// fault is the status that the caller gets for an RPC that ended with st: what was wrong
-// with the request, if that ended it. The goroutine has ended.
-func (in *upload) fault(st *wire.Status) *wire.Status {
-	if in == nil {
-		return st
-	}
-	if found := in.found.Load(); found != nil {
-		return found
-	}
-	return st
 }

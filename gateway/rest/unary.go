@@ -3,7 +3,6 @@ package rest
 import (
 	"io"
 	"maps"
-	"mime"
 	"net/http"
 	"strconv"
 	"strings"
@@ -20,6 +19,7 @@ type exchange struct {
 	call   Call
 	match  Match
 	limits Limits
+	until  time.Time // the caller's deadline, zero when it has none
 	buf    *buffers
 }
 
@@ -46,17 +46,20 @@ func (b *buffers) release() {
 }
 
 // serve answers a request by a call that has been opened.
-func serve(w http.ResponseWriter, r *http.Request, call Call, match Match) {
-	x := exchange{w: w, r: r, call: call, match: match, limits: call.Limits(), buf: bufferPool.Get().(*buffers)}
+func serve(w http.ResponseWriter, r *http.Request, o opened) {
+	x := exchange{w: w, r: r, call: o.call, match: o.match, limits: o.call.Limits(), buf: bufferPool.Get().(*buffers)}
 	defer x.buf.release()
+	if o.timeout > 0 {
+		x.until = time.Now().Add(o.timeout)
+	}
 	if x.limits.MaxMessage <= 0 {
 		x.limits.MaxMessage = DefaultMaxMessage
 	}
 	switch {
-	case match.Method.ClientStreaming && bodyKindOf(match) != bodyNone:
+	case x.match.Method.ClientStreaming && bodyKindOf(x.match) != bodyNone:
 		x.serveUpload()
 	case !x.sendOne():
-	case match.Method.ServerStreaming:
+	case x.match.Method.ServerStreaming:
 		x.answerStream(nil)
 	default:
 		x.answerUnary(nil)
@@ -86,9 +89,6 @@ func (x *exchange) decode(dst, body []byte) ([]byte, *wire.Status) {
 	if err != nil {
 		return message, statusFrom(err)
 	}
-	if len(message)-len(dst) > x.limits.MaxMessage {
-		return message, x.tooLarge(false)
-	}
 	return message, nil
 }
 
@@ -98,7 +98,7 @@ func (x *exchange) answerUnary(in *upload) {
 	body, contentType, st := x.receiveOne()
 	in.stop()
 	if st != nil {
-		x.failEnded(in.fault(st))
+		x.failEnded(st)
 		return
 	}
 	h := x.w.Header()
@@ -108,7 +108,6 @@ func (x *exchange) answerUnary(in *upload) {
 	}
 	trailers := x.addTrailer(x.call.Trailer(), "Grpc-Trailer-")
 	if x.match.RawAnswer() {
-		contentType = contentTypeOrBytes(contentType)
 		h["Content-Type"] = []string{contentType}
 	} else {
 		h["Content-Type"] = typeJSON
@@ -231,15 +230,6 @@ func (x *exchange) addDisposition(md http.Header) {
 			x.w.Header()[name] = v
 		}
 	}
-}
-
-// contentTypeOrBytes is the content type that a backend gives, or of any bytes when it
-// gives none that can be sent.
-func contentTypeOrBytes(contentType string) string {
-	if _, _, err := mime.ParseMediaType(contentType); err != nil {
-		return "application/octet-stream"
-	}
-	return contentType
 }
 
 // takesTrailers tells whether the caller understands trailers (RFC 9110, section 10.1.4).

@@ -318,6 +318,7 @@ func TestServerRefusesBodiesThatItCannotRead(t *testing.T) {
 		{"gzip that is cut off", "POST", "/v1/carts/7/items", zipped(500)[:20], []string{"Content-Type: application/json", "Content-Encoding: gzip"}, 400, "decompressing"},
 		{"too large", "POST", "/v1/carts/7/items", strings.Repeat(" ", 2001), []string{"Content-Type: application/json"}, 413, "larger than 2000 bytes"},
 		{"too large when decompressed", "POST", "/v1/carts/7/items", zipped(1 << 20), []string{"Content-Type: application/json", "Content-Encoding: gzip"}, 413, "larger than 2000 bytes, decompressed"},
+		{"a message larger than its JSON", "POST", "/v1/carts/7/items", `{"weights":[` + strings.Repeat("0,", 900) + `0]}`, []string{"Content-Type: application/json"}, 413, "larger than the limit"},
 		{"no JSON", "POST", "/v1/carts/7/items", "{", []string{"Content-Type: application/json"}, 400, "sluice: "},
 		{"not UTF-8", "POST", "/v1/carts/7/items", "{\"name\":\"\xff\"}", []string{"Content-Type: application/json"}, 400, "sluice: "},
 		{"a name twice", "POST", "/v1/carts/7/items", `{"name":"a","name":"b"}`, []string{"Content-Type: application/json"}, 400, "name"},
@@ -437,19 +438,46 @@ func (b *slowBody) Read([]byte) (int, error) {
 }
 
 func TestServerDoesNotWaitForABodyForEver(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		p := newShop(t, reply(nil, nil))
-		w := &slowBody{ResponseRecorder: httptest.NewRecorder(), expired: make(chan struct{})}
-		r := httptest.NewRequest("POST", "/v1/carts/7/items", w)
-		r.ProtoMajor = 2
-		r.ContentLength = 100
-		r.Header.Set("Content-Type", "application/json")
-		start := time.Now()
-		NewServer(Options{}).ServeREST(w, r, p)
-		if took := time.Since(start); w.Code != 408 || took != progressTime {
-			t.Errorf("answer is %d %s after %v, want 408 after %v", w.Code, w.Body, took, progressTime)
-		}
-	})
+	for _, tt := range []struct {
+		name, field string
+		status      int
+		after       time.Duration
+	}{
+		{"nothing comes", "", 408, progressTime},
+		{"the caller's deadline passes", "2.5", 504, 2500 * time.Millisecond},
+		{"the caller's deadline is far", "900", 408, progressTime},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				p := newShop(t, reply(nil, nil))
+				w := &slowBody{ResponseRecorder: httptest.NewRecorder(), expired: make(chan struct{})}
+				r := httptest.NewRequest("POST", "/v1/carts/7/items", w)
+				r.ContentLength = 100
+				r.Header.Set("Content-Type", "application/json")
+				if tt.field != "" {
+					r.Header.Set("X-Server-Timeout", tt.field)
+				}
+				start := time.Now()
+				NewServer(Options{}).ServeREST(w, r, p)
+				if took := time.Since(start); w.Code != tt.status || took != tt.after {
+					t.Errorf("answer is %d %s after %v, want %d after %v", w.Code, w.Body, took, tt.status, tt.after)
+				}
+			})
+		})
+	}
+}
+
+// A body that says that it is too large is not waited for.
+func TestServerDoesNotReadABodyThatIsTooLarge(t *testing.T) {
+	p := newShop(t, reply(nil, nil))
+	r := httptest.NewRequest("POST", "/v1/carts/7/items", broken{})
+	r.ContentLength = DefaultMaxMessage + 1
+	r.Header.Set("Content-Type", "application/json")
+	w := httptest.NewRecorder()
+	NewServer(Options{}).ServeREST(w, r, p)
+	if w.Code != 413 {
+		t.Errorf("answer is %d %s, want 413", w.Code, w.Body)
+	}
 }
 
 func TestServerAnswersHEADWithoutContent(t *testing.T) {
@@ -514,6 +542,7 @@ func TestServerCompressesWhatIsWorthIt(t *testing.T) {
 		{"not wanted", large, "gzip;q=0, br", false},
 		{"as it is wanted more", large, "gzip;q=0.5, identity;q=0.8", false},
 		{"a weight that is none", large, "gzip;q=much", false},
+		{"more than all", large, "gzip;q=1.1", false},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			overBoth(t, func(t *testing.T, client *http.Client) {
