@@ -9,9 +9,9 @@ import (
 )
 
 // body is the body of a request as gRPC has it: messages, checked. One goroutine
-// reads it.
+// reads it; any may close it.
 type body struct {
-	src      io.Reader
+	src      io.ReadCloser
 	exchange *exchange // of HTTP; nil for a WebSocket
 	frames   RequestFrames
 
@@ -24,6 +24,7 @@ type body struct {
 	left  []byte  // of one
 
 	ended atomic.Bool // all has been read
+	cut   atomic.Bool // closed before that
 	fault atomic.Pointer[wire.Status]
 }
 
@@ -107,6 +108,9 @@ func (b *body) decode(p []byte) (int, error) {
 		if fault != nil {
 			return 0, fault
 		}
+		if errors.Is(b.err, io.EOF) {
+			return len(out), b.err // together, so that the end is known at once
+		}
 		if len(out) > 0 {
 			return len(out), nil
 		}
@@ -114,6 +118,11 @@ func (b *body) decode(p []byte) (int, error) {
 	return 0, b.err
 }
 
-// Close implements io.Closer. The body belongs to whoever opened it, and is closed
-// there.
-func (b *body) Close() error { return nil }
+// Close implements io.Closer. A Read that waits returns.
+func (b *body) Close() error {
+	if b.ended.Load() {
+		return nil
+	}
+	b.cut.Store(true)
+	return b.src.Close()
+}

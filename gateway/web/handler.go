@@ -3,6 +3,7 @@ package web
 import (
 	"context"
 	"encoding/base64"
+	"io"
 	"maps"
 	"net/http"
 	"strconv"
@@ -97,11 +98,6 @@ const restOfRequest = time.Second
 func (h *Handler) serveRequest(w http.ResponseWriter, r *http.Request) {
 	b := r.Body.(*body)
 	p := &reply{ResponseWriter: w}
-	if !b.exchange.textIn() {
-		// The library has forgotten it. Who knows the length of a request need not read it
-		// beside the response.
-		r.ContentLength = b.exchange.r.ContentLength
-	}
 	h.upstream.ServeHTTP(p, r)
 	if st := b.fault.Load(); st != nil {
 		p.fail(st)
@@ -127,16 +123,25 @@ type exchange struct {
 func newExchange(w http.ResponseWriter, r *http.Request, c *CORS) *exchange {
 	contentType := r.Header.Get("Content-Type")
 	e := &exchange{w: w, r: r, cors: c, text: AnswersText(contentType, r.Header.Get("Accept"))}
-	e.body.src, e.body.exchange = r.Body, e
-	if e.textIn() {
+	e.body.src, e.body.exchange = interruptible{r.Body, w}, e
+	if wire.KindOf(contentType) == wire.KindGRPCWebText {
 		e.body.readText(r.ContentLength)
 	}
 	return e
 }
 
-// textIn tells that the request is base64.
-func (e *exchange) textIn() bool {
-	return wire.KindOf(e.r.Header.Get("Content-Type")) == wire.KindGRPCWebText
+// interruptible is the body of an HTTP request that can be closed while it is read:
+// net/http's own Close waits for the reader.
+type interruptible struct {
+	io.ReadCloser
+	w http.ResponseWriter
+}
+
+func (i interruptible) Close() error {
+	if http.NewResponseController(i.w).SetReadDeadline(time.Unix(1, 0)) == nil {
+		return nil
+	}
+	return i.ReadCloser.Close()
 }
 
 // request is the request as the library is to see it, and to change it: in the binary
@@ -148,7 +153,11 @@ func (e *exchange) request(r *http.Request) *http.Request {
 	acceptPlain(header)
 	request := r.WithContext(r.Context())
 	request.Header = header
-	request.ContentLength = -1
+	// Who knows the length of a request need not read it beside the response. That of a
+	// text is not what comes of it.
+	if e.body.room > 0 {
+		request.ContentLength = -1
+	}
 	request.Body = &e.body
 	return request
 }
@@ -174,7 +183,7 @@ func (e *exchange) WriteHeader(int) {
 	delete(h, "Access-Control-Expose-Headers") // the library's; the policy has its own
 	h["Content-Type"] = []string{Type(h.Get("Content-Type"), e.text)}
 	e.cors.Set(h, e.r)
-	if e.r.ProtoMajor == 1 && !e.body.ended.Load() {
+	if e.r.ProtoMajor == 1 && (!e.body.ended.Load() || e.body.cut.Load()) {
 		// What is left of the request when the response is over must not be taken for
 		// the next one, as net/http would in full duplex.
 		h["Connection"] = []string{"close"}

@@ -315,6 +315,33 @@ func TestHandlerWaitsForNoRequestThatIsOver(t *testing.T) {
 	}
 }
 
+// endEarly answers the first message with an error, while it reads what follows.
+func endEarly(w http.ResponseWriter, r *http.Request) {
+	readMessage(r.Body)
+	w.WriteHeader(200)
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		io.Copy(io.Discard, r.Body)
+	}()
+	r.Body.Close()
+	<-done
+	w.Header().Set(http.TrailerPrefix+"Grpc-Status", "8")
+}
+
+func TestHandlerEndsWhileItsRequestIsRead(t *testing.T) {
+	conn := dial(t, NewHandler(http.HandlerFunc(endEarly), Options{}))
+	io.WriteString(conn, chunkedPOST+chunk(message(0, "one")))
+	resp, err := http.ReadResponse(bufio.NewReader(conn), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	body, err := io.ReadAll(resp.Body)
+	if a := read(t, 200, resp.Header, string(body)); err != nil || a.status() != "8" || !resp.Close {
+		t.Errorf("%q, %v, closing %v", body, err, resp.Close)
+	}
+}
+
 // A small response is one piece on the wire, and the connection serves the next.
 func TestHandlerKeepsAConnection(t *testing.T) {
 	server := httptest.NewServer(NewHandler(http.HandlerFunc(echoUnary), Options{}))

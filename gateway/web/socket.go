@@ -208,7 +208,7 @@ type socket struct {
 	rpc  context.Context // of the RPC; its cause may be how it ends
 	end  context.CancelCauseFunc
 
-	// Owned by the reader of the request.
+	// Owned by receive.
 	message io.Reader // what is left of a message
 
 	// Set by the reader, and seen by the pinging goroutine: answers are noticed only
@@ -229,12 +229,15 @@ func (k *socket) run(conn *websocket.Conn, r *http.Request, upstream http.Handle
 	if !ok {
 		return
 	}
-	var pinging sync.WaitGroup
-	pinging.Go(k.keepAlive)
-	defer pinging.Wait()
+	in, out := io.Pipe()
+	var beside sync.WaitGroup
+	beside.Go(k.keepAlive)
+	beside.Go(func() { k.receive(out) })
+	defer beside.Wait()
+	defer in.Close()
 	defer k.die()
 
-	b := &body{src: k}
+	b := &body{src: in}
 	request.Body = b
 	p := &reply{ResponseWriter: k}
 	if st := refuseSocket(request); st != nil {
@@ -245,7 +248,15 @@ func (k *socket) run(conn *websocket.Conn, r *http.Request, upstream http.Handle
 	if st := k.ending(b); st != nil {
 		p.fail(st)
 	}
+	in.Close() // what is still sent is sent in vain
 	k.finish(p.started)
+}
+
+// receive passes the request's body on until its end, or until nobody wants more: a
+// read on the connection itself cannot be given up without the connection.
+func (k *socket) receive(out *io.PipeWriter) {
+	_, err := io.CopyBuffer(out, k, make([]byte, socketBuffer))
+	out.CloseWithError(err)
 }
 
 // open reads the header and makes a request of gRPC of it.
@@ -405,9 +416,11 @@ func (k *socket) keepAlive() {
 // Header, WriteHeader, Write and Flush are the response, as reply wants it.
 func (k *socket) Header() http.Header { return k.header }
 
-// WriteHeader has the header go out with what follows.
+// WriteHeader sends the header. It is a message by itself, as the trailers are: the
+// library's client reads nothing that comes behind fields in one message.
 func (k *socket) WriteHeader(int) {
 	k.out = AppendTrailers(k.out, fieldsOf(k.header, "")...)
+	k.Flush()
 }
 
 func (k *socket) Write(p []byte) (int, error) {
@@ -445,6 +458,7 @@ func (k *socket) finish(started bool) {
 	if started {
 		prefix = http.TrailerPrefix
 	}
+	k.Flush()
 	k.out = AppendTrailers(k.out, fieldsOf(k.header, prefix)...)
 	k.Flush()
 	k.conn.Close(websocket.StatusNormalClosure, "")

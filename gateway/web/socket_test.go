@@ -73,7 +73,8 @@ func (p *page) header(fields string) { p.send(websocket.MessageBinary, fields) }
 func (p *page) data(body string)     { p.send(websocket.MessageBinary, "\x00"+body) }
 func (p *page) end()                 { p.send(websocket.MessageBinary, "\x01") }
 
-// frame reads a frame of the response, across messages.
+// frame reads a frame of the response, across messages. Fields have a message of their
+// own, for the sake of the client whose framing this is.
 func (p *page) frame() (flags byte, payload string) {
 	p.t.Helper()
 	for {
@@ -85,6 +86,9 @@ func (p *page) frame() (flags byte, payload string) {
 		_, msg, err := p.conn.Read(p.ctx)
 		if err != nil {
 			p.t.Fatalf("read a frame, %q there: %v", p.in, err)
+		}
+		if pre, ok := wire.ParsePrefix(msg); ok && pre.Flags == wire.FlagWebTrailers && (len(p.in) > 0 || len(msg) != wire.PrefixLen+int(pre.Length)) {
+			p.t.Errorf("fields share a message: %q", msg)
 		}
 		p.in = append(p.in, msg...)
 	}
@@ -168,6 +172,18 @@ func TestSocketHasAStatusWithoutMessagesInTheHeader(t *testing.T) {
 			p.over(websocket.StatusNormalClosure)
 		})
 	}
+}
+
+func TestSocketEndsWhileItsRequestIsRead(t *testing.T) {
+	_, server := serveSockets(t, endEarly, Options{})
+	p := openSocket(t, server, nil)
+	p.header(socketHeader)
+	p.data(message(0, "one"))
+	p.fields()
+	if h := p.fields(); h.Get("Grpc-Status") != "8" {
+		t.Errorf("trailers %q", h)
+	}
+	p.over(websocket.StatusNormalClosure)
 }
 
 func TestSocketRefusesWhatARequestCannotHold(t *testing.T) {
