@@ -78,6 +78,7 @@ bench: ## Measure against other proxies
 
 .PHONY: conformance
 conformance: build $(BIN)/built ## Run the suites that other people wrote
+	@scripts/needs.sh conformance
 	cd conformance && go vet ./... && $(BIN)/staticcheck ./... && go test ./...
 	cd conformance && go run . -sluice $(BIN)/sluice
 
@@ -85,6 +86,7 @@ conformance: build $(BIN)/built ## Run the suites that other people wrote
 generate: $(BIN)/built ## The Go files of the .proto files (needs npm)
 	cd demo && npx --yes @bufbuild/buf@1.75.0 generate
 	cd admin && npx --yes @bufbuild/buf@1.75.0 generate
+	npx --yes @bufbuild/buf@1.75.0 generate . --config conformance/buf.yaml --template conformance/buf.gen.yaml --path conformance/browser/probe
 
 .PHONY: clean
 clean: ## Remove what these targets made

@@ -31,6 +31,8 @@ var suites = []suite{
 	{name: "h2specd", secure: true, want: h2specdCases, run: runH2specd},
 	{name: "connect", want: connectClearCases, needs: connectTools, run: runConnect},
 	{name: "connect", secure: true, want: connectSecureCases, needs: connectTools, run: runConnect},
+	{name: "browser", want: browserCases, run: runBrowser},
+	{name: "browser", secure: true, want: browserCases, run: runBrowser},
 	{name: "negative", want: len(negativeCases), needs: negativeTools, run: runNegative},
 	{name: "interop", want: len(interopCases), needs: interopTools, run: runInterop},
 	{name: "interop", secure: true, want: len(interopCases), needs: interopTools, run: runInterop},
