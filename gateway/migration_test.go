@@ -20,7 +20,7 @@ type legacy struct {
 	served atomic.Int64
 }
 
-func startLegacy(t testing.TB) *legacy {
+func startREST(t testing.TB) *legacy {
 	t.Helper()
 	l := new(legacy)
 	mux := http.NewServeMux()
@@ -46,7 +46,7 @@ func startLegacy(t testing.TB) *legacy {
 	return l
 }
 
-func legacyAt(name, address string) string {
+func restAt(name, address string) string {
 	return backendWith(name, "protocol: http1", address)
 }
 
@@ -54,8 +54,8 @@ func legacyAt(name, address string) string {
 // its own protocol.
 func TestRPCsReachRESTBackends(t *testing.T) {
 	t.Parallel()
-	l := startLegacy(t)
-	g := startGateway(t, Config{}, gridSchema(t), legacyAt("legacy", l.addr), routeTo("r", "legacy"))
+	l := startREST(t)
+	g := startGateway(t, Config{}, gridSchema(t), restAt("legacy", l.addr), routeTo("r", "legacy"))
 	onGrid(t, g, func(t *testing.T, c gridCaller) {
 		if end := c.must(t, gridAsk{method: "Name", header: map[string]string{"x-mine": "1"}}); end.name != "legacy" || end.code != wire.OK {
 			t.Errorf("got %+v", end)
@@ -77,7 +77,7 @@ func TestRPCsReachRESTBackends(t *testing.T) {
 // to the new one; and the same RPC to the new one and, translated, to the old.
 func TestMigrationIsSplitExactly(t *testing.T) {
 	t.Parallel()
-	l, b := startLegacy(t), startGrid(t, "modern")
+	l, b := startREST(t), startGrid(t, "modern")
 	httpRoute := `apiVersion: gateway.networking.k8s.io/v1
 kind: HTTPRoute
 metadata: {name: names}
@@ -93,7 +93,7 @@ spec:
     - {group: sluice.dev, kind: Backend, name: legacy, weight: 90}
     - {group: sluice.dev, kind: Backend, name: modern, weight: 10}
 `
-	g := startGateway(t, Config{}, gridSchema(t), legacyAt("legacy", l.addr), backendAt("modern", b.addr), httpRoute, routeTo("r", "legacy=90", "modern=10"))
+	g := startGateway(t, Config{}, gridSchema(t), restAt("legacy", l.addr), backendAt("modern", b.addr), httpRoute, routeTo("r", "legacy=90", "modern=10"))
 	client := &http.Client{Transport: &http.Transport{MaxIdleConnsPerHost: 10}}
 	defer client.CloseIdleConnections()
 	ask := func(header map[string]string) (string, error) {
