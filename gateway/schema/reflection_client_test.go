@@ -141,6 +141,18 @@ func TestLearnAsksForEachFileOnceAndForNoStandardOne(t *testing.T) {
 	}
 }
 
+func TestLearnAsksOnceForAFileThatIsMissing(t *testing.T) {
+	set := &descriptorpb.FileDescriptorSet{}
+	for _, name := range []string{"a", "b", "c"} {
+		set.File = append(set.File, fileWith(name+".proto", name, "", "none.proto"))
+	}
+	s := newFileServer(t, set)
+	got, err := learnFrom(answering(s.reply))
+	if err != nil || len(got.Methods()) != 3 || s.asked["none.proto"] != 1 {
+		t.Errorf("methods %v, error %v, asked for %v", paths(got.Methods()), err, s.asked)
+	}
+}
+
 func TestLearnBearsServersThatLie(t *testing.T) {
 	set := compiledSet(t, shop)
 	cart, item := fileOf(t, set, "shop/v1/cart.proto"), fileOf(t, set, "shop/v1/item.proto")

@@ -256,6 +256,23 @@ func TestReflectionKeepsTheFilesOfABackendTogether(t *testing.T) {
 	}
 }
 
+// TestReflectionTellsAServiceOfTheSchemaThatServesIt has a first backend whose file
+// declares a service that only the second one serves.
+func TestReflectionTellsAServiceOfTheSchemaThatServesIt(t *testing.T) {
+	service := func(method string) map[string]string {
+		return map[string]string{"s.proto": `syntax = "proto3"; package s; message M {} service A { rpc Do(M) returns (M); } service B { rpc ` + method + `(M) returns (M); }`}
+	}
+	first, err := compile(compiledSet(t, service("Old")), func(service string) bool { return service == "s.A" })
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := NewReflection([]*Schema{first, schemaOf(t, service("New"))}, nil)
+	answer := interview(t, ours(r), []*grpc_reflection_v1.ServerReflectionRequest{fileDeclaring("s.B")})[0]
+	if f := decoded(t, answer); len(f) != 1 || f[0].GetService()[1].GetMethod()[0].GetName() != "New" {
+		t.Errorf("answer %v", answer)
+	}
+}
+
 // overGRPC serves our reflection by a server of grpc-go, for clients that need one.
 func overGRPC(t *testing.T, r *Reflection) (address string) {
 	t.Helper()

@@ -27,7 +27,7 @@ const (
 	// learnTimeout bounds one conversation, and each wait of a request for one.
 	learnTimeout = 5 * time.Second
 	// slotTimeout bounds the wait for others' conversations before it.
-	slotTimeout = 10 * time.Second
+	slotTimeout = 8 * time.Second
 	// maxLessons is how many conversations go on at once.
 	maxLessons = 4
 
@@ -49,7 +49,9 @@ type Options struct {
 	Log  *slog.Logger
 	Now  func() time.Time // nil means time.Now
 	// Changed, if any, is called after the schemas of a view have changed, by whichever
-	// goroutine changed them and with no lock held.
+	// goroutine changed them. Calls do not overlap, so that the last one sees the newest
+	// view; whoever waits for what changed goes on after it. It may read views, and asks
+	// for nothing else.
 	Changed func()
 }
 
@@ -60,6 +62,7 @@ type Registry struct {
 	log     *slog.Logger
 	now     func() time.Time
 	changed func()
+	telling chan struct{} // has a place for one call of changed
 
 	view  atomic.Pointer[View]
 	slots chan struct{} // one for each conversation that goes on
@@ -117,6 +120,7 @@ func NewRegistry(o Options) *Registry {
 		log:      o.Log,
 		now:      o.Now,
 		changed:  o.Changed,
+		telling:  make(chan struct{}, 1),
 		slots:    make(chan struct{}, maxLessons),
 		wake:     make(chan struct{}, 1),
 		backends: make(map[string]*backend),
@@ -177,8 +181,15 @@ func (r *Registry) Apply(set *store.Set) {
 	changed := r.publish()
 	r.mu.Unlock()
 	if changed {
-		r.changed()
+		r.tell()
 	}
+}
+
+// tell tells that the view has other schemas.
+func (r *Registry) tell() {
+	r.telling <- struct{}{}
+	defer func() { <-r.telling }()
+	r.changed()
 }
 
 // compileObjects are the objects of specs, with those of before where they are the same.

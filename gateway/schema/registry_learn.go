@@ -207,7 +207,7 @@ func (r *Registry) settle(b *backend, s *Schema, version string, err error) bool
 	r.mu.Unlock()
 	r.report(b.key, s, version, err)
 	if changed {
-		r.changed()
+		r.tell()
 	}
 	return changed
 }
