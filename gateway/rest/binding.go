@@ -73,7 +73,7 @@ func newVariablePlan(p *messagePlan, v templateVariable) (variablePlan, error) {
 	switch last := chain[len(chain)-1]; {
 	case last.list || last.mapped:
 		return variablePlan{}, errors.New("a repeated field cannot be in a path")
-	case last.isMessage() && !hasText(last.sub()):
+	case last.isMessage() && !isOneValue(last.sub()):
 		return variablePlan{}, errors.New("a message cannot be in a path")
 	}
 	return variablePlan{name: name, chain: chain, multi: v.multi}, nil

@@ -74,7 +74,7 @@ service Messaging {
     };
   }
   rpc Put(Note) returns (Message) {
-    option (google.api.http) = { patch: "/v1/notes/{message_id}" body: "*" additional_bindings { post: "/v1/sizes/{size}:set" body: "*" } };
+    option (google.api.http) = { patch: "/v1/notes/{message_id}" body: "*" additional_bindings { post: "/v1/sizes/{size}:set" body: "*" } additional_bindings { post: "/v1/times/{sent_at}/{title}" body: "*" } };
   }
   rpc Send(Upload) returns (google.api.HttpBody) { option (google.api.http) = { post: "/v1/files/{name=**}" body: "file" }; }
   rpc Raw(google.api.HttpBody) returns (Answer) { option (google.api.http) = { post: "/v1/raw" body: "*" }; }
@@ -145,6 +145,7 @@ func TestEndpointDecodesTheExamplesOfHTTPProto(t *testing.T) {
 		// The path's value goes before the body's.
 		{"PATCH /v1/notes/1", `{"messageId":"2","text":"x"}`, "Put", `message_id: "1" text: "x"`},
 		{"POST /v1/sizes/0:set", `{"size":5,"text":"x"}`, "Put", `size: 0 text: "x"`},
+		{"POST /v1/times/1970-01-01T00:00:00Z/a", `{"sentAt":"2024-01-01T00:00:00.5Z","title":"b"}`, "Put", `sent_at {} title { value: "a" }`},
 		{"PUT /v1/messages/1", `{"messageId":"2","text":"x"}`, "Update", `message { message_id: "1" text: "x" }`},
 		// A body that is one field, whatever it is.
 		{"PUT /v1/messages/1?labels=a&labels=b", `{"text":"x"}`, "Update", `message { message_id: "1" text: "x" } labels: "a" labels: "b"`},

@@ -2,6 +2,7 @@ package rest
 
 import (
 	"encoding/hex"
+	"fmt"
 	"strings"
 	"testing"
 
@@ -36,6 +37,12 @@ func TestFromJSONBoundsWhatItsSenderChooses(t *testing.T) {
 		}
 		return `{"any":` + doc + `}`
 	}
+	var entries strings.Builder
+	entries.WriteString(`{"byInt32":{"0":{}`)
+	for i := range 200_000 {
+		fmt.Fprintf(&entries, `,"%d":{}`, 1+i)
+	}
+	entries.WriteString("}}")
 	tests := []struct {
 		name, doc, want string
 		code            wire.Code
@@ -44,7 +51,7 @@ func TestFromJSONBoundsWhatItsSenderChooses(t *testing.T) {
 		{"a million levels of an unknown field", `{"x":` + strings.Repeat(`[`, 1_000_000), "nested deeper than 100 levels", wire.InvalidArgument},
 		{"a message of several times its document", `{"loose":[` + strings.Repeat("1,", 400_000) + `1]}`, "larger than the limit", wire.ResourceExhausted},
 		{"packed numbers", `{"weights":[` + strings.Repeat("1,", 400_000) + `1]}`, "larger than the limit", wire.ResourceExhausted},
-		{"entries of a map", `{"byInt32":{` + strings.Repeat(`"1":{},`, 400_000) + `"1":{}}}`, "given twice", wire.InvalidArgument},
+		{"entries of a map", entries.String(), `field "byInt32[\"`, wire.ResourceExhausted}, // found at the entry, not at the end
 		{"messages that are empty", `{"crates":[` + strings.Repeat("{},", 400_000) + `{}]}`, "larger than the limit", wire.ResourceExhausted},
 		{"values", `{"values":[` + strings.Repeat("1,", 400_000) + `1]}`, "larger than the limit", wire.ResourceExhausted},
 		{"Any within Any", anys(45), "too many google.protobuf.Any", wire.InvalidArgument},

@@ -1,6 +1,7 @@
 package rest
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"regexp"
@@ -95,8 +96,8 @@ func checkJSON(t *testing.T, s *schema.Schema, m protoreflect.MessageType, doc [
 	if !proto.Equal(read, want) {
 		t.Fatalf("FromJSON(%s) = %v, want %v", doc, read, want)
 	}
-	if bytes, _ := (proto.MarshalOptions{AllowPartial: true}).Marshal(want); len(bytes) != len(got) {
-		t.Fatalf("FromJSON(%s) wrote %d bytes %x, want %d %x", doc, len(got), got, len(bytes), bytes)
+	if encoded, _ := (proto.MarshalOptions{AllowPartial: true}).Marshal(want); len(encoded) != len(got) {
+		t.Fatalf("FromJSON(%s) wrote %d bytes %x, want %d %x", doc, len(got), got, len(encoded), encoded)
 	}
 	checkAnswer(t, s, m, got)
 }
@@ -213,18 +214,65 @@ func FuzzFromJSON(f *testing.F) {
 	})
 }
 
+// answerSeeds are the messages of documents, and any two of them as one: fields in
+// pieces, values that later ones take the place of, oneofs that change.
+func answerSeeds(s *schema.Schema, m protoreflect.MessageType, docs []string) (seeds [][]byte) {
+	var msgs [][]byte
+	for _, doc := range docs {
+		if msg, err := FromJSON(nil, m, []byte(doc), s, Limits{}); err == nil && len(msg) < 100 {
+			msgs = append(msgs, msg)
+		}
+	}
+	for i, msg := range msgs {
+		seeds = append(seeds, msg, append(bytes.Clone(msg), msg...))
+		seeds = append(seeds, append(bytes.Clone(msg), msgs[(i*7+3)%len(msgs)]...))
+		seeds = append(seeds, append(append(bytes.Clone(msg), msgs[(i*11+5)%len(msgs)]...), msg...))
+	}
+	return seeds
+}
+
+func TestToJSONWritesWhatProtojsonWrites(t *testing.T) {
+	s := codecSchema(t, warehouse)
+	crate, record := codecMessage(t, s, "warehouse.v1.Crate"), codecMessage(t, s, "warehouse.v1.Record")
+	for _, msg := range answerSeeds(s, crate, append(jsonSeeds, `{"cover":{"count":1}}`, `{"cover":{"labelText":"x"}}`, `{"inner":{"count":1,"labels":["a"]}}`, `{"inner":{"labels":["b"]}}`)) {
+		checkAnswer(t, s, crate, msg)
+	}
+	for _, msg := range answerSeeds(s, record, recordSeeds) {
+		checkAnswer(t, s, record, msg)
+	}
+	// Many siblings are not deep.
+	element := `{"labels":["a"],"byString":{"a":"b"},"any":{"@type":"/google.protobuf.Int32Value","value":1},"facts":{"a":[1]}}`
+	checkJSON(t, s, crate, []byte(`{"crates":[`+strings.Repeat(element+",", 150)+element+`]}`), false)
+}
+
+func TestFromJSONKnowsTheFieldsOfLargeMessages(t *testing.T) {
+	var source, doc strings.Builder
+	source.WriteString("syntax = \"proto3\"; package large.v1; message Large {\n")
+	doc.WriteString("{")
+	for i := range 200 {
+		fmt.Fprintf(&source, "int32 f%d = %d;\n", i, i+1)
+		fmt.Fprintf(&doc, "\"f%d\":%d,", i, i)
+	}
+	source.WriteString("}")
+	s := codecSchema(t, map[string]string{"large.proto": source.String()})
+	m := codecMessage(t, s, "large.v1.Large")
+	checkJSON(t, s, m, []byte(strings.TrimSuffix(doc.String(), ",")+"}"), false)
+	for _, twice := range []string{"f0", "f63", "f64", "f127", "f128", "f199"} {
+		_, err := FromJSON(nil, m, []byte(doc.String()+`"`+twice+`":0}`), s, Limits{})
+		if err == nil || !strings.Contains(err.Error(), "given twice") {
+			t.Errorf("%s twice: %v, want it refused", twice, err)
+		}
+	}
+}
+
 func FuzzToJSON(f *testing.F) {
 	s := codecSchema(f, warehouse)
 	crate, record := codecMessage(f, s, "warehouse.v1.Crate"), codecMessage(f, s, "warehouse.v1.Record")
-	for _, doc := range jsonSeeds {
-		if msg, err := FromJSON(nil, crate, []byte(doc), s, Limits{}); err == nil {
-			f.Add(msg)
-		}
+	for _, msg := range answerSeeds(s, crate, jsonSeeds) {
+		f.Add(msg)
 	}
-	for _, doc := range recordSeeds {
-		if msg, err := FromJSON(nil, record, []byte(doc), s, Limits{}); err == nil {
-			f.Add(msg)
-		}
+	for _, msg := range answerSeeds(s, record, recordSeeds) {
+		f.Add(msg)
 	}
 	f.Fuzz(func(t *testing.T, msg []byte) {
 		checkAnswer(t, s, crate, msg)

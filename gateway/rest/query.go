@@ -237,11 +237,13 @@ func unescapeQuery(s string) (_, fault string) {
 
 // hasText tells whether a message can be said by the text of a parameter.
 func hasText(p *messagePlan) bool {
-	switch p.form {
-	case formTimestamp, formDuration, formWrapper, formFieldMask, formStruct, formValue, formEmpty:
-		return true
-	}
-	return false
+	return isOneValue(p) || p.form == formFieldMask || p.form == formStruct || p.form == formValue || p.form == formEmpty
+}
+
+// isOneValue tells whether a message is as good as a scalar: it can be in a path, and
+// what is given later takes the place of all that was given before.
+func isOneValue(p *messagePlan) bool {
+	return p.form == formTimestamp || p.form == formDuration || p.form == formWrapper
 }
 
 // appendTextValue appends a field, or an element of a list, with its tag, that a text means;
@@ -335,7 +337,7 @@ func appendTextMessage(dst []byte, p *messagePlan, text string, res *schema.Sche
 		if !ok {
 			return dst, fmt.Sprintf("%q is no time such as \"2006-01-02T15:04:05Z\"", clip(text))
 		}
-		return appendTwo(dst, t.Unix(), int32(t.Nanosecond())), ""
+		return appendBoth(dst, t.Unix(), int32(t.Nanosecond())), ""
 	case formDuration:
 		return appendTextDuration(dst, text)
 	case formFieldMask:
@@ -361,11 +363,18 @@ func appendTextMessage(dst []byte, p *messagePlan, text string, res *schema.Sche
 // appendTextDuration takes seconds, as JSON has them, and what Go takes: "1h30m".
 func appendTextDuration(dst []byte, text string) (_ []byte, fault string) {
 	if seconds, nanos, ok := parseDuration(text); ok {
-		return appendTwo(dst, seconds, nanos), ""
+		return appendBoth(dst, seconds, nanos), ""
 	}
 	d, err := time.ParseDuration(text)
 	if err != nil {
 		return dst, fmt.Sprintf("%q is no duration such as \"1.5s\"", clip(text))
 	}
-	return appendTwo(dst, int64(d/time.Second), int32(d%time.Second)), ""
+	return appendBoth(dst, int64(d/time.Second), int32(d%time.Second)), ""
+}
+
+// appendBoth appends the fields of a Timestamp or a Duration, zeros too: they must go
+// before what the body says.
+func appendBoth(dst []byte, seconds int64, nanos int32) []byte {
+	dst = protowire.AppendVarint(append(dst, 1<<3), uint64(seconds))
+	return protowire.AppendVarint(append(dst, 2<<3), uint64(nanos))
 }
