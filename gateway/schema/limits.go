@@ -31,6 +31,10 @@ const (
 	// scope has to compare.
 	maxLookups = 256 << 20
 
+	// maxWalked bounds the ways by public imports that are walked from the imports of
+	// all files together.
+	maxWalked = 1_000_000
+
 	// maxNesting is how deep messages are declared in messages; protoc allows 31.
 	maxNesting = 32
 )

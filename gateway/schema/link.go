@@ -19,6 +19,7 @@ type linker struct {
 	schema *Schema
 	set    []*descriptorpb.FileDescriptorProto
 	files  map[string]*linking
+	walked int // ways by public imports, from the imports of all files so far
 }
 
 // linking is how far a file of the set is.
@@ -187,6 +188,14 @@ func (l *linker) countPublicWays(f *linking) error {
 		if f.publicWays += ways; f.publicWays > limit {
 			return fmt.Errorf("public imports lead on in more than %d ways", limit)
 		}
+	}
+	for _, path := range imports { // those of any import are walked, too
+		if next := l.files[path]; next != nil {
+			l.walked = min(l.walked+next.publicWays, maxWalked+1)
+		}
+	}
+	if l.walked > maxWalked {
+		return fmt.Errorf("imports of all files lead on in more than %d ways", maxWalked)
 	}
 	return nil
 }

@@ -402,6 +402,41 @@ func TestCompileWalksPublicImportsNoMoreOftenThanItCan(t *testing.T) {
 	wantFault(t, s, "public imports lead on in more than 10000 ways")
 }
 
+// TestCompileWalksImportsOfALadderNoMoreOftenThanItCan has files that import others, of
+// which each has but a few thousand ways to go on.
+func TestCompileWalksImportsOfALadderNoMoreOftenThanItCan(t *testing.T) {
+	set := new(descriptorpb.FileDescriptorSet)
+	file := func(name string, public bool, imports ...string) {
+		f := &descriptorpb.FileDescriptorProto{Name: &name, Dependency: imports}
+		for i := range imports {
+			if public {
+				f.PublicDependency = append(f.PublicDependency, int32(i))
+			}
+		}
+		set.File = append(set.File, f)
+	}
+	file("l0", false)
+	file("r0", false)
+	for i := 1; i < 11; i++ {
+		for _, side := range []string{"l", "r"} {
+			file(fmt.Sprint(side, i), true, fmt.Sprint("l", i-1), fmt.Sprint("r", i-1))
+		}
+	}
+	var tops []string
+	for i := range 100 {
+		tops = append(tops, fmt.Sprint("top", i))
+		file(tops[i], true, "l10", "r10")
+	}
+	for i := range 100 {
+		file(fmt.Sprint("user", i), false, tops...)
+	}
+	s, err := Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	wantFault(t, s, "imports of all files lead on in more than 1000000 ways")
+}
+
 func TestParseCountsBeforeItDecodes(t *testing.T) {
 	// Two bytes each, and each a message once decoded.
 	file := append([]byte{0x0a, 0x01, 'a'}, slices.Repeat([]byte{0x22, 0x00}, maxElements)...)
