@@ -252,7 +252,10 @@ func testMethod(path string, client, server, idempotent bool) *schema.Method {
 // whether every RPC was closed.
 func serveConnect(t *testing.T, way *connectWay) *httptest.Server {
 	t.Helper()
+	var handlers sync.WaitGroup // over HTTP/2 the server does not wait for them
 	s := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		handlers.Add(1)
+		defer handlers.Done()
 		if !IsConnect(r) {
 			http.Error(w, "not Connect", http.StatusTeapot)
 			return
@@ -269,6 +272,7 @@ func serveConnect(t *testing.T, way *connectWay) *httptest.Server {
 	t.Cleanup(func() {
 		s.CloseClientConnections()
 		s.Close()
+		handlers.Wait()
 		way.mu.Lock()
 		defer way.mu.Unlock()
 		for _, c := range way.calls {
