@@ -357,6 +357,27 @@ func TestConnectNeverUnpacksAnEmptyMessage(t *testing.T) {
 	}
 }
 
+// A GET may say only at its end that it has no body.
+func TestConnectTakesAGETThatEndsLate(t *testing.T) {
+	s := serveConnect(t, &connectWay{backend: echo, methods: echoMethods()})
+	for version := 1; version <= 2; version++ {
+		r, err := http.NewRequest("GET", s.URL+pathGet+"?connect=v1&encoding=json&message=%22a%22", io.MultiReader())
+		if err != nil {
+			t.Fatal(err)
+		}
+		r.ContentLength = -1
+		resp, err := clientOf(t, version).Do(r)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || resp.StatusCode != 200 || string(body) != `"a"` {
+			t.Errorf("HTTP/%d: %d %q, %v", version, resp.StatusCode, body, err)
+		}
+	}
+}
+
 func TestConnectTellsAMissingMethodFromOneToBeWritten(t *testing.T) {
 	s := serveConnect(t, &connectWay{methods: echoMethods(), backend: func(c *connectCall) *wire.Status {
 		return &wire.Status{Code: wire.Unimplemented, Message: "unknown"}

@@ -112,9 +112,6 @@ func (q *connectRequest) readHead(r *http.Request) *wire.Status {
 
 // readQuery reads the kind of call, and the message, from the query of a GET.
 func (q *connectRequest) readQuery(r *http.Request) *wire.Status {
-	if r.ContentLength != 0 {
-		return connectFault(wire.Unknown, http.StatusUnsupportedMediaType, "a GET has no body; its message is in the query")
-	}
 	query, st := parseConnectQuery(r.URL.RawQuery)
 	if st != nil {
 		return st

@@ -62,7 +62,7 @@ const namingTime = time.Second
 // namePath tells a path that leads to no method, HTTP 404, from a method that has yet to
 // be written, 501. gRPC has one code for both.
 func (x *connectExchange) namePath(st *wire.Status) *wire.Status {
-	if st.Code != wire.Unimplemented || st.Gateway || len(st.Details) > 0 || x.method != nil {
+	if st.Code != wire.Unimplemented || len(st.Details) > 0 || x.method != nil {
 		return st
 	}
 	ctx, cancel := context.WithTimeout(x.r.Context(), namingTime)
@@ -78,7 +78,14 @@ func (x *connectExchange) namePath(st *wire.Status) *wire.Status {
 // unaryRequest reads the message of the request.
 func (x *connectExchange) unaryRequest() (Message, *wire.Status) {
 	limit := x.limits.MaxMessage
+	body := &patientReader{body: x.r.Body, ctl: x.ctl, patience: bodyPatience}
+	if x.q.timeout > 0 {
+		body.until = time.Now().Add(x.q.timeout)
+	}
 	if x.q.query != nil {
+		if st := noBody(body, x.r.ContentLength); st != nil {
+			return Message{}, st
+		}
 		if len(x.q.query.message) > limit {
 			return Message{}, tooLarge("message", limit)
 		}
@@ -87,16 +94,28 @@ func (x *connectExchange) unaryRequest() (Message, *wire.Status) {
 	if x.r.ContentLength > int64(limit) {
 		return Message{}, tooLarge("message", limit)
 	}
-	body := &patientReader{body: x.r.Body, ctl: x.ctl, patience: bodyPatience}
-	if x.q.timeout > 0 {
-		body.until = time.Now().Add(x.q.timeout)
-	}
 	data, err := appendAll(nil, body, limit)
 	if st := bodyFault(err, limit); st != nil {
 		return Message{}, st
 	}
 	body.done()
 	return x.incoming(nil, data, x.q.encoding != "")
+}
+
+// noBody refuses the body of a GET. Over HTTP/2 a request without one may still have to
+// be read to its end to know.
+func noBody(body *patientReader, length int64) *wire.Status {
+	if length == 0 {
+		return nil
+	}
+	if _, err := io.ReadFull(body, make([]byte, 1)); err != io.EOF {
+		if err != nil {
+			return bodyFault(err, 0)
+		}
+		return connectFault(wire.Unknown, http.StatusUnsupportedMediaType, "a GET has no body; its message is in the query")
+	}
+	body.done()
+	return nil
 }
 
 // unaryAnswer waits for the end of the RPC and returns its one message. An OK without
