@@ -7,12 +7,14 @@ go 1.26.0
 tool (
 	connectrpc.com/conformance/cmd/connectconformance
 	connectrpc.com/conformance/cmd/grpcserver
+	connectrpc.com/conformance/cmd/referenceserver
 	google.golang.org/grpc/interop/client
 	google.golang.org/grpc/interop/http2
 	google.golang.org/grpc/interop/server
 )
 
 require (
+	github.com/bufbuild/protocompile v0.14.1
 	github.com/summerwind/h2spec v2.2.1+incompatible
 	golang.org/x/net v0.62.0
 	google.golang.org/genproto/googleapis/api v0.0.0-20260817212433-ac3dfec99bb1

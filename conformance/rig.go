@@ -57,6 +57,7 @@ func (r *rig) close() { os.RemoveAll(r.dir) }
 var tools = map[string]string{
 	"connectconformance": "connectrpc.com/conformance/cmd/connectconformance",
 	"grpcserver":         "connectrpc.com/conformance/cmd/grpcserver",
+	"referenceserver":    "connectrpc.com/conformance/cmd/referenceserver",
 	"interop-client":     "google.golang.org/grpc/interop/client",
 	"interop-server":     "google.golang.org/grpc/interop/server",
 	"negative-client":    "google.golang.org/grpc/interop/http2",

@@ -29,12 +29,13 @@ const (
 	shimSluice   = "CONFORMANCE_SHIM_SLUICE" // empty means no gateway
 	shimServer   = "CONFORMANCE_SHIM_SERVER"
 	shimDir      = "CONFORMANCE_SHIM_DIR"
-	shimNotes    = "gateway-*.note" // a shimNote of each shim
-	maxShimInput = 1 << 20          // bytes; the suite sends some hundreds
+	shimSchema   = "CONFORMANCE_SHIM_SCHEMA" // file of a resource; empty means none
+	shimNotes    = "gateway-*.note"          // a shimNote of each shim
+	maxShimInput = 1 << 20                   // bytes; the suite sends some hundreds
 )
 
-func shimEnv(r *rig, dir string) []string {
-	env := []string{shimServer + "=" + r.tool("grpcserver"), shimDir + "=" + dir}
+func shimEnv(r *rig, dir, server string) []string {
+	env := []string{shimServer + "=" + r.tool(server), shimDir + "=" + dir}
 	if !r.opts.direct {
 		env = append(env, shimSluice+"="+r.opts.sluice)
 	}
@@ -44,6 +45,8 @@ func shimEnv(r *rig, dir string) []string {
 // Field numbers of connectrpc.conformance.v1, whose Go package is internal to
 // the suite.
 const (
+	requestProtocol   = 1
+	requestVersion    = 2
 	requestUseTLS     = 4
 	requestClientCert = 5
 	requestCreds      = 7
@@ -66,7 +69,8 @@ func runShim(ctx context.Context) error {
 	if err != nil {
 		return fmt.Errorf("parse server settings: %w", err)
 	}
-	server, addr, err := startReference(want.plain)
+	sluice := os.Getenv(shimSluice)
+	server, addr, err := startReference(want.behind(sluice != ""))
 	if err != nil {
 		return err
 	}
@@ -79,7 +83,6 @@ func runShim(ctx context.Context) error {
 	if err := want.writeFiles(dir); err != nil {
 		return err
 	}
-	sluice := os.Getenv(shimSluice)
 	if sluice == "" {
 		return want.serveBare(ctx, dir, addr)
 	}
@@ -111,7 +114,26 @@ type shimRequest struct {
 	cert, key         []byte // PEM
 	certFile, keyFile string // empty unless secure
 	clientCAFile      string // empty unless clientCA
-	plain             []byte // the same request less all of TLS, for the server behind
+	plain             []byte // the same request less all of TLS
+	version           int    // of HTTP
+}
+
+// Numbers of the suite's enums.
+const (
+	protocolGRPC = 2
+	versionTwo   = 2
+)
+
+// behind is the request for the server that stands behind: with a gateway before it, it
+// speaks native gRPC, whatever the suite speaks.
+func (req *shimRequest) behind(gateway bool) []byte {
+	if !gateway {
+		return req.plain
+	}
+	// Of a field that is there twice, the last one counts.
+	msg := append([]byte(nil), req.plain...)
+	msg = protowire.AppendVarint(protowire.AppendTag(msg, requestProtocol, protowire.VarintType), protocolGRPC)
+	return protowire.AppendVarint(protowire.AppendTag(msg, requestVersion, protowire.VarintType), versionTwo)
 }
 
 func parseShimRequest(raw []byte) (*shimRequest, error) {
@@ -140,6 +162,7 @@ func parseShimRequest(raw []byte) (*shimRequest, error) {
 		}
 		rest = rest[n+size:]
 	}
+	req.version = int(varintField(req.plain, requestVersion))
 	return req, nil
 }
 
@@ -224,9 +247,17 @@ func startReference(request []byte) (*exec.Cmd, string, error) {
 // serveGateway ends when the suite has had enough, and leaves a note of how the
 // gateway did: nobody reads a shim's exit code.
 func (req *shimRequest) serveGateway(ctx context.Context, sluice, dir, addr string) error {
+	config := resources(backend{name: "connect", address: addr})
+	if file := os.Getenv(shimSchema); file != "" {
+		text, err := os.ReadFile(file)
+		if err != nil {
+			return err
+		}
+		config += "---\n" + string(text)
+	}
 	gw, err := startGateway(ctx, gatewayConfig{
 		sluice:    sluice,
-		resources: resources(backend{name: "connect", address: addr}),
+		resources: config,
 		cert:      req.certFile,
 		key:       req.keyFile,
 		clientCA:  req.clientCAFile,
@@ -243,7 +274,7 @@ func (req *shimRequest) serveGateway(ctx context.Context, sluice, dir, addr stri
 
 	// The suite gives a server five seconds to go, so what is known is written first.
 	name := filepath.Join(filepath.Dir(dir), fmt.Sprintf("gateway-%d.note", os.Getpid()))
-	var n shimNote
+	n := shimNote{Version: req.version}
 	n.Paths, err = gw.paths(context.WithoutCancel(ctx))
 	n.add(err)
 	if err := n.write(name); err != nil {
@@ -256,8 +287,9 @@ func (req *shimRequest) serveGateway(ctx context.Context, sluice, dir, addr stri
 
 // shimNote is what a shim tells about its gateway.
 type shimNote struct {
-	Paths  paths
-	Faults []string
+	Version int // of HTTP
+	Paths   paths
+	Faults  []string
 }
 
 func (n *shimNote) add(err error) {
@@ -309,7 +341,7 @@ func (req *shimRequest) serveBare(ctx context.Context, dir, addr string) error {
 	if err != nil {
 		return err
 	}
-	conf := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: []string{"h2"}}
+	conf := &tls.Config{Certificates: []tls.Certificate{pair}, NextProtos: req.protocols()}
 	if len(req.clientCA) > 0 {
 		conf.ClientCAs, conf.ClientAuth = x509.NewCertPool(), tls.RequireAndVerifyClientCert
 		conf.ClientCAs.AppendCertsFromPEM(req.clientCA)
@@ -330,6 +362,14 @@ func (req *shimRequest) serveBare(ctx context.Context, dir, addr string) error {
 		}
 		go splice(nc, addr)
 	}
+}
+
+// protocols are what ALPN offers.
+func (req *shimRequest) protocols() []string {
+	if req.version == versionTwo {
+		return []string{"h2"}
+	}
+	return []string{"http/1.1"}
 }
 
 // splice copies both ways until either side is done.

@@ -4,19 +4,21 @@ import (
 	"bufio"
 	"fmt"
 	"os"
+	"strconv"
 	"strings"
 )
 
 // allowance names cases that may be skipped, and why.
 type allowance struct {
 	suite   string
-	pattern string // a case's id, or "**/" and the end of one
+	pattern string // a case's id, or "**/" and the end of one, or the beginning and "/**"
 	reason  string
 }
 
 type allowances []allowance
 
-// readSkips reads skips.txt: a suite, a pattern and a reason on each line.
+// readSkips reads skips.txt: a suite, a pattern and a reason on each line. A pattern with
+// blanks is in quotes.
 func readSkips(path string) (allowances, error) {
 	file, err := os.Open(path)
 	if err != nil {
@@ -30,18 +32,33 @@ func readSkips(path string) (allowances, error) {
 		if line == "" || line[0] == '#' {
 			continue
 		}
-		fields := strings.Fields(line)
-		if len(fields) < 3 {
+		a, ok := parseAllowance(line)
+		if !ok {
 			return nil, fmt.Errorf("%s:%d: want a suite, a pattern and a reason", path, n)
 		}
-		all = append(all, allowance{fields[0], fields[1], strings.Join(fields[2:], " ")})
+		all = append(all, a)
 	}
 	return all, lines.Err()
+}
+
+func parseAllowance(line string) (a allowance, ok bool) {
+	suite, rest, _ := strings.Cut(line, " ")
+	rest = strings.TrimSpace(rest)
+	pattern, reason, _ := strings.Cut(rest, " ")
+	if quoted, err := strconv.QuotedPrefix(rest); err == nil {
+		reason = rest[len(quoted):]
+		pattern, _ = strconv.Unquote(quoted)
+	}
+	a = allowance{suite, pattern, strings.Join(strings.Fields(reason), " ")}
+	return a, a.pattern != "" && a.reason != ""
 }
 
 func (a allowance) covers(id string) bool {
 	if tail, ok := strings.CutPrefix(a.pattern, "**"); ok {
 		return strings.HasSuffix(id, tail)
+	}
+	if head, ok := strings.CutSuffix(a.pattern, "**"); ok {
+		return strings.HasPrefix(id, head)
 	}
 	return a.pattern == id
 }

@@ -18,6 +18,18 @@ func TestReadSkipsRefusesALineWithoutAReason(t *testing.T) {
 	}
 }
 
+func TestParseAllowanceTakesAPatternInQuotes(t *testing.T) {
+	got, ok := parseAllowance(`connect  "A b/**"   some reason`)
+	if want := (allowance{"connect", "A b/**", "some reason"}); !ok || got != want {
+		t.Errorf("got %q, %t, want %q", got, ok, want)
+	}
+	for _, line := range []string{`connect "A b/**"`, `connect b`, `connect "" reason`} {
+		if got, ok := parseAllowance(line); ok {
+			t.Errorf("%s: got %q", line, got)
+		}
+	}
+}
+
 func TestReadSkipsAcceptsTheCommittedList(t *testing.T) {
 	all, err := readSkips("skips.txt")
 	if err != nil {
@@ -31,7 +43,7 @@ func TestReadSkipsAcceptsTheCommittedList(t *testing.T) {
 }
 
 func TestAllowancesMatchOnlyWhatTheyName(t *testing.T) {
-	all := allowances{{"interop", "soak", "x"}, {"connect", "**/unary/no-request", "y"}}
+	all := allowances{{"interop", "soak", "x"}, {"connect", "**/unary/no-request", "y"}, {"connect", "With GET/**", "z"}}
 	tests := []struct {
 		name, suite, id string
 		want            bool
@@ -41,6 +53,8 @@ func TestAllowancesMatchOnlyWhatTheyName(t *testing.T) {
 		{"another suite's", "connect", "soak", false},
 		{"end of a name", "connect", "A/B:1/unary/no-request", true},
 		{"middle of a name", "connect", "A/unary/no-request/x", false},
+		{"beginning of a name", "connect", "With GET/B:1/success", true},
+		{"beginning of a segment", "connect", "With GETs/B:1/success", false},
 		{"end of a segment", "connect", "A/notunary/no-request", false},
 	}
 	for _, tt := range tests {
