@@ -39,6 +39,14 @@ spec:
     backendRefs: [{group: sluice.dev, kind: Backend, name: shop}]
 ---
 apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: carts}
+spec:
+  rules:
+  - matches: [{path: {value: /v1/carts}, method: GET}]
+    backendRefs: [{group: sluice.dev, kind: Backend, name: shop}]
+---
+apiVersion: gateway.networking.k8s.io/v1
 kind: GRPCRoute
 metadata: {name: mute}
 spec:
@@ -97,6 +105,10 @@ func TestServeDescribesRoutes(t *testing.T) {
 		if !strings.Contains(all, want) {
 			t.Errorf("methods without %q:\n%s", want, all)
 		}
+	}
+
+	if got := mustSluice(t, data, "methods", "--route", "carts", "-o", "name"); got != "shop.v1.Cart/Get\nshop.v1.Cart/Watch\n" {
+		t.Errorf("methods of the HTTPRoute: %q", got) // the others are no GET below /v1/carts
 	}
 
 	var doc struct {

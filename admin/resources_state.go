@@ -56,7 +56,7 @@ var routeKinds = []string{store.GRPCRouteKind, store.HTTPRouteKind}
 
 // kindOf is the object that a request names by a reference that may leave out the
 // kind, when there is one object of that name among the kinds.
-func (s *resourceService) kindOf(field string, ref *adminv1.Ref, kinds ...string) (store.ID, error) {
+func (s *api) kindOf(field string, ref *adminv1.Ref, kinds ...string) (store.ID, error) {
 	if ref.GetKind() != "" {
 		id, err := idOf(field, ref)
 		if err == nil && !slices.Contains(kinds, id.Kind) {

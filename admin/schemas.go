@@ -2,7 +2,6 @@ package admin
 
 import (
 	"context"
-	"fmt"
 	"strings"
 	"time"
 
@@ -78,15 +77,7 @@ func (s *schemaService) routeOf(ref *adminv1.Ref) (store.ID, error) {
 	if ref == nil {
 		return store.ID{}, nil
 	}
-	named := &adminv1.Ref{Kind: ref.GetKind(), Namespace: ref.GetNamespace(), Name: ref.GetName()}
-	switch named.GetKind() {
-	case "":
-		named.Kind = store.GRPCRouteKind
-	case store.GRPCRouteKind, store.HTTPRouteKind:
-	default:
-		return store.ID{}, store.Faults{{Field: "route.kind", Message: fmt.Sprintf("want %s or %s", store.GRPCRouteKind, store.HTTPRouteKind)}}
-	}
-	id, err := idOf("route", named)
+	id, err := s.kindOf("route", ref, routeKinds...)
 	if err != nil {
 		return store.ID{}, err
 	}

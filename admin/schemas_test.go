@@ -118,7 +118,7 @@ func TestSchemaServiceRefuses(t *testing.T) {
 		{"a backend that is not there", methods(&adminv1.ListMethodsRequest{Backend: "gone"}), connect.CodeNotFound, "gone"},
 		{"a backend with two slashes", methods(&adminv1.ListMethodsRequest{Backend: "a/b/c"}), connect.CodeInvalidArgument, "backend: want a name, or namespace/name"},
 		{"a route that is not there", methods(&adminv1.ListMethodsRequest{Route: ref("", "gone")}), connect.CodeNotFound, "gone"},
-		{"a route of another kind", methods(&adminv1.ListMethodsRequest{Route: ref("Backend", "cart-v1")}), connect.CodeInvalidArgument, "route.kind: want GRPCRoute or HTTPRoute"},
+		{"a route of another kind", methods(&adminv1.ListMethodsRequest{Route: ref("Backend", "cart-v1")}), connect.CodeInvalidArgument, "want GRPCRoute or HTTPRoute"},
 		{"a route without a name", openAPI(&adminv1.Ref{}), connect.CodeInvalidArgument, "route.name: is missing"},
 		{"no route", openAPI(nil), connect.CodeInvalidArgument, "route: is missing"},
 		{"nothing is known", openAPI(ref("GRPCRoute", "cart")), connect.CodeFailedPrecondition, "no schema is known"},

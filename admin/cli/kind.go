@@ -146,3 +146,12 @@ func (k *routeKind) set(ref *adminv1.Ref) error {
 	ref.Kind = name
 	return nil
 }
+
+// parse reads the name of a route.
+func (k *routeKind) parse(namespace, word string) (*adminv1.Ref, error) {
+	ref, err := parseName(grpcRoute, namespace, word)
+	if err != nil {
+		return nil, err
+	}
+	return ref, k.set(ref)
+}

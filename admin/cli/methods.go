@@ -10,6 +10,7 @@ import (
 
 func (p *program) methodsCommand() *cobra.Command {
 	var namespace, of, route string
+	var kind routeKind
 	cmd := &cobra.Command{
 		Use:   "methods",
 		Short: "List the methods that backends have",
@@ -22,8 +23,9 @@ backends have them. Backends that have not told yet are asked, by reflection.`,
 	addNamespace(cmd, &namespace, defaultNamespace)
 	cmd.Flags().StringVar(&of, "backend", "", "only of the backend of this `NAME`")
 	cmd.Flags().StringVar(&route, "route", "", "only what the route of this `NAME` leads to")
-	p.complete(cmd, "backend", p.completeFlag(backend, &namespace))
-	p.complete(cmd, "route", p.completeFlag(grpcRoute, &namespace))
+	kind.addFlag(cmd)
+	p.complete(cmd, "backend", p.completeFlag(&namespace, backend))
+	p.complete(cmd, "route", p.completeFlag(&namespace, grpcRoute, httpRoute))
 	cmd.RunE = p.remote(func(c *call, _ []string) error {
 		request := &adminv1.ListMethodsRequest{Learn: true}
 		if of != "" {
@@ -35,7 +37,7 @@ backends have them. Backends that have not told yet are asked, by reflection.`,
 		}
 		if route != "" {
 			var err error
-			if request.Route, err = parseName(grpcRoute, namespace, route); err != nil {
+			if request.Route, err = kind.parse(namespace, route); err != nil {
 				return err
 			}
 		}
@@ -48,10 +50,10 @@ backends have them. Backends that have not told yet are asked, by reflection.`,
 	return cmd
 }
 
-// completeFlag completes a flag whose value is an object of that kind.
-func (p *program) completeFlag(kind string, namespace *string) completer {
+// completeFlag completes a flag whose value is an object of one of these kinds.
+func (p *program) completeFlag(namespace *string, kinds ...string) completer {
 	return func(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return p.completeNames(kind, namespace)(cmd, nil, toComplete)
+		return p.completeKinds(namespace, kinds...)(cmd, nil, toComplete)
 	}
 }
 
@@ -133,26 +135,24 @@ func bindingsText(m *adminv1.Method) string {
 
 func (p *program) openAPICommand() *cobra.Command {
 	var namespace string
+	var kind routeKind
 	cmd := &cobra.Command{
 		Use:   "openapi ROUTE",
 		Short: "Describe a route's methods in OpenAPI 3.1",
 		Long: `Write an OpenAPI 3.1 document about how the methods that a route leads to are called
 with HTTP and JSON. Backends that have not told of their methods yet are asked, by
-reflection. ROUTE is a GRPCRoute; httproute/NAME, or httproute/NAMESPACE/NAME, is an HTTPRoute.`,
+reflection. ROUTE is a GRPCRoute or an HTTPRoute: of that, what its rules take.`,
 		Example: "  sluice openapi cart > cart.json\n  sluice openapi cart -o yaml",
 		Args:    wants(1, 1),
 	}
 	output := &format{is: asJSON, allowed: []string{asJSON, asYAML}}
 	cmd.Flags().VarP(output, "output", "o", "`format`: "+list(output.allowed, "or"))
 	p.complete(cmd, "output", fixed(output.allowed...))
+	kind.addFlag(cmd)
 	addNamespace(cmd, &namespace, defaultNamespace)
-	cmd.ValidArgsFunction = p.completeNames(grpcRoute, &namespace)
+	cmd.ValidArgsFunction = p.completeKinds(&namespace, grpcRoute, httpRoute)
 	cmd.RunE = p.remote(func(c *call, args []string) error {
-		kind, name := grpcRoute, args[0]
-		if rest, ok := strings.CutPrefix(name, "httproute/"); ok {
-			kind, name = httpRoute, rest
-		}
-		ref, err := parseName(kind, namespace, name)
+		ref, err := kind.parse(namespace, args[0])
 		if err != nil {
 			return err
 		}

@@ -45,12 +45,8 @@ which nothing better is known. A push without --backend keeps what was named bef
 	w.addDryRun(cmd)
 	w.addUnresolved(cmd)
 	output := p.addFormat(cmd, true)
-	p.complete(cmd, "backend", func(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return p.completeNames(backend, &push.namespace)(cmd, nil, toComplete)
-	})
-	p.complete(cmd, "name", func(cmd *cobra.Command, _ []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
-		return p.completeNames(schemaKind, &push.namespace)(cmd, nil, toComplete)
-	})
+	p.complete(cmd, "backend", p.completeFlag(&push.namespace, backend))
+	p.complete(cmd, "name", p.completeFlag(&push.namespace, schemaKind))
 	cmd.RunE = p.remote(func(c *call, args []string) error {
 		push.call, push.named = c, cmd.Flags().Changed("backend")
 		return push.run(args, &w, output)

@@ -2683,7 +2683,7 @@ func (x *SchemaSource) GetProblem() string {
 type ListMethodsRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       string                 `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"` // name, or namespace/name; empty means all
-	Route         *Ref                   `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`     // only what its rules lead to; kind GRPCRoute unless it says otherwise
+	Route         *Ref                   `protobuf:"bytes,2,opt,name=route,proto3" json:"route,omitempty"`     // only what its rules lead to; without a kind, the route of that name
 	Learn         bool                   `protobuf:"varint,3,opt,name=learn,proto3" json:"learn,omitempty"`    // ask the backends that have not told yet; it takes up to 5 s
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
@@ -2980,7 +2980,7 @@ func (x *HttpBinding) GetResponseBody() string {
 
 type GetOpenAPIRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"` // kind GRPCRoute unless it says otherwise
+	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"` // without a kind, the route of that name
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }

@@ -89,6 +89,7 @@ func TestOpenAPIDescribesServices(t *testing.T) {
 				t.Error("the same methods in another order make another document")
 			}
 			checkOpenAPI(t, got)
+			checkServed(t, got, methods)
 			golden := "testdata/openapi/" + name + ".json"
 			if *update {
 				if err := os.WriteFile(golden, got, 0o644); err != nil {
@@ -161,6 +162,36 @@ func checkOpenAPI(t *testing.T, document []byte) {
 		for verb, operation := range item {
 			c.check(t, verb, path, operation)
 		}
+	}
+}
+
+// checkServed checks that what a document describes is served: the table finds each
+// operation's path, whatever is put in for the parameters, and the methods with no path
+// have theirs.
+func checkServed(t *testing.T, document []byte, methods []*schema.Method) {
+	t.Helper()
+	var doc struct {
+		Paths map[string]map[string]json.RawMessage
+	}
+	if err := json.Unmarshal(document, &doc); err != nil {
+		t.Fatal(err)
+	}
+	table, faults := NewTable(methods)
+	t.Logf("left out of the table: %v", faults)
+	served := 0
+	for path, item := range doc.Paths {
+		actual := regexp.MustCompile(`\{[^}]*\}`).ReplaceAllString(path, "x%20y")
+		for verb := range item {
+			found, _ := table.Match(strings.ToUpper(verb), actual)
+			plain := slices.ContainsFunc(methods, func(m *schema.Method) bool { return len(m.Bindings) == 0 && m.Path == path })
+			if len(found) == 0 && !(plain && verb == "post") {
+				t.Errorf("%s %s is described, and not served", verb, actual)
+			}
+			served++
+		}
+	}
+	if served < 4 {
+		t.Errorf("%d operations: these are not all", served)
 	}
 }
 
