@@ -92,9 +92,8 @@ type fieldPlan struct {
 	jsonKey      []byte // `"lowerCamel":`
 	unset        string // JSON of what is not there, when that is asked for; "" for nothing
 
-	enumNumbers map[string]int32
-	enumNames   map[int32]string // in quotes
-	key, value  *fieldPlan       // of a map
+	enum       *enumPlan  // nil of a field that is none
+	key, value *fieldPlan // of a map
 
 	message atomic.Pointer[messagePlan] // filled in at its first use
 }
@@ -103,29 +102,38 @@ type fieldPlan struct {
 // runs: when there are so many, all are dropped, and those in use are made anew.
 const planCacheSize = 8192
 
-// plans are those that were made, by descriptor. One that is dropped is still good.
-var plans struct {
-	mu   sync.RWMutex
-	made map[protoreflect.MessageDescriptor]*messagePlan
+// planCache keeps what was made of descriptors. What is dropped is still good.
+type planCache[D comparable, P any] struct {
+	make func(D) *P
+
+	mu   sync.RWMutex // guards made
+	made map[D]*P
 }
 
-// planOf is the plan of a type of message.
-func planOf(desc protoreflect.MessageDescriptor) *messagePlan {
-	plans.mu.RLock()
-	p := plans.made[desc]
-	plans.mu.RUnlock()
+var (
+	messagePlans = planCache[protoreflect.MessageDescriptor, messagePlan]{make: newMessagePlan}
+	enumPlans    = planCache[protoreflect.EnumDescriptor, enumPlan]{make: newEnumPlan}
+)
+
+func (c *planCache[D, P]) of(desc D) *P {
+	c.mu.RLock()
+	p := c.made[desc]
+	c.mu.RUnlock()
 	if p != nil {
 		return p
 	}
-	p = newMessagePlan(desc)
-	plans.mu.Lock()
-	defer plans.mu.Unlock()
-	if plans.made == nil || len(plans.made) >= planCacheSize {
-		plans.made = make(map[protoreflect.MessageDescriptor]*messagePlan)
+	p = c.make(desc)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.made == nil || len(c.made) >= planCacheSize {
+		c.made = make(map[D]*P)
 	}
-	plans.made[desc] = p
+	c.made[desc] = p
 	return p
 }
+
+// planOf is the plan of a type of message.
+func planOf(desc protoreflect.MessageDescriptor) *messagePlan { return messagePlans.of(desc) }
 
 func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
 	p := &messagePlan{
@@ -226,25 +234,31 @@ func newFieldPlan(desc protoreflect.FieldDescriptor) *fieldPlan {
 		f.key, f.value = newFieldPlan(desc.MapKey()), newFieldPlan(desc.MapValue())
 	}
 	if e := desc.Enum(); e != nil {
-		f.addEnum(e)
+		f.enum = enumPlans.of(e)
+		f.null = e.FullName() == "google.protobuf.NullValue"
 	}
 	f.unset = f.unsetJSON()
 	return f
 }
 
-func (f *fieldPlan) addEnum(e protoreflect.EnumDescriptor) {
-	f.null = e.FullName() == "google.protobuf.NullValue"
+// enumPlan is the values of an enum.
+type enumPlan struct {
+	numbers map[string]int32
+	names   map[int32]string // in quotes; the first of several of the same number
+}
+
+func newEnumPlan(e protoreflect.EnumDescriptor) *enumPlan {
 	values := e.Values()
-	f.enumNumbers = make(map[string]int32, values.Len())
-	f.enumNames = make(map[int32]string, values.Len())
+	p := &enumPlan{make(map[string]int32, values.Len()), make(map[int32]string, values.Len())}
 	for i := range values.Len() {
 		v := values.Get(i)
 		n := int32(v.Number())
-		f.enumNumbers[string(v.Name())] = n
-		if f.enumNames[n] == "" { // the first of several of the same number
-			f.enumNames[n] = strconv.Quote(string(v.Name()))
+		p.numbers[string(v.Name())] = n
+		if p.names[n] == "" {
+			p.names[n] = strconv.Quote(string(v.Name()))
 		}
 	}
+	return p
 }
 
 // unsetJSON is how protojson says that a field is not set, when it is told to: null
@@ -277,7 +291,7 @@ func (f *fieldPlan) zeroJSON() string {
 		if f.null {
 			return "null"
 		}
-		if name := f.enumNames[0]; name != "" {
+		if name := f.enum.names[0]; name != "" {
 			return name
 		}
 	}

@@ -511,7 +511,7 @@ func (r *jsonReader) enum(dst []byte, f *fieldPlan) (_ []byte, known bool, fault
 		if fault != nil {
 			return dst, true, fault
 		}
-		if n, ok := f.enumNumbers[string(name)]; ok {
+		if n, ok := f.enum.numbers[string(name)]; ok {
 			return protowire.AppendVarint(dst, uint64(n)), true, nil
 		}
 		if r.ignoreUnknown {

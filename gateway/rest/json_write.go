@@ -367,7 +367,7 @@ func appendJSONInteger(dst []byte, f *fieldPlan, n uint64) []byte {
 		if f.null {
 			return append(dst, "null"...)
 		}
-		if name := f.enumNames[int32(n)]; name != "" {
+		if name := f.enum.names[int32(n)]; name != "" {
 			return append(dst, name...)
 		}
 		return strconv.AppendInt(dst, int64(int32(n)), 10)

@@ -283,11 +283,11 @@ func appendTextScalar(dst []byte, f *fieldPlan, text string) (_ []byte, fault st
 		}
 		return protowire.AppendVarint(dst, protowire.EncodeBool(v)), ""
 	case protoreflect.EnumKind:
-		n, ok := f.enumNumbers[text]
+		n, ok := f.enum.numbers[text]
 		if !ok {
 			v, err := strconv.ParseInt(text, 10, 32)
 			n = int32(v)
-			if err != nil || f.enumNames[n] == "" {
+			if err != nil || f.enum.names[n] == "" {
 				return dst, fmt.Sprintf("%q is no value of %s", clip(text), f.desc.Enum().FullName())
 			}
 		}
