@@ -248,6 +248,7 @@ func (a *streaming) finish(st *wire.Status, last []byte) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.stopped = true
+	a.renewDeadline()
 	if a.x.takesTrailers() {
 		a.x.addTrailer(a.x.call.Trailer(), "")
 		a.addStatus(st)

@@ -383,6 +383,40 @@ func (s *stuck) Write([]byte) (int, error) {
 	return 0, errors.New("i/o timeout")
 }
 
+// timed is a caller on HTTP/1 whose deadline is kept.
+type timed struct {
+	*httptest.ResponseRecorder
+	deadline time.Time
+	late     int // writes behind the deadline
+}
+
+func (w *timed) SetWriteDeadline(at time.Time) error { w.deadline = at; return nil }
+
+func (w *timed) Write(b []byte) (int, error) {
+	if time.Now().After(w.deadline) {
+		w.late++
+	}
+	return w.ResponseRecorder.Write(b)
+}
+
+func TestServerHasPatienceWithAStreamThatRests(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p := newShop(t, func(c *connectCall) *wire.Status {
+			c.recv()
+			for range 3 {
+				c.send(Message{Data: onWire(t, "Item", `{"name":"a"}`)})
+				time.Sleep(2 * stalledAfter)
+			}
+			return &wire.Status{Code: wire.Aborted}
+		})
+		w := &timed{ResponseRecorder: httptest.NewRecorder()}
+		NewServer(Options{}).ServeREST(w, httptest.NewRequest("GET", "/v1/carts/7:watch", nil), p)
+		if w.late > 0 || time.Now().After(w.deadline) {
+			t.Errorf("%d writes came behind the deadline, which is %v from now in the end", w.late, time.Until(w.deadline))
+		}
+	})
+}
+
 func TestServerDoesNotWaitForACallerForEver(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		p := newShop(t, func(c *connectCall) *wire.Status {
