@@ -85,6 +85,7 @@ conformance: build $(BIN)/built ## Run the suites that other people wrote
 .PHONY: generate
 generate: $(BIN)/built ## The Go files of the .proto files (needs npm)
 	cd demo && npx --yes @bufbuild/buf@1.75.0 generate
+	cd demo && npx --yes -p @bufbuild/buf@1.75.0 -p @bufbuild/protoc-gen-es@2.9.0 buf generate --template buf.gen.pages.yaml
 	cd admin && npx --yes @bufbuild/buf@1.75.0 generate
 	npx --yes @bufbuild/buf@1.75.0 generate . --config conformance/buf.yaml --template conformance/buf.gen.yaml --path conformance/browser/probe
 

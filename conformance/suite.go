@@ -42,6 +42,7 @@ var suites = []suite{
 	{name: "reference-rpc", secure: true, want: 1628, needs: connectTools, run: runConnect},
 	{name: "browser", want: browserCases, run: runBrowser},
 	{name: "browser", secure: true, want: browserCases, run: runBrowser},
+	{name: "documents", want: documentCases, run: runDocuments},
 	{name: "negative", want: len(negativeCases), needs: negativeTools, run: runNegative},
 	{name: "interop", want: len(interopCases), needs: interopTools, run: runInterop},
 	{name: "interop", secure: true, want: len(interopCases), needs: interopTools, run: runInterop},
