@@ -29,6 +29,8 @@ type intake struct {
 	declared map[string]Position // "Kind namespace/name" → where
 	faults   faultList
 	patterns int // instructions of all regular expressions
+	// descriptors are the bytes of all Schemas.
+	descriptors int
 	// What could not be read, and what it declares nobody knows: the text, or,
 	// when that is too much or not to be had, blind.
 	unread []byte

@@ -88,6 +88,10 @@ func TestParseBoundsWhatItReads(t *testing.T) {
 		{"too many nodes repeated", backend(wide), `alias "n" repeats another alias, or more than 10000 nodes in all`},
 		{"50 MB", strings.Repeat("# 50 MB\n", 50<<20/8), "f: 52428800 bytes, limit 16777216"},
 		{"one document of 3 MiB", "# small\n---\na: b\n---\n" + strings.Repeat("a: bcd\n", 3<<20/7), "f:4:1: a document of 3145727 bytes, limit 2097152"},
+		{"runs of base64 that are long in all", "a: " + strings.Repeat("x", 9<<20), "f:1:1: a document of 9437187 bytes, limit 8388608"},
+		{"runs of base64 that are no long ones", "a: b\n" + strings.Repeat("- "+strings.Repeat("x", 59)+"\n", 3<<20/62), "f:1:1: a document of 3145699 bytes, limit 2097152"},
+		{"nodes as long as such runs", strings.Repeat("- "+strings.Repeat("x", 60)+"\n", 8<<20/63), "f:1:1: want a mapping, not a list"},
+		{"a schema that aliases repeat", manySchemas(40), "items[32].spec.descriptorSet: all Schemas together have more than 134217728 bytes of descriptors"},
 		{"deep flow", strings.Repeat("[", 100_000), "f:1:1: not YAML: exceeded max depth of 10000"},
 		{"deep block", strings.Repeat("- ", 100_000), "f:1:1: not YAML: exceeded max depth of 10000"},
 		{"deep JSON", strings.Repeat(`{"a":`, 9_000) + "1" + strings.Repeat("}", 9_000), "f:1:1: apiVersion: missing"},
@@ -121,6 +125,17 @@ func TestParseBoundsWhatItReads(t *testing.T) {
 			}
 		})
 	}
+}
+
+// manySchemas is a List of n Schemas that have the same 4 MiB of zeros.
+func manySchemas(n int) string {
+	text := "apiVersion: v1\nkind: List\nitems:\n"
+	set := "&s " + strings.Repeat("A", 4<<20/3*4)
+	for i := range n {
+		text += fmt.Sprintf("- {apiVersion: sluice.dev/v1alpha1, kind: Schema, metadata: {name: s%d}, spec: {descriptorSet: %s}}\n", i, set)
+		set = "*s"
+	}
+	return text
 }
 
 // numberedLines is n times a line with its number.

@@ -49,6 +49,12 @@ func readDescriptorSet(v *value) []byte {
 	if !ok {
 		return nil
 	}
+	// Few bytes of text may repeat a set many times: aliases do.
+	in := v.doc.in
+	if in.descriptors += base64.StdEncoding.DecodedLen(len(text)); in.descriptors > maxDescriptors {
+		v.fault("all Schemas together have more than %d bytes of descriptors", maxDescriptors)
+		return nil
+	}
 	set, problem := decodeDescriptorSet(text)
 	if problem != "" {
 		v.fault("%s", problem)
