@@ -14,6 +14,9 @@ import (
 // its encoded size once it is decoded. Real ones have a few hundred.
 const maxOptions = 64 << 10
 
+// maxBindings bounds the rules of one method.
+const maxBindings = 100
+
 // annotationTypes are the extensions that are read from methods' options.
 var annotationTypes = func() *protoregistry.Types {
 	types := new(protoregistry.Types)
@@ -60,8 +63,13 @@ func (s *Schema) bindings(d protoreflect.MethodDescriptor, rule *annotations.Htt
 	if rule == nil {
 		return nil
 	}
+	rules := append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...)
+	if len(rules) > maxBindings {
+		s.faultf("method %q: google.api.http rules beyond the first %d left out, of %d", d.FullName(), maxBindings, len(rules))
+		rules = rules[:maxBindings]
+	}
 	var list []Binding
-	for i, r := range append([]*annotations.HttpRule{rule}, rule.GetAdditionalBindings()...) {
+	for i, r := range rules {
 		b, err := newBinding(r)
 		if err != nil {
 			s.faultf("method %q: google.api.http rule %d left out: %w", d.FullName(), i+1, err)

@@ -3,6 +3,7 @@ package schema
 import (
 	"errors"
 	"fmt"
+	"strings"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
@@ -11,8 +12,8 @@ import (
 	"google.golang.org/protobuf/types/descriptorpb"
 )
 
-// What one set of descriptors may have. The largest public ones (all of Google Ads, or of
-// Kubernetes) stay below a third of each.
+// What one set of descriptors may have. The largest public one, all of Google Ads, has
+// about half of it.
 const (
 	maxFiles    = 2_000
 	maxBytes    = 16 << 20 // encoded
@@ -20,16 +21,17 @@ const (
 	maxServices = 1_000
 
 	// maxElements bounds declarations, options and comments together. Each may take two
-	// bytes encoded and some 300 decoded and linked, so that bytes alone bound nothing.
-	maxElements = 400_000
+	// bytes encoded and some 500 once it is linked, so that bytes alone bound nothing.
+	maxElements = 200_000
 
 	// maxNames bounds the full names of all declarations, in bytes: each repeats its
 	// parents'.
 	maxNames = 64 << 20
 
-	// maxLookups bounds the bytes that looking relative type names up in scope after
-	// scope has to compare.
-	maxLookups = 256 << 20
+	// maxLookups bounds the bytes that the library has to compare to find the names that
+	// are referred to: it looks a name up by each of its prefixes, and a relative one in
+	// scope after scope.
+	maxLookups = 1 << 30
 
 	// maxWalked bounds the ways by public imports that are walked from the imports of
 	// all files together.
@@ -37,6 +39,13 @@ const (
 
 	// maxNesting is how deep messages are declared in messages; protoc allows 31.
 	maxNesting = 32
+
+	// maxPath bounds the path of a file, in bytes.
+	maxPath = 1024
+
+	// maxPublicWays bounds in how many ways public imports may lead on from a file,
+	// because the library walks all of them: in n diamonds there are 2^n.
+	maxPublicWays = 2_000
 )
 
 // decodeSet decodes a FileDescriptorSet within the bounds. Extensions stay unknown
@@ -64,7 +73,8 @@ func decodeBounded(encoded []byte, m proto.Message, count *elementCount) error {
 	return nil
 }
 
-// elementCount counts the parts of encoded messages without decoding them.
+// elementCount counts what decoding a message would allocate, without decoding it: the
+// messages in it, and the elements of its lists.
 type elementCount int
 
 var (
@@ -85,10 +95,13 @@ func (n *elementCount) add(b []byte, m protoreflect.MessageDescriptor, depth int
 		if size = protowire.ConsumeFieldValue(number, kind, b); size < 0 {
 			return errEncoding
 		}
-		if *n++; *n > maxElements {
+		field := m.Fields().ByNumber(number)
+		if field != nil && (field.Message() != nil || field.IsList()) {
+			*n++
+		}
+		if *n > maxElements {
 			return errTooManyElements
 		}
-		field := m.Fields().ByNumber(number)
 		if field != nil && field.Message() != nil && kind == protowire.BytesType {
 			inner, _ := protowire.ConsumeBytes(b)
 			if err := n.add(inner, field.Message(), depth+1); err != nil {
@@ -136,7 +149,7 @@ func (w *weight) check() error {
 	case w.names > maxNames:
 		return fmt.Errorf("names of more than %d bytes", maxNames)
 	case w.lookups > maxLookups:
-		return errors.New("relative type names in too many scopes")
+		return errors.New("type names of too many parts")
 	}
 	return nil
 }
@@ -149,12 +162,8 @@ type scope struct {
 }
 
 func (w *weight) addFile(f *descriptorpb.FileDescriptorProto) {
-	s := scope{size: len(f.GetPackage())}
-	for _, c := range []byte(f.GetPackage()) {
-		if c == '.' {
-			s.levels++
-		}
-	}
+	s := scope{size: len(f.GetPackage()), levels: strings.Count(f.GetPackage(), ".")}
+	w.lookups = bounded(w.lookups, s.lookup()) // the package itself
 	w.elements += 1 + len(f.GetDependency()) + len(f.GetSourceCodeInfo().GetLocation())
 	w.addMessages(s, f.GetMessageType())
 	w.addEnums(s, f.GetEnumType())
@@ -215,12 +224,20 @@ func (w *weight) declare(s scope, name string) scope {
 	return s
 }
 
-// refer counts what looking a name up takes: full ones begin with a dot.
+// refer counts what finding a type takes. Full names begin with a dot.
 func (w *weight) refer(s scope, name string) {
-	if name != "" && name[0] != '.' {
-		w.lookups = bounded(w.lookups, s.levels*(s.size+len(name)))
+	named := scope{size: len(name), levels: strings.Count(name, ".")}
+	if strings.HasPrefix(name, ".") {
+		w.lookups = bounded(w.lookups, named.lookup())
+		return
 	}
+	named.size += s.size
+	named.levels += s.levels
+	w.lookups = bounded(w.lookups, bounded(0, (s.levels+1)*named.lookup()))
 }
 
+// lookup is how many bytes are compared to look a name up by each of its prefixes.
+func (s scope) lookup() int { return min((s.levels+1)*s.size, 1<<31) }
+
 // bounded adds without running over.
-func bounded(sum, more int) int { return min(sum+more, 1<<40) }
+func bounded(sum, more int) int { return min(sum+more, 1<<60) }

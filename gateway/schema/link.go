@@ -24,11 +24,9 @@ type linker struct {
 
 // linking is how far a file of the set is.
 type linking struct {
-	proto *descriptorpb.FileDescriptorProto
-	state linkState
-	// publicWays is in how many ways public imports lead on from here. The library walks
-	// all of them.
-	publicWays int
+	proto      *descriptorpb.FileDescriptorProto
+	state      linkState
+	publicWays int    // in how many ways public imports lead on from here
 	digest     digest // once it is linked
 }
 
@@ -57,7 +55,7 @@ func (l *linker) add(f *descriptorpb.FileDescriptorProto) {
 	}
 	if other, twice := l.files[path]; twice {
 		if !proto.Equal(other.proto, f) {
-			l.schema.faultf("file %q: a second one with other content left out", path)
+			l.schema.faultf("file %.100q: a second one with other content left out", path)
 		}
 		return
 	}
@@ -100,7 +98,7 @@ func (l *linker) linkFile(path string) importLoop {
 	}
 	if err := l.register(f); err != nil {
 		f.state = leftOut
-		l.schema.faultf("file %q left out: %w", path, err)
+		l.schema.faultf("file %.100q left out: %w", path, err)
 		return nil
 	}
 	f.state = linked
@@ -118,8 +116,8 @@ func (l *linker) linkImports(f *linking) importLoop {
 
 // register makes the descriptor of a file, whose imports are linked or not to be had.
 func (l *linker) register(f *linking) error {
-	if !utf8.ValidString(f.proto.GetName()) {
-		return errors.New("its path is not UTF-8")
+	if path := f.proto.GetName(); !utf8.ValidString(path) || len(path) > maxPath {
+		return fmt.Errorf("its path is not UTF-8, or has more than %d bytes", maxPath)
 	}
 	if err := checkEdition(f.proto); err != nil {
 		return err
@@ -172,10 +170,8 @@ func checkEdition(f *descriptorpb.FileDescriptorProto) error {
 	}
 }
 
-// countPublicWays refuses what would take the library too long to walk: public imports in
-// n diamonds have 2^n ways.
+// countPublicWays refuses what would take the library too long to walk.
 func (l *linker) countPublicWays(f *linking) error {
-	const limit = 10_000
 	imports := f.proto.GetDependency()
 	for _, i := range f.proto.GetPublicDependency() {
 		if i < 0 || int(i) >= len(imports) {
@@ -185,8 +181,8 @@ func (l *linker) countPublicWays(f *linking) error {
 		if next := l.files[imports[i]]; next != nil {
 			ways += next.publicWays
 		}
-		if f.publicWays += ways; f.publicWays > limit {
-			return fmt.Errorf("public imports lead on in more than %d ways", limit)
+		if f.publicWays += ways; f.publicWays > maxPublicWays {
+			return fmt.Errorf("public imports lead on in more than %d ways", maxPublicWays)
 		}
 	}
 	for _, path := range imports { // those of any import are walked, too

@@ -112,7 +112,7 @@ func (q question) String() string {
 
 func (l *lesson) faultf(format string, args ...any) {
 	if len(l.faults) < maxFaults {
-		l.faults = append(l.faults, fmt.Errorf(format, args...))
+		l.faults = append(l.faults, shortened(fmt.Errorf(format, args...)))
 	}
 }
 
@@ -275,7 +275,7 @@ func (l *lesson) add(f *descriptorpb.FileDescriptorProto) error {
 // schema compiles what was learnt.
 func (l *lesson) schema(services map[string]bool) (*Schema, error) {
 	if len(services) > 0 && len(l.set.GetFile()) == 0 {
-		return nil, fmt.Errorf("none of %d services is described: %w", len(services), errors.Join(l.faults...))
+		return nil, fmt.Errorf("none of %d services is described: %w", len(services), someOf(l.faults, 0))
 	}
 	s, err := compile(&l.set, func(service string) bool { return services[service] })
 	if err != nil {

@@ -238,7 +238,7 @@ func TestLearnRefusesWhatIsBeyondItsBounds(t *testing.T) {
 		}))
 	}
 	crowd := &descriptorpb.FileDescriptorProto{Name: proto.String("crowd.proto")}
-	for range maxElements {
+	for range maxElements + 1 {
 		crowd.MessageType = append(crowd.MessageType, &descriptorpb.DescriptorProto{})
 	}
 	crowded := encode(t, crowd)
@@ -261,7 +261,7 @@ func TestLearnRefusesWhatIsBeyondItsBounds(t *testing.T) {
 				return lists("s.S")
 			}
 			return sends(crowded)
-		}, "more than 400000 declarations"},
+		}, "more than 200000 declarations"},
 		{"another kind of answer", func(*grpc_reflection_v1.ServerReflectionRequest) *grpc_reflection_v1.ServerReflectionResponse {
 			return sends()
 		}, "the answer is not a list of services"},

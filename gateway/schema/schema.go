@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"google.golang.org/protobuf/reflect/protodesc"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -69,7 +70,7 @@ func compile(set *descriptorpb.FileDescriptorSet, serves func(service string) bo
 		return nil, err
 	}
 	if len(s.order) == 0 && len(set.GetFile()) > len(standardOf(set)) {
-		return nil, fmt.Errorf("linking descriptors: none of %d files can be used: %w", len(set.GetFile()), errors.Join(s.Faults()...))
+		return nil, fmt.Errorf("linking descriptors: none of %d files can be used: %w", len(set.GetFile()), someOf(s.faults, s.unsaid))
 	}
 	s.digest = digestSchema(s)
 	return s, nil
@@ -113,7 +114,26 @@ func (s *Schema) faultf(format string, args ...any) {
 		s.unsaid++
 		return
 	}
-	s.faults = append(s.faults, fmt.Errorf(format, args...))
+	s.faults = append(s.faults, shortened(fmt.Errorf(format, args...)))
+}
+
+// shortened is an error that says no more than a page of what a peer may have made
+// endless.
+func shortened(err error) error {
+	const most = 1000
+	if text := err.Error(); len(text) > most {
+		return errors.New(strings.ToValidUTF8(text[:most], "") + "…")
+	}
+	return err
+}
+
+// someOf are the first few of many faults, as one error. There are more unsaid.
+func someOf(faults []error, unsaid int) error {
+	const few = 3
+	if more := len(faults) - few + unsaid; more > 0 {
+		faults = append(slices.Clip(faults[:few]), fmt.Errorf("and %d more", more))
+	}
+	return errors.Join(faults...)
 }
 
 // FileSet is the schema as a set of files, each after what it imports, with the standard

@@ -79,6 +79,15 @@ func TestCompileReadsEveryKindOfRule(t *testing.T) {
 			"rule 2: its own additional_bindings left out",
 		},
 		{
+			"too many",
+			&annotations.HttpRule{
+				Pattern:            &annotations.HttpRule_Get{Get: "/a"},
+				AdditionalBindings: slices.Repeat([]*annotations.HttpRule{inner}, maxBindings),
+			},
+			append([]Binding{{Verb: "GET", Template: "/a"}}, slices.Repeat([]Binding{{Verb: "GET", Template: "/inner"}}, maxBindings-1)...),
+			"google.api.http rules beyond the first 100 left out, of 101",
+		},
+		{
 			"too large", &annotations.HttpRule{Pattern: &annotations.HttpRule_Get{Get: "/" + strings.Repeat("a", maxOptions)}},
 			nil, "bytes of options, limit 65536",
 		},
@@ -266,6 +275,11 @@ func TestCompileLeavesOutWhatDoesNotFit(t *testing.T) {
 			nil, `file "a.proto" left out: invalid syntax: "proto9"`,
 		},
 		{
+			"a long path",
+			[]*descriptorpb.FileDescriptorProto{fileWith(strings.Repeat("a", maxPath+1), "a", "")},
+			nil, "left out: its path is not UTF-8, or has more than 1024 bytes",
+		},
+		{
 			"no name",
 			[]*descriptorpb.FileDescriptorProto{fileWith("", "a", "")},
 			nil, `file "" left out: file path must be populated`,
@@ -361,17 +375,23 @@ func TestCompileRefusesWhatIsBeyondItsBounds(t *testing.T) {
 		m.NestedType = []*descriptorpb.DescriptorProto{{Name: proto.String("N")}}
 		m = m.NestedType[0]
 	}
+	parts := strings.Repeat("a.", 1<<20) + "a"
 	scopes := fileWith("a.proto", strings.Repeat("a.", 10_000)+"a", "b.M", "b.proto")
+	set := func(files ...*descriptorpb.FileDescriptorProto) *descriptorpb.FileDescriptorSet {
+		return &descriptorpb.FileDescriptorSet{File: files}
+	}
 	tests := []struct {
 		name string
 		set  *descriptorpb.FileDescriptorSet
 		want string
 	}{
 		{"files", many, "2001 files, limit 2000"},
-		{"methods", &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{crowd}}, `file "a.proto": more than 20000 methods`},
-		{"names", &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{long}}, "names of more than 67108864 bytes"},
-		{"nesting", &descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{deep}}, "messages nested deeper than 32"},
-		{"scopes", &descriptorpb.FileDescriptorSet{File: slices.Repeat([]*descriptorpb.FileDescriptorProto{scopes}, 2)}, "relative type names in too many scopes"},
+		{"methods", set(crowd), `file "a.proto": more than 20000 methods`},
+		{"names", set(long), "names of more than 67108864 bytes"},
+		{"nesting", set(deep), "messages nested deeper than 32"},
+		{"a package of a million parts", set(&descriptorpb.FileDescriptorProto{Package: &parts}), "type names of too many parts"},
+		{"a type name of a million parts", set(fileWith("a.proto", "a", "."+parts)), "type names of too many parts"},
+		{"scopes", set(scopes), "type names of too many parts"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -399,7 +419,30 @@ func TestCompileWalksPublicImportsNoMoreOftenThanItCan(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	wantFault(t, s, "public imports lead on in more than 10000 ways")
+	wantFault(t, s, "public imports lead on in more than 2000 ways")
+}
+
+func TestCompileTellsFaultsInShort(t *testing.T) {
+	set := &descriptorpb.FileDescriptorSet{}
+	for i := range 2 * maxFaults {
+		f := fileWith(fmt.Sprint(i, ".proto"), "a", "")
+		f.Syntax = proto.String(strings.Repeat("é", 10_000))
+		set.File = append(set.File, f)
+	}
+	_, err := Compile(set)
+	wantText(t, err, "and 197 more")
+	if len(err.Error()) > 5000 {
+		t.Errorf("an error of %d bytes", len(err.Error()))
+	}
+	set.File = append(set.File, fileWith("good.proto", "good", ""))
+	s, err := Compile(set)
+	if err != nil {
+		t.Fatal(err)
+	}
+	faults := s.Faults()
+	if len(faults) != maxFaults+1 || faults[maxFaults].Error() != "and 100 more" || len(faults[0].Error()) > 1010 {
+		t.Errorf("%d faults: %v", len(faults), faults[0])
+	}
 }
 
 // TestCompileWalksImportsOfALadderNoMoreOftenThanItCan has files that import others, of
@@ -439,7 +482,7 @@ func TestCompileWalksImportsOfALadderNoMoreOftenThanItCan(t *testing.T) {
 
 func TestParseCountsBeforeItDecodes(t *testing.T) {
 	// Two bytes each, and each a message once decoded.
-	file := append([]byte{0x0a, 0x01, 'a'}, slices.Repeat([]byte{0x22, 0x00}, maxElements)...)
+	file := append([]byte{0x0a, 0x01, 'a'}, slices.Repeat([]byte{0x22, 0x00}, maxElements+1)...)
 	set, err := proto.Marshal(&descriptorpb.FileDescriptorSet{})
 	if err != nil {
 		t.Fatal(err)
