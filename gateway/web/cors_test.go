@@ -53,6 +53,7 @@ func TestCORSAllowsTheOriginsOfItsPolicy(t *testing.T) {
 		{"every host of another scheme", []string{"https://*"}, false, "http://any.where", false},
 
 		{"all", []string{"*"}, false, "https://any.where", true},
+		{"all, but no other origin", []string{"*"}, false, "", false},
 		{"all, and null", []string{"*"}, false, "null", true},
 		{"all, with credentials", []string{"*"}, true, "https://any.where", true},
 		{"all, an application", []string{"*"}, true, "capacitor://localhost", true},

@@ -76,18 +76,13 @@ func (h *Handler) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		})
 		return
 	}
-	control := http.NewResponseController(w)
-	if r.ProtoMajor == 1 {
-		// Else net/http would read the whole request before the response begins.
-		control.EnableFullDuplex()
-	}
 	e := newExchange(w, r, h.cors(r))
 	h.web.HandleGrpcWebRequest(e, e.request(r))
 	e.finish()
 	if !e.body.ended.Load() {
 		// The rest of a request that is over is awaited for a moment only; net/http
 		// would wait for as long as the caller likes.
-		control.SetReadDeadline(time.Now().Add(restOfRequest))
+		http.NewResponseController(w).SetReadDeadline(time.Now().Add(restOfRequest))
 	}
 }
 
@@ -184,8 +179,8 @@ func (e *exchange) WriteHeader(int) {
 	h["Content-Type"] = []string{Type(h.Get("Content-Type"), e.text)}
 	e.cors.Set(h, e.r)
 	if e.r.ProtoMajor == 1 && (!e.body.ended.Load() || e.body.cut.Load()) {
-		// What is left of the request when the response is over must not be taken for
-		// the next one, as net/http would in full duplex.
+		// Else net/http would read the whole request before the response begins or, in
+		// full duplex, take for the next one what is left of it afterwards.
 		h["Connection"] = []string{"close"}
 	}
 	e.w.WriteHeader(http.StatusOK)

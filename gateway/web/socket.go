@@ -18,6 +18,7 @@ import (
 	"time"
 
 	"github.com/coder/websocket"
+	"golang.org/x/net/http/httpguts"
 
 	"sluice/gateway/wire"
 )
@@ -248,7 +249,6 @@ func (k *socket) run(conn *websocket.Conn, r *http.Request, upstream http.Handle
 	if st := k.ending(b); st != nil {
 		p.fail(st)
 	}
-	in.Close() // what is still sent is sent in vain
 	k.finish(p.started)
 }
 
@@ -291,8 +291,18 @@ func parseHeader(head []byte) (http.Header, error) {
 	}
 	lines := io.MultiReader(bytes.NewReader(head), strings.NewReader("\r\n\r\n"))
 	fields, err := textproto.NewReader(bufio.NewReader(lines)).ReadMIMEHeader()
-	return http.Header(fields), err
+	if err != nil {
+		return nil, err
+	}
+	for name, values := range fields {
+		if !isToken(name) || slices.ContainsFunc(values, invalidValue) {
+			return nil, errors.New("a field that HTTP does not have")
+		}
+	}
+	return http.Header(fields), nil
 }
+
+func invalidValue(v string) bool { return !httpguts.ValidHeaderFieldValue(v) }
 
 // refuseSocket says why a request is none that can be served, and makes it gRPC's if
 // it can.

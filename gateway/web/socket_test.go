@@ -223,6 +223,8 @@ func TestSocketRefusesAHeaderThatIsNone(t *testing.T) {
 	}{
 		{"no fields", websocket.MessageBinary, "\x00\x01\x02", websocket.StatusPolicyViolation},
 		{"text", websocket.MessageText, socketHeader, websocket.StatusPolicyViolation},
+		{"a name with a blank", websocket.MessageBinary, "a b: c\r\n", websocket.StatusPolicyViolation},
+		{"a value with nul", websocket.MessageBinary, "a: b\x00c\r\n", websocket.StatusPolicyViolation},
 		{"257 fields", websocket.MessageBinary, strings.Repeat("a:\r\n", 257), websocket.StatusPolicyViolation},
 		{"too many bytes", websocket.MessageBinary, "a: " + strings.Repeat("b", maxSocketHeader), websocket.StatusMessageTooBig},
 	} {
@@ -448,4 +450,29 @@ func TestDrainEndsSocketsWithAStatus(t *testing.T) {
 	if _, _, err := silent.conn.Read(silent.ctx); err == nil || silent.ctx.Err() != nil {
 		t.Errorf("the silent one: %v", err)
 	}
+}
+
+// What a page sends as a header is read within bounds, and becomes fields of HTTP or
+// nothing.
+func FuzzSocketHeader(f *testing.F) {
+	f.Add([]byte(socketHeader))
+	f.Add([]byte("a: b\r\n c\r\na:\r\n"))
+	f.Add([]byte(strings.Repeat("a:\n", 300)))
+	f.Add([]byte("content-type: application/grpc-web\r\n\r\nx: y"))
+	f.Fuzz(func(t *testing.T, head []byte) {
+		header, err := parseHeader(head)
+		if err != nil {
+			return
+		}
+		fields := 0
+		for name, values := range header {
+			if name == "" || strings.ContainsAny(name, "\r\n:\x00") || strings.ContainsAny(strings.Join(values, ""), "\r\n\x00\x7f") {
+				t.Fatalf("field %q: %q", name, values)
+			}
+			fields += len(values)
+		}
+		if fields > maxSocketFields+1 {
+			t.Fatalf("%d fields", fields)
+		}
+	})
 }
