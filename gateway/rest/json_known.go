@@ -213,7 +213,7 @@ func (r *jsonReader) structure(dst []byte) ([]byte, *codecFault) {
 			return dst, fault
 		}
 		name := string(text)
-		if !keys.add(text) {
+		if !keys.add(name) {
 			return dst, r.fault(at, "given twice").inEntry(name)
 		}
 		var entry, value int

@@ -4,6 +4,7 @@ import (
 	"encoding/base64"
 	"fmt"
 	"math"
+	"slices"
 	"strconv"
 
 	"google.golang.org/protobuf/encoding/protowire"
@@ -320,7 +321,7 @@ func (r *jsonReader) entry(dst []byte, f *fieldPlan, keys *keySet) ([]byte, *cod
 	if !ok {
 		return dst, r.fault(at, "the key is no %s", kindName(f.key)).inEntry(name)
 	}
-	if !keys.add(dst[start:]) {
+	if !keys.add(string(dst[start:])) {
 		return dst, r.fault(at, "given twice").inEntry(name)
 	}
 	known := true
@@ -655,26 +656,19 @@ type keySet struct {
 }
 
 // add tells whether the key is new.
-func (s *keySet) add(key []byte) bool {
+func (s *keySet) add(key string) bool {
 	const many = 8
-	if s.seen[string(key)] {
+	if s.seen[key] || s.seen == nil && slices.Contains(s.list, key) {
 		return false
 	}
-	if s.seen == nil {
-		for _, k := range s.list {
-			if k == string(key) {
-				return false
-			}
-		}
-	}
-	s.list = append(s.list, string(key))
-	if s.seen == nil && len(s.list) > many {
+	s.list = append(s.list, key)
+	if s.seen != nil {
+		s.seen[key] = true
+	} else if len(s.list) > many {
 		s.seen = make(map[string]bool, 2*many)
 		for _, k := range s.list {
 			s.seen[k] = true
 		}
-	} else if s.seen != nil {
-		s.seen[string(key)] = true
 	}
 	return true
 }

@@ -127,7 +127,7 @@ func (q *queryReader) admit(chain []*fieldPlan, path string) (fault string) {
 			return "a list of messages cannot be said by a query"
 		}
 		return "it is a message: name one of its fields, as in \"" + path + ".name\""
-	case !last.list && !q.given.add([]byte(path)):
+	case !last.list && !q.given.add(path):
 		return "given twice, and it is no list"
 	}
 	return q.choose(chain, path)
@@ -179,6 +179,7 @@ func (e *Endpoint) chosen() map[string]string {
 // the same by names. All but the last one are single messages.
 func fieldChain(p *messagePlan, name string) (chain []*fieldPlan, path string, err error) {
 	path = name
+	chain = make([]*fieldPlan, 0, 4)
 	for part := range strings.SplitSeq(name, ".") {
 		if p == nil {
 			return nil, "", fmt.Errorf("%q is no message that has fields", chain[len(chain)-1].desc.Name())

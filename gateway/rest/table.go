@@ -79,8 +79,9 @@ func compileEndpoints(method *schema.Method) (endpoints []*Endpoint, faults []er
 	return endpoints, faults
 }
 
-// add puts an endpoint in its place; before is the method's that was there first. The
-// same method of another backend is not added again: Match.For finds it.
+// add puts an endpoint in its place; before is the one that was there first. The same
+// method of another backend is not added again, for Match.For finds it, nor is a second
+// binding of a method for the same requests.
 func (t *Table) add(e *Endpoint) (before *Endpoint) {
 	node := &t.root
 	ends := &node.ends
@@ -104,6 +105,9 @@ func (t *Table) add(e *Endpoint) (before *Endpoint) {
 	}
 	here := (*ends)[verb][e.Binding.Verb]
 	for _, other := range here {
+		if other.Method == e.Method {
+			return other
+		}
 		if other.Method.Path == e.Method.Path {
 			return nil
 		}

@@ -168,7 +168,8 @@ func TestTableNamesBindingsThatAreLeftOut(t *testing.T) {
 	methods[5].Bindings = append(methods[5].Bindings,
 		schema.Binding{Verb: "POST", Template: "/f", Body: "nope"},
 		schema.Binding{Verb: "POST", Template: "/g", ResponseBody: "nope"},
-		schema.Binding{Template: "/h"})
+		schema.Binding{Template: "/h"},
+		schema.Binding{Verb: "GET", Template: "/ok", ResponseBody: "name"})
 	table, faults := NewTable(methods)
 	want := []string{
 		`compiling path GET v1 of /library.v1.Library/M00: reading path template "v1": does not begin with "/"`,
@@ -179,6 +180,7 @@ func TestTableNamesBindingsThatAreLeftOut(t *testing.T) {
 		`compiling path POST /f of /library.v1.Library/M05: body "nope": library.v1.Book has no such field`,
 		`compiling path POST /g of /library.v1.Library/M05: response_body "nope": library.v1.Book has no such field`,
 		`compiling path  /h of /library.v1.Library/M05: it has no verb`,
+		`adding path GET /ok of /library.v1.Library/M05: /library.v1.Library/M05 has it already, and goes before`,
 	}
 	for i, fault := range faults {
 		if i >= len(want) || fault.Error() != want[i] {
