@@ -105,7 +105,9 @@ func checkTemplate(t *testing.T, s string, paths []string) {
 		}
 		for name, value := range want {
 			// Of "{name=books/**}", /books is "books" here and "books/" there.
-			want[name] = strings.TrimSuffix(value, "/")
+			if strings.Contains(s, "/**") {
+				want[name] = strings.TrimSuffix(value, "/")
+			}
 		}
 		if (got == nil) != (want == nil) || !maps.Equal(got, want) {
 			t.Fatalf("template %q, path %q: captured %q (match %v), want %q (match %v)", s, path, got, got != nil, want, want != nil)
@@ -153,7 +155,7 @@ func escapedLiteral(path string) bool {
 
 var templatePaths = []string{
 	"/v1", "/v1/books", "/v1/books/7", "/v1/books/7/pages/8", "/v1/books/7/x/8", "/v1/books:list", "/v1/7:publish", "/v1/a/b/c:publish", "/v1/7:do", "/v1/a:b/c", "/v1/7:a:b",
-	"/v1/a:b:c", "/v1/a-b_c.d~e", "/v1/!$&'()+,;=@", "/x", "/v1/a%20b", "/v1/books/a%2Fb", "/v1/books/a%2fb%20c", "/v1/%C3%A4", "/v1/x/1/y/2", "/v1/a:b/2", "/v1/:publish", "/v1/7:", "/v1/a/b",
+	"/v1/a:b:c", "/v1/a-b_c.d~e", "/v1/!$&'()+,;=@", "/x", "/v1/a%20b", "/v1/books/a%2Fb", "/v1/books/a%2fb%20c", "/v1/%C3%A4", "/v1/x/1/y/2", "/v1/a:b/2", "/v1/:publish", "/v1/7:", "/v1/a/b", "/v1/0%2f",
 }
 
 func TestTemplateIsReadAsGRPCGatewayReadsIt(t *testing.T) {
