@@ -61,6 +61,11 @@ apiVersion: sluice.dev/v1alpha1
 kind: Backend
 metadata: {name: mute}
 spec: {endpoints: []}
+---
+apiVersion: sluice.dev/v1alpha1
+kind: Backend
+metadata: {name: legacy}
+spec: {protocol: http1, endpoints: [{address: "127.0.0.1:1"}]}
 `
 
 const tillProto = `syntax = "proto3";
@@ -107,6 +112,10 @@ func TestServeDescribesRoutes(t *testing.T) {
 		}
 	}
 
+	// What speaks HTTP/1 has nothing to tell, and nobody asks it or complains.
+	if _, notes, err := sluice(t, data, "methods"); err != nil || !strings.Contains(notes, "mute") || strings.Contains(notes, "legacy") {
+		t.Errorf("error %v, notes %q: want one about the backend without an endpoint", err, notes)
+	}
 	if got := mustSluice(t, data, "methods", "--route", "carts", "-o", "name"); got != "shop.v1.Cart/Get\nshop.v1.Cart/Watch\n" {
 		t.Errorf("methods of the HTTPRoute: %q", got) // the others are no GET below /v1/carts
 	}

@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"sync/atomic"
@@ -39,7 +40,7 @@ func (s *schemas) outboundOf(ctx context.Context, backend, path string) (*rest.O
 	method, err := s.registry.Method(ctx, backend, path)
 	if err != nil || method == nil {
 		st := unsupported.status()
-		st.Message = "sluice: the backend " + backend + " speaks REST, and no Schema describes the method " + path + ", so that no request can be made of it; sluice schema push does"
+		st.Message = fmt.Sprintf("sluice: the backend %q speaks REST, and no Schema describes the method %s, of which a request is to be made: push one with sluice schema push", backend, path)
 		return nil, st
 	}
 	return s.current.Load().outboundFor(method)

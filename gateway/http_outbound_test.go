@@ -39,6 +39,12 @@ func startLegacy(t testing.TB, name string) (address string, open *atomic.Int64)
 	}), open
 }
 
+// awaitIdle waits until nothing is counted as under way at a backend.
+func awaitIdle(t testing.TB, g *node, backend string) {
+	t.Helper()
+	await(t, "the endpoint to be idle", func() bool { return g.pool.Backend("default/"+backend).Endpoints[0].Active() == 0 })
+}
+
 // A backend that speaks REST serves callers of every protocol, and a rule shares RPCs
 // out between it and one that speaks gRPC: exactly.
 func TestOutboundServesEveryProtocol(t *testing.T) {
@@ -61,6 +67,7 @@ func TestOutboundServesEveryProtocol(t *testing.T) {
 	await(t, "every RPC to be counted", func() bool {
 		return g.metric(t, "sluice_rpc_ended_total", "code", "OK") == float64(100*callers) && g.metric(t, "sluice_rpc_open") == 0
 	})
+	awaitIdle(t, g, "legacy")
 }
 
 func TestOutboundTellsErrorsInFull(t *testing.T) {
@@ -89,6 +96,8 @@ func TestOutboundTellsErrorsInFull(t *testing.T) {
 			t.Errorf("%v RPCs ended with %s, want %d", got, outcome, want)
 		}
 	}
+	awaitIdle(t, g, "legacy")
+	awaitIdle(t, g, "down")
 }
 
 func TestOutboundEndsAtTheDeadline(t *testing.T) {
@@ -123,6 +132,7 @@ func TestOutboundCancels(t *testing.T) {
 		await(t, "the backend to hear of it", func() bool { return open.Load() == 0 })
 	})
 	await(t, "every RPC to be counted", func() bool { return g.metric(t, "sluice_rpc_open") == 0 })
+	awaitIdle(t, g, "legacy")
 }
 
 // What cannot become a request is refused, and says why.
