@@ -37,16 +37,32 @@ func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) bool {
 		cors.Preflight(w, r)
 		return true
 	}
-	path := r.URL.Path
-	rule, _ := g.table.Load().routes.Lookup(r.Host, path, headerOf(r.Header))
-	if found, _ := g.schemas.table().Match(method, r.URL.EscapedPath()); len(found) > 0 && (rule == nil || !g.schemas.knows(path)) {
-		rule, _ = g.table.Load().routes.Lookup(r.Host, found[0].Method.Path, headerOf(r.Header))
-	}
+	rule := g.ruleOfPath(r, method)
 	if rule == nil {
 		return false
 	}
 	corsOf(rule).Preflight(w, r)
 	return true
+}
+
+// ruleOfPath is the rule that a request with that method would meet, by the path of a
+// method or by one of REST, for which backends are asked as for the request itself.
+func (g *Gateway) ruleOfPath(r *http.Request, method string) *route.Rule {
+	routes := g.table.Load().routes
+	rule, _ := routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+	if rule != nil && g.schemas.knows(r.URL.Path) {
+		return rule
+	}
+	found, _ := g.schemas.table().Match(method, r.URL.EscapedPath())
+	if len(found) == 0 {
+		if learnt := (&way{g: g}).Learn(r); learnt != nil {
+			found, _ = learnt.Match(method, r.URL.EscapedPath())
+		}
+	}
+	if len(found) > 0 {
+		rule, _ = routes.Lookup(r.Host, found[0].Method.Path, headerOf(r.Header))
+	}
+	return rule
 }
 
 // corsWriter adds to a response what the browser of a page of another origin asks

@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"crypto/sha256"
 	"io"
 	"net/http"
 	"slices"
@@ -17,18 +18,22 @@ import (
 // openAPIPath is where the gateway describes the methods of routes that say so.
 const openAPIPath = "/openapi.json"
 
-// descriptions are what callers have asked to be told, by authority, as of one table
-// and one view. They are made when first asked for.
+// descriptions are what callers have asked to be told, as of one table and one view.
+// They are made when first asked for, and shared by the authorities that lead to the
+// same routes: callers choose authorities, and must not choose how many there are.
 type descriptions struct {
 	table *table
 	view  *schema.View
 
 	mu        sync.Mutex // guards the fields below
-	documents map[string][]byte
-	reflected map[string]*schema.Reflection
+	documents map[routesServed][]byte
+	reflected map[routesServed]*schema.Reflection
 }
 
-// maxDescriptions bounds each of them: authorities are the callers' to choose.
+// routesServed is what authorities have in common that lead to the same routes.
+type routesServed [sha256.Size]byte
+
+// maxDescriptions bounds each of them.
 const maxDescriptions = 100
 
 // describing are the descriptions as of now.
@@ -36,7 +41,7 @@ func (g *Gateway) describing() *descriptions {
 	t, v := g.table.Load(), g.schemas.registry.View()
 	d := g.described.Load()
 	if d == nil || d.table != t || d.view != v {
-		d = &descriptions{table: t, view: v, documents: make(map[string][]byte), reflected: make(map[string]*schema.Reflection)}
+		d = &descriptions{table: t, view: v, documents: make(map[routesServed][]byte), reflected: make(map[routesServed]*schema.Reflection)}
 		g.described.Store(d)
 	}
 	return d
@@ -68,16 +73,23 @@ func (g *Gateway) describe(w http.ResponseWriter, r *http.Request, to *way) bool
 func (d *descriptions) document(authority string) ([]byte, error) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if doc := d.documents[authority]; doc != nil {
+	key := routesServed(d.table.routes.Served(authority))
+	if doc := d.documents[key]; doc != nil {
 		return doc, nil
 	}
 	methods := d.methods(authority, func(e store.Expose) bool { return e.OpenAPI })
 	if len(methods) == 0 {
 		return nil, ErrNoMethods
 	}
-	doc, err := rest.OpenAPI(rest.OpenAPIOptions{Title: authority, Version: "1"}, methods)
+	var names []string
+	for _, rule := range d.table.routes.Exposing(authority, func(e store.Expose) bool { return e.OpenAPI }) {
+		if _, name, _ := strings.Cut(rule.Route, "/"); !slices.Contains(names, name) {
+			names = append(names, name)
+		}
+	}
+	doc, err := rest.OpenAPI(rest.OpenAPIOptions{Title: strings.Join(names, ", "), Version: "1"}, methods)
 	if err == nil && len(d.documents) < maxDescriptions {
-		d.documents[authority] = doc
+		d.documents[key] = doc
 	}
 	return doc, err
 }
@@ -144,7 +156,8 @@ func (g *Gateway) serveReflection(w http.ResponseWriter, r *http.Request) {
 func (d *descriptions) reflection(authority string) reflection {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if known := d.reflected[authority]; known != nil {
+	key := routesServed(d.table.routes.Served(authority))
+	if known := d.reflected[key]; known != nil {
 		return reflection{known}
 	}
 	exposed := func(e store.Expose) bool { return e.Reflection }
@@ -163,7 +176,7 @@ func (d *descriptions) reflection(authority string) reflection {
 	}
 	made := schema.NewReflection(schemas, func(service string) bool { return services[service] })
 	if len(d.reflected) < maxDescriptions {
-		d.reflected[authority] = made
+		d.reflected[key] = made
 	}
 	return reflection{made}
 }

@@ -23,6 +23,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
 
 	"sluice/gateway/schema"
 	"sluice/gateway/web"
@@ -66,6 +67,16 @@ func gridSchema(t testing.TB) string {
 // schemaOf is a Schema object of one file, for every backend.
 func schemaOf(t testing.TB, source string) string {
 	t.Helper()
+	raw, err := proto.Marshal(compiled(t, source))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return "apiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: grid}\nspec: {descriptorSet: " + base64.StdEncoding.EncodeToString(raw) + "}\n"
+}
+
+// compiled are the descriptors of one file.
+func compiled(t testing.TB, source string) *descriptorpb.FileDescriptorSet {
+	t.Helper()
 	set, err := schema.CompileSources(t.Context(), func(path string) (io.ReadCloser, error) {
 		if path != "grid.proto" {
 			return nil, fs.ErrNotExist
@@ -75,11 +86,7 @@ func schemaOf(t testing.TB, source string) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	raw, err := proto.Marshal(set)
-	if err != nil {
-		t.Fatal(err)
-	}
-	return "apiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: grid}\nspec: {descriptorSet: " + base64.StdEncoding.EncodeToString(raw) + "}\n"
+	return set
 }
 
 // told is the message of a backend.

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"runtime"
 	"slices"
@@ -15,7 +16,9 @@ import (
 
 	"google.golang.org/grpc"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/reflection"
 	"google.golang.org/grpc/reflection/grpc_reflection_v1"
+	"google.golang.org/protobuf/reflect/protodesc"
 
 	"sluice/gateway/listen"
 	"sluice/store"
@@ -304,4 +307,50 @@ func TestGatewayTellsOfRoutesThatSaySo(t *testing.T) {
 	if got := services(); !slices.Contains(got, "grid.Grid") {
 		t.Errorf("reflection tells of %v", got)
 	}
+}
+
+// gridOnly is what a server of the grid says that it serves.
+type gridOnly struct{}
+
+func (gridOnly) GetServiceInfo() map[string]grpc.ServiceInfo {
+	return map[string]grpc.ServiceInfo{"grid.Grid": {}}
+}
+
+// TestPreflightsLearn: the first request of a page is a preflight, before anybody has
+// told of the paths.
+func TestPreflightsLearn(t *testing.T) {
+	t.Parallel()
+	files, err := protodesc.NewFiles(compiled(t, gridProto))
+	if err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	server := grpc.NewServer()
+	grpc_reflection_v1.RegisterServerReflectionServer(server, reflection.NewServerV1(reflection.ServerOptions{Services: gridOnly{}, DescriptorResolver: files}))
+	go server.Serve(l)
+	defer server.Stop()
+	g := startGateway(t, Config{})
+	set := parse(t, backendAt("a", l.Addr().String()), routeTo("r", "a"))
+	set.GRPCRoutes[0].Spec.Rules[0].Treatment.CORS = &store.CORS{AllowOrigins: []string{"https://shop.example.com"}}
+	if err := g.Apply(set); err != nil {
+		t.Fatal(err)
+	}
+	r, err := http.NewRequest(http.MethodOptions, "http://"+g.address()+"/v1/name", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Header.Set("Origin", "https://shop.example.com")
+	r.Header.Set("Access-Control-Request-Method", "GET")
+	resp, err := http.DefaultClient.Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if got := resp.Header.Get("Access-Control-Allow-Origin"); resp.StatusCode != http.StatusNoContent || got != "https://shop.example.com" {
+		t.Errorf("HTTP %d, allowed is %q", resp.StatusCode, got)
+	}
+	http.DefaultClient.CloseIdleConnections()
 }

@@ -1,6 +1,8 @@
 package route
 
 import (
+	"crypto/sha256"
+	"io"
 	"slices"
 	"strings"
 
@@ -96,3 +98,17 @@ func (t *Table) Exposing(authority string, which func(store.Expose) bool) (rules
 
 // Exposes tells whether some route may be described to callers.
 func (t *Table) Exposes() bool { return t.exposing > 0 }
+
+// Served is a digest of the routes that serve an authority: two authorities with the
+// same one lead to the same places.
+func (t *Table) Served(authority string) [sha256.Size]byte {
+	var buf [maxHostname]byte
+	host := string(hostOf(&buf, authority))
+	h := sha256.New()
+	for _, c := range t.routes {
+		if serves(c.source.Spec.Hostnames, host) {
+			io.WriteString(h, c.key+"\n")
+		}
+	}
+	return [sha256.Size]byte(h.Sum(nil))
+}
