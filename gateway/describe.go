@@ -153,12 +153,12 @@ func (g *Gateway) serveReflection(w http.ResponseWriter, r *http.Request) {
 	setStatus(w.Header(), http.TrailerPrefix, st)
 }
 
-func (d *descriptions) reflection(authority string) reflection {
+func (d *descriptions) reflection(authority string) reflector {
 	d.mu.Lock()
 	defer d.mu.Unlock()
 	key := routesServed(d.table.routes.Served(authority))
 	if known := d.reflected[key]; known != nil {
-		return reflection{known}
+		return reflector{known}
 	}
 	exposed := func(e store.Expose) bool { return e.Reflection }
 	services := make(map[string]bool)
@@ -178,17 +178,17 @@ func (d *descriptions) reflection(authority string) reflection {
 	if len(d.reflected) < maxDescriptions {
 		d.reflected[key] = made
 	}
-	return reflection{made}
+	return reflector{made}
 }
 
-// reflection answers grpc.reflection over HTTP.
-type reflection struct{ *schema.Reflection }
+// reflector answers grpc.reflection over HTTP.
+type reflector struct{ *schema.Reflection }
 
 // maxQuestion bounds a question to reflection, bytes.
 const maxQuestion = 64 << 10
 
 // converse answers until the caller has no more questions. nil is a good end.
-func (f reflection) converse(w http.ResponseWriter, r *http.Request) *wire.Status {
+func (f reflector) converse(w http.ResponseWriter, r *http.Request) *wire.Status {
 	w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
 	flush := http.NewResponseController(w).Flush
 	flush()
