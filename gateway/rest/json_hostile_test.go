@@ -6,6 +6,7 @@ import (
 	"strings"
 	"testing"
 
+	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
 	"sluice/gateway/schema"
@@ -23,6 +24,9 @@ func TestToJSONSurvivesAnEntryWhoseKeyHasAnotherType(t *testing.T) {
 	debug := debugOf(&anypb.Any{TypeUrl: "x/warehouse.v1.Crate", Value: msg}, &schema.Method{Schema: s})
 	if want := `{"byString":{"00":""}}`; string(debug) != want {
 		t.Errorf("as a detail of an error it is %s, want %s", debug, want)
+	}
+	if err := unmarshalDynamic(proto.UnmarshalOptions{}, msg, m.New().Interface()); err == nil {
+		t.Error("as a dynamic message it is read, want an error")
 	}
 }
 

@@ -20,7 +20,8 @@ const maxOutboundDepth = 100
 // where the message has no form in REST, which only the caller can change.
 func (o *Outbound) request(data []byte, host string, header http.Header) (*http.Request, *wire.Status) {
 	msg := o.method.Input.New()
-	err := proto.UnmarshalOptions{RecursionLimit: maxOutboundDepth, AllowPartial: true, Resolver: o.resolver()}.Unmarshal(data, msg.Interface())
+	options := proto.UnmarshalOptions{RecursionLimit: maxOutboundDepth, AllowPartial: true, Resolver: o.resolver()}
+	err := unmarshalDynamic(options, data, msg.Interface())
 	if err != nil {
 		return nil, refusal(wire.Internal, "the message is no %s: %s", o.method.Descriptor.Input().FullName(), libraryText(err))
 	}
