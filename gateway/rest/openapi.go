@@ -22,8 +22,8 @@ type OpenAPIOptions struct {
 }
 
 // maxDocumentParts bounds a document: the parameters, properties and values of enums
-// that it has. Types that have each other as fields would otherwise make query
-// parameters without end. A part has some 100 bytes.
+// that it has, and its texts. Types that have each other as fields would otherwise make
+// query parameters without end. A part has some 100 bytes.
 const maxDocumentParts = 200_000
 
 // OpenAPI describes in OpenAPI 3.1 how methods are called with HTTP and JSON: each
@@ -86,7 +86,9 @@ func (d *document) describeErrors() {
 // method describes each binding of a method.
 func (d *document) method(m *schema.Method) error {
 	service := m.Descriptor.Parent()
-	d.tags[string(service.FullName())] = comment(service)
+	if _, told := d.tags[string(service.FullName())]; !told {
+		d.tags[string(service.FullName())] = d.comment(service)
+	}
 	if len(m.Bindings) == 0 {
 		return d.binding(m, 0, schema.Binding{Verb: "POST", Template: m.Path, Body: "*"})
 	}

@@ -15,6 +15,7 @@ import (
 const (
 	maxOpenDepth      = 8 // fields within fields
 	maxOpenParameters = 1000
+	maxOpenName       = 1024   // bytes of a name
 	maxOpenFields     = 20_000 // looked at: messages of messages may have no end and no parameter
 )
 
@@ -54,7 +55,8 @@ func bodyOf(m *schema.Method, b schema.Binding) (body protoreflect.FieldDescript
 }
 
 func (o *operation) write(id string) *ordered {
-	about := comment(o.method.Descriptor)
+	about := o.comment(o.method.Descriptor)
+	o.weigh(id, o.method.Path, o.template.path, about) // and once more as the summary
 	op := object("operationId", id).put("tags", []any{string(o.method.Descriptor.Parent().FullName())})
 	op.putText("summary", firstSentence(about)).putText("description", about)
 	if parameters := append(o.pathParameters(), o.queryParameters()...); len(parameters) > 0 {
@@ -88,6 +90,7 @@ func (o *operation) pathParameters() []any {
 			s = o.fieldSchema(p.field)
 		}
 		text := p.about()
+		o.weigh(text, p.name)
 		if p.name != o.names[i] {
 			text = strings.TrimSpace("It is " + p.name + ". " + text) // the name is another operation's
 		}
@@ -128,7 +131,7 @@ func (q *openQuery) add(m protoreflect.MessageDescriptor, path, shown string) {
 		if q.looked++; q.looked > maxOpenFields || len(q.parameters) == maxOpenParameters {
 			break
 		}
-		if f == q.body || q.template.binds[name] {
+		if f == q.body || q.template.binds[name] || len(shown)+len(f.JSONName()) > maxOpenName {
 			continue
 		}
 		q.field(f, name, shown+f.JSONName())
@@ -149,7 +152,8 @@ func (q *openQuery) field(f protoreflect.FieldDescriptor, path, shown string) {
 		return
 	}
 	q.size++
-	p := object("name", shown).put("in", "query").putText("description", comment(f))
+	q.weigh(shown)
+	p := object("name", shown).put("in", "query").putText("description", q.comment(f))
 	if _, required := q.propertySchema(f); required && len(q.within) == 1 {
 		p.put("required", true)
 	}

@@ -96,6 +96,7 @@ func (d *document) messageSchema(m protoreflect.MessageDescriptor) *ordered {
 		return inline()
 	}
 	d.want(m)
+	d.weigh(string(m.FullName()))
 	return reference(string(m.FullName()))
 }
 
@@ -145,21 +146,23 @@ func (d *document) enumSchema(e protoreflect.EnumDescriptor) *ordered {
 	var names []any
 	for i := range e.Values().Len() {
 		names = append(names, string(e.Values().Get(i).Name()))
+		d.weigh(string(e.Values().Get(i).Name()))
 	}
 	d.size += len(names)
-	return typed("string").putText("description", enumText(e)).put("enum", names)
+	return typed("string").putText("description", d.enumText(e)).put("enum", names)
 }
 
 // enumText is the comment of an enum, with those of its values.
-func enumText(e protoreflect.EnumDescriptor) string {
-	text := comment(e)
+func (d *document) enumText(e protoreflect.EnumDescriptor) string {
+	var text strings.Builder
+	text.WriteString(d.comment(e))
 	for i := range e.Values().Len() {
 		v := e.Values().Get(i)
-		if about := comment(v); about != "" {
-			text += "\n- " + string(v.Name()) + ": " + strings.ReplaceAll(about, "\n", " ")
+		if about := d.comment(v); about != "" {
+			text.WriteString("\n- " + string(v.Name()) + ": " + strings.ReplaceAll(about, "\n", " "))
 		}
 	}
-	return strings.TrimPrefix(text, "\n")
+	return strings.TrimPrefix(text.String(), "\n")
 }
 
 // objectSchema writes a message's fields out, but for those of the given names.
@@ -171,13 +174,14 @@ func (d *document) objectSchema(m protoreflect.MessageDescriptor, without map[pr
 			continue
 		}
 		d.size++
+		d.weigh(f.JSONName())
 		s, needed := d.propertySchema(f)
 		properties.put(f.JSONName(), s)
 		if needed {
 			required = append(required, f.JSONName())
 		}
 	}
-	s := typed("object").putText("description", comment(m))
+	s := typed("object").putText("description", d.comment(m))
 	if len(properties.members) > 0 {
 		s.put("properties", properties)
 	}
@@ -197,7 +201,7 @@ func (d *document) objectSchema(m protoreflect.MessageDescriptor, without map[pr
 // must be there.
 func (d *document) propertySchema(f protoreflect.FieldDescriptor) (s *ordered, required bool) {
 	s = d.fieldSchema(f)
-	if about := comment(f); about != "" {
+	if about := d.comment(f); about != "" {
 		s.put("description", about)
 	}
 	required = f.Cardinality() == protoreflect.Required
@@ -254,6 +258,7 @@ func (d *document) valueSchema(f protoreflect.FieldDescriptor) *ordered {
 			return typed("null")
 		}
 		d.want(f.Enum())
+		d.weigh(string(f.Enum().FullName()))
 		return reference(string(f.Enum().FullName()))
 	}
 	return scalar(f.Kind())
@@ -282,6 +287,27 @@ func choices(m protoreflect.MessageDescriptor, without map[protoreflect.Name]boo
 	return all
 }
 
+// maxDescription bounds the comment of one declaration, in bytes: it is for people.
+const maxDescription = 4 << 10
+
+// textPart is how many bytes of text count as a part of the document. Names and comments
+// are written by whoever wrote the schema, and are repeated wherever a type is used.
+const textPart = 100
+
+// weigh counts texts that the document has once more.
+func (d *document) weigh(texts ...string) {
+	for _, text := range texts {
+		d.size += len(text) / textPart
+	}
+}
+
+// comment is what is said of a declaration.
+func (d *document) comment(of protoreflect.Descriptor) string {
+	text := comment(of)
+	d.weigh(text)
+	return text
+}
+
 // comment is what the source says above a declaration, or else beside it. There is
 // one only when the descriptors came with their source info.
 func comment(d protoreflect.Descriptor) string {
@@ -289,6 +315,9 @@ func comment(d protoreflect.Descriptor) string {
 	text := location.LeadingComments
 	if strings.TrimSpace(text) == "" {
 		text = location.TrailingComments
+	}
+	if len(text) > maxDescription {
+		text = text[:maxDescription] + "…"
 	}
 	var lines []string
 	for line := range strings.Lines(text) {

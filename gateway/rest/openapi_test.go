@@ -304,6 +304,27 @@ func TestOpenAPIRefusesDocumentsWithoutEnd(t *testing.T) {
 	}
 }
 
+// Names and comments are as long as the author of a schema likes, and stand wherever
+// their types are used.
+func TestOpenAPIBoundsTexts(t *testing.T) {
+	long := strings.Repeat("x", 200<<10)
+	var source strings.Builder
+	source.WriteString("syntax = \"proto3\";\npackage x;\nimport \"google/api/annotations.proto\";\nservice S {\n")
+	for i := range 300 {
+		fmt.Fprintf(&source, "rpc Get%d(M) returns (M) { option (google.api.http) = {post: \"/v1/x%[1]d/{id}\" body: \"*\"}; }\n", i)
+	}
+	source.WriteString("}\nmessage M { string id = 1;\n// " + long + "\nstring a" + long + " = 2; }\n")
+	document, err := OpenAPI(OpenAPIOptions{}, compileMethods(t, "x.proto", source.String()))
+	if err == nil || !strings.Contains(err.Error(), "limit 200000") {
+		t.Errorf("%d bytes, error %v, want one that tells the limit", len(document), err)
+	}
+	one := "syntax = \"proto3\";\npackage x;\nimport \"google/api/annotations.proto\";\nservice S { rpc Get(M) returns (M) { option (google.api.http) = {get: \"/v1/x\"}; } }\n" +
+		"message M { string id = 1;\n// " + long + "\nstring b = 2; string a" + long + " = 3; }\n"
+	if document = describe(t, OpenAPIOptions{}, compileMethods(t, "x.proto", one)); len(document) > 300<<10 {
+		t.Errorf("%d bytes for a name of %d, which is written once", len(document), len(long))
+	}
+}
+
 // What a document leaves out it says.
 func TestOpenAPITellsWhatItLeavesOut(t *testing.T) {
 	methods := compileMethods(t, "x.proto", `syntax = "proto3"; package x; import "google/api/annotations.proto";
