@@ -159,3 +159,61 @@ func TestPlainRulesComeInOrder(t *testing.T) {
 		}
 	})
 }
+
+// TestPlainBackendsTakeWhatTheyUnderstand: requests of a protocol that the backend
+// speaks itself are passed on as they are.
+func TestPlainBackendsTakeWhatTheyUnderstand(t *testing.T) {
+	t.Parallel()
+	echo := func(w http.ResponseWriter, r *http.Request) {
+		body, _ := io.ReadAll(r.Body)
+		w.Header().Set("Content-Type", r.Header.Get("Content-Type"))
+		w.Header().Set("X-Backend", r.Proto+" "+r.RequestURI)
+		w.Write(body)
+	}
+	g := startGateway(t, Config{}, backendWith("h2", "accepts: [GRPC, Connect, GRPCWeb]", httpBackendOfHTTP2(t, echo)),
+		backendWith("h1", "protocol: http1\naccepts: [HTTP, Connect]", httpBackend(t, echo)),
+		routeWith("two", "matches: [{method: {service: svc.Two}}]", "h2"), routeWith("one", "matches: [{method: {service: svc.One}}]", "h1"))
+	for _, tt := range []struct{ path, content, want string }{
+		{"/svc.Two/Do", "application/connect+proto", "HTTP/2.0 /svc.Two/Do"},
+		{"/svc.Two/Do", "application/grpc-web+proto", "HTTP/2.0 /svc.Two/Do"},
+		{"/svc.One/Do", "application/connect+proto", "HTTP/1.1 /svc.One/Do"},
+	} {
+		res, body := askPlain(t, plainClient(t, 1), "POST", "http://"+g.address()+tt.path, strings.NewReader("\x00\x00\x00\x00\x03odd"), "Content-Type", tt.content)
+		if got := res.Header.Get("X-Backend"); got != tt.want || body != "\x00\x00\x00\x00\x03odd" || res.Header.Get("Content-Type") != tt.content {
+			t.Errorf("%s %s: got %d from %q, %q", tt.content, tt.path, res.StatusCode, got, body)
+		}
+	}
+}
+
+// TestPlainRulesSayWhichPagesMayCall: in place of the backend, which knows less.
+func TestPlainRulesSayWhichPagesMayCall(t *testing.T) {
+	t.Parallel()
+	addr := httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Access-Control-Allow-Origin", "*")
+		w.Header().Set("Vary", "Accept")
+		w.Header().Set("X-Extra", "1")
+		io.WriteString(w, r.Method)
+	})
+	set := parse(t, http1At("a", addr), httpRoute("r", `{matches: [{path: {value: /ruled}}], backendRefs: [`+ref("a", 1)+`]}, {matches: [{path: {value: /free}}], backendRefs: [`+ref("a", 1)+`]}`))
+	set.HTTPRoutes[0].Spec.Rules[0].Treatment.CORS = &store.CORS{AllowOrigins: []string{"https://shop.example.com"}, ExposeHeaders: []string{"X-Extra"}, MaxAge: 5}
+	g := startGateway(t, Config{})
+	if err := g.Apply(set); err != nil {
+		t.Fatal(err)
+	}
+	bothVersions(t, func(t *testing.T, client *http.Client) {
+		for _, tt := range []struct{ path, origin, allowed string }{
+			{"/ruled", "https://shop.example.com", "https://shop.example.com"},
+			{"/ruled", "https://evil.example.com", ""},
+			{"/free", "https://evil.example.com", "*"},
+		} {
+			res, body := askPlain(t, client, "GET", "http://"+g.address()+tt.path, nil, "Origin", tt.origin)
+			if got := strings.Join(res.Header["Access-Control-Allow-Origin"], "|"); got != tt.allowed || body != "GET" || !strings.Contains(strings.Join(res.Header["Vary"], ","), "Accept") {
+				t.Errorf("%s from %s: got %q, want %q: %v", tt.path, tt.origin, got, tt.allowed, res.Header)
+			}
+			res, body = askPlain(t, client, "OPTIONS", "http://"+g.address()+tt.path, nil, "Origin", tt.origin, "Access-Control-Request-Method", "GET")
+			if got := strings.Join(res.Header["Access-Control-Allow-Origin"], "|"); got != tt.allowed || (body == "OPTIONS") != (tt.path == "/free") {
+				t.Errorf("preflight of %s from %s: got %q %q, want %q", tt.path, tt.origin, got, body, tt.allowed)
+			}
+		}
+	})
+}

@@ -549,21 +549,13 @@ func TestProxyHasBoundedConnections(t *testing.T) {
 // TestProxyReachesBackendsOfHTTP2: those that say that they take plain HTTP.
 func TestProxyReachesBackendsOfHTTP2(t *testing.T) {
 	t.Parallel()
-	protocols := new(http.Protocols)
-	protocols.SetUnencryptedHTTP2(true)
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	s := &http.Server{Protocols: protocols, Handler: http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+	addr := httpBackendOfHTTP2(t, func(w http.ResponseWriter, r *http.Request) {
 		body, _ := io.ReadAll(r.Body)
 		w.Header().Set("Trailer", "X-Sum")
 		fmt.Fprintf(w, "%s %s %s %s %s %s", r.Proto, r.Method, r.Host, r.RequestURI, body, r.Trailer.Get("X-T"))
 		w.Header().Set("X-Sum", "1")
-	})}
-	go s.Serve(l)
-	defer s.Close()
-	g := startGateway(t, Config{}, backendWith("a", "accepts: [GRPC, HTTP]", l.Addr().String()), everything("a"))
+	})
+	g := startGateway(t, Config{}, backendWith("a", "accepts: [GRPC, HTTP]", addr), everything("a"))
 	bothVersions(t, func(t *testing.T, client *http.Client) {
 		r, _ := http.NewRequest("POST", "http://"+g.address()+"/x%2Fy?z", io.MultiReader(strings.NewReader("body")))
 		r.Host, r.Trailer = "shop", http.Header{"X-T": {"t"}}

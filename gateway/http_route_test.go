@@ -21,6 +21,17 @@ func httpBackend(t testing.TB, f http.HandlerFunc) (address string) {
 	return s.Listener.Addr().String()
 }
 
+// httpBackendOfHTTP2 is one that speaks HTTP/2 in clear text.
+func httpBackendOfHTTP2(t testing.TB, f http.HandlerFunc) (address string) {
+	t.Helper()
+	s := httptest.NewUnstartedServer(f)
+	s.Config.Protocols = new(http.Protocols)
+	s.Config.Protocols.SetUnencryptedHTTP2(true)
+	s.Start()
+	t.Cleanup(s.Close)
+	return s.Listener.Addr().String()
+}
+
 // namedBackend answers with its name and counts.
 func namedBackend(t testing.TB, name string, n *atomic.Int64) (address string) {
 	return httpBackend(t, func(w http.ResponseWriter, r *http.Request) {
@@ -211,14 +222,21 @@ func TestHTTPRouteTellsWhoIsAtFault(t *testing.T) {
 		t.Fatal(err)
 	}
 	nobody.Close()
-	rude := rawBackend(t, func(c *rawConn) { c.readHead(); c.Close() })
-	babble := rawBackend(t, func(c *rawConn) { c.readHead(); c.write("SMTP\r\n\r\n") })
-	long := rawBackend(t, func(c *rawConn) {
+	whole := func(c *rawConn) { // else the connection is reset
 		c.readHead()
+		io.CopyN(io.Discard, c, int64(len("body")))
+	}
+	rude := rawBackend(t, func(c *rawConn) { whole(c) })
+	babble := rawBackend(t, func(c *rawConn) {
+		whole(c)
+		c.write("SMTP\r\n\r\n")
+	})
+	long := rawBackend(t, func(c *rawConn) {
+		whole(c)
 		c.write("HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 70<<10) + "\r\n\r\n")
 	})
 	hints := rawBackend(t, func(c *rawConn) {
-		c.readHead()
+		whole(c)
 		c.write(strings.Repeat("HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n", 1000))
 	})
 	tests := []struct {
