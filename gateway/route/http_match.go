@@ -53,7 +53,7 @@ func (m *httpMatch) matches(q *httpQuery) bool {
 		}
 	}
 	for i := range m.params {
-		if !m.params[i].matches(&q.query) {
+		if value, ok := q.query.get(m.params[i].name); !ok || !m.params[i].accepts(value) {
 			return false
 		}
 	}
@@ -195,8 +195,8 @@ type queryParams struct {
 	values map[string]string // the first of each name
 }
 
-// Get returns the first value of a parameter, decoded.
-func (q *queryParams) Get(name string) (value string, ok bool) {
+// get returns the first value of a parameter, decoded.
+func (q *queryParams) get(name string) (value string, ok bool) {
 	if q.raw == "" {
 		return "", false
 	}

@@ -49,10 +49,11 @@ func (h *header) matches(hdr Header) bool {
 		return false
 	}
 	value, ok := hdr.Get(h.name)
-	switch {
-	case !ok:
-		return false
-	case h.pattern != nil:
+	return ok && h.accepts(value)
+}
+
+func (h *header) accepts(value string) bool {
+	if h.pattern != nil {
 		return h.pattern.MatchString(value)
 	}
 	return value == h.value
