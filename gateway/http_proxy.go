@@ -48,6 +48,7 @@ type passage struct {
 
 	body     *requestBody       // nil when the request has none
 	upgrade  bool               // the client asks for a WebSocket
+	moved    bool               // sent once more already
 	endpoint *upstream.Endpoint // that has answered
 	outcome  outcome
 	code     wire.Code
@@ -196,21 +197,29 @@ func (p *passage) roundTrip(out *http.Request) (*http.Response, error) {
 			return res, nil
 		}
 		e.Release()
-		if out.Context().Err() != nil || !p.elsewhere(err) {
+		avoid = avoid.With(i)
+		switch {
+		case out.Context().Err() != nil:
+			return nil, err
+		case neverLeft(err):
+			last = err
+		case p.refused(err):
+			last = nil
+			if p.moved = true; !p.backend.Others(avoid) {
+				avoid = nil // another stream to the same endpoint is the only elsewhere
+			}
+			p.g.moved.Add(1)
+		default:
 			return nil, err
 		}
-		last, avoid = err, avoid.With(i)
 	}
 }
 
-// elsewhere tells whether another endpoint may be asked: this one has not acted on
-// the request.
-func (p *passage) elsewhere(err error) bool {
-	if p.body != nil && p.body.touched() {
-		return false
-	}
+// refused tells whether the backend has not acted on the request, which may then be
+// sent once more, if none of its body has gone.
+func (p *passage) refused(err error) bool {
 	var stream *h2.StreamError
-	return neverLeft(err) || errors.As(err, &stream) && stream.Unprocessed
+	return !p.moved && errors.As(err, &stream) && stream.Unprocessed && (p.body == nil || !p.body.touched())
 }
 
 func neverLeft(err error) bool {

@@ -20,6 +20,8 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+
+	"golang.org/x/net/http2"
 )
 
 // everything is an HTTPRoute of all requests to one backend.
@@ -603,4 +605,41 @@ func dialRaw(t testing.TB, address string) *rawConn {
 	t.Cleanup(func() { nc.Close() })
 	nc.SetDeadline(time.Now().Add(patience))
 	return &rawConn{nc, bufio.NewReader(nc)}
+}
+
+// TestProxySendsARefusedStreamAgain, once, and not when some of its body has gone: the
+// backend has not acted on it, and the body is not kept.
+func TestProxySendsARefusedStreamAgain(t *testing.T) {
+	t.Parallel()
+	s := startScript(t, manners{})
+	g := startGateway(t, Config{}, backendWith("a", "accepts: [GRPC, HTTP]", s.addr), everything("a"))
+	client := plainClient(t, 2)
+	answers := make(chan string, 1)
+	send := func(method string, body io.Reader) {
+		go func() {
+			res, text := askPlain(t, client, method, "http://"+g.address()+"/", body)
+			answers <- fmt.Sprint(res.StatusCode, " ", text)
+		}()
+	}
+	send("GET", nil)
+	p := s.accept(t)
+	p.reset(p.awaitRequest().id, http2.ErrCodeRefusedStream)
+	p.headers(p.awaitRequest().id, true, ":status", "204")
+	if got := <-answers; got != "204 " {
+		t.Errorf("refused once: %q", got)
+	}
+	send("GET", nil)
+	for range 2 {
+		p.reset(p.awaitRequest().id, http2.ErrCodeRefusedStream)
+	}
+	if got := <-answers; !strings.HasPrefix(got, "503 ") || !strings.Contains(got, "sluice: the backend refused the stream") {
+		t.Errorf("refused twice: %q", got)
+	}
+	send("POST", strings.NewReader("body"))
+	id := p.awaitRequest().id
+	p.awaitBytes(id, len("body"))
+	p.reset(id, http2.ErrCodeRefusedStream)
+	if got := <-answers; !strings.HasPrefix(got, "503 ") {
+		t.Errorf("refused with its body: %q", got)
+	}
 }
