@@ -176,8 +176,20 @@ func (w *sender) fail(err error) {
 // send writes p, waiting while too much is on its way.
 func (w *sender) send(p []byte) (n int, err error) {
 	var b Batch
+	n, err = w.sendHeld(p, &b)
+	b.Flush()
+	return n, err
+}
+
+// sendHeld is send, but the caller flushes the end of it.
+func (w *sender) sendHeld(p []byte, b *Batch) (n int, err error) {
 	for len(p) > 0 {
 		w.mu.Lock()
+		if w.inFlight >= senderWindow {
+			w.mu.Unlock()
+			b.Flush() // or there is nothing to wait for
+			w.mu.Lock()
+		}
 		for w.inFlight >= senderWindow && w.err == nil {
 			w.moved.Wait()
 		}
@@ -188,10 +200,11 @@ func (w *sender) send(p []byte) (n int, err error) {
 		part := p[:min(len(p), minMaxFrameSize)]
 		w.inFlight += len(part)
 		w.mu.Unlock()
-		w.s.SendData(part, false, &b)
-		b.Flush()
+		w.s.SendData(part, false, b)
 		n += len(part)
-		p = p[len(part):]
+		if p = p[len(part):]; len(p) > 0 {
+			b.Flush()
+		}
 	}
 	return n, nil
 }

@@ -158,6 +158,7 @@ type exchange struct {
 	trailer  []string    // names that it announces
 	sent     bool        // the final header is with the stream
 	ended    bool        // and was all of the response
+	held     *Batch      // what is sent joins it; nil means that it leaves at once
 	buf      *bufio.Writer
 	written  int64
 }
@@ -273,8 +274,15 @@ func (x *exchange) Write(p []byte) (int, error) {
 type chunkWriter struct{ x *exchange }
 
 func (w chunkWriter) Write(p []byte) (int, error) {
-	w.x.sendHeader(false)
-	return w.x.out.send(p)
+	if w.x.held != nil {
+		w.x.sendHeader(false, w.x.held)
+		return w.x.out.sendHeld(p, w.x.held)
+	}
+	var b Batch
+	w.x.sendHeader(false, &b)
+	n, err := w.x.out.sendHeld(p, &b)
+	b.Flush()
+	return n, err
 }
 
 // Flush sends what has been written.
@@ -285,10 +293,12 @@ func (x *exchange) FlushError() error {
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
-	x.sendHeader(false)
-	if x.buf != nil {
+	if x.buf != nil && x.buf.Buffered() > 0 {
 		return x.buf.Flush()
 	}
+	var b Batch
+	x.sendHeader(false, &b)
+	b.Flush()
 	x.out.mu.Lock()
 	defer x.out.mu.Unlock()
 	return x.out.err
@@ -312,8 +322,8 @@ func (x *exchange) guessType(first []byte) {
 }
 
 // sendHeader sends the final header once. It is the end of a response that has
-// neither content nor trailers.
-func (x *exchange) sendHeader(end bool) {
+// neither content nor trailers. The caller flushes.
+func (x *exchange) sendHeader(end bool, b *Batch) {
 	if x.sent {
 		return
 	}
@@ -322,13 +332,15 @@ func (x *exchange) sendHeader(end bool) {
 		x.final.Set("Date", time.Now().UTC().Format(http.TimeFormat))
 	}
 	x.ended = end || (x.head || !bodyAllowed(x.status)) && len(x.trailer) == 0
-	var b Batch
-	x.s.SendHeader(responseFields(x.status, x.final), x.ended, &b)
-	b.Flush()
+	x.s.SendHeader(responseFields(x.status, x.final), x.ended, b)
 }
 
-// finish ends the response after the handler has returned.
+// finish ends the response after the handler has returned. What is left of it leaves
+// together: of a short response, everything.
 func (x *exchange) finish() {
+	var b Batch
+	x.held = &b
+	defer b.Flush()
 	if x.status == 0 {
 		x.WriteHeader(http.StatusOK)
 	}
@@ -343,8 +355,7 @@ func (x *exchange) finish() {
 		return
 	}
 	trailers := x.trailers()
-	x.sendHeader(len(trailers) == 0 && x.buf == nil)
-	var b Batch
+	x.sendHeader(len(trailers) == 0 && x.buf == nil, &b)
 	switch {
 	case x.ended:
 	case len(trailers) > 0:
@@ -352,7 +363,6 @@ func (x *exchange) finish() {
 	default:
 		x.s.SendData(nil, true, &b)
 	}
-	b.Flush()
 }
 
 // breakOff ends a response that must not look complete.

@@ -623,3 +623,42 @@ func TestSpliceSurvivesLostConnections(t *testing.T) {
 	cancel()
 	ran.Wait()
 }
+
+// countedConn counts what leaves in one piece.
+type countedConn struct {
+	net.Conn
+	writes *atomic.Int64
+}
+
+func (c countedConn) Write(p []byte) (int, error) {
+	c.writes.Add(1)
+	return c.Conn.Write(p)
+}
+
+// A short response must not arrive in parts: a client whose patience ends between them
+// would take what it has for the whole.
+func TestSeamSendsAShortResponseInOnePiece(t *testing.T) {
+	var writes atomic.Int64
+	s := newSeamServerOn(t, func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Trailer", "X-Last")
+		io.WriteString(w, "short")
+		w.Header().Set("X-Last", "1")
+	}, new(net.ListenConfig), func(nc net.Conn) *Transport { return NewTransport(countedConn{nc, &writes}, nil) })
+	client := oracle(t)
+	for i := range 3 {
+		before := writes.Load()
+		resp, err := client.Get(s.url)
+		if err != nil {
+			t.Fatal(err)
+		}
+		body, err := io.ReadAll(resp.Body)
+		resp.Body.Close()
+		if err != nil || string(body) != "short" || resp.Trailer.Get("X-Last") != "1" {
+			t.Errorf("got %q with trailers %v, %v", body, resp.Trailer, err)
+		}
+		// The first one comes with the greeting.
+		if n := writes.Load() - before; i > 0 && n != 1 {
+			t.Errorf("response %d left in %d pieces", i, n)
+		}
+	}
+}

@@ -152,14 +152,18 @@ type patientReader struct {
 	ctl      *http.ResponseController
 	patience time.Duration
 	until    time.Time // zero, or when it must be there whatever moves
+	renew    time.Time // when the deadline is to be set anew
 }
 
 func (p *patientReader) Read(b []byte) (int, error) {
-	at := time.Now().Add(p.patience)
-	if !p.until.IsZero() && p.until.Before(at) {
-		at = p.until
+	if now := time.Now(); !now.Before(p.renew) {
+		at := now.Add(p.patience)
+		if !p.until.IsZero() && p.until.Before(at) {
+			at = p.until
+		}
+		_ = p.ctl.SetReadDeadline(at) // a test's recorder has none
+		p.renew = now.Add(p.patience / 8)
 	}
-	_ = p.ctl.SetReadDeadline(at) // a test's recorder has none
 	return p.body.Read(b)
 }
 
