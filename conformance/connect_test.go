@@ -37,6 +37,23 @@ func TestTallyReadsTheConnectReport(t *testing.T) {
 	}
 }
 
+func TestTallyPassesAnAnswerThatTheClientGaveUpReading(t *testing.T) {
+	const half = "\tconnect error JSON: unexpected end of JSON input\n"
+	for report, failed := range map[string]int{
+		"FAILED: Timeouts/HTTPVersion:2/TLS:false/unary:\n" + half:                                0,
+		"FAILED: Timeouts/HTTPVersion:2/TLS:false/unary:\n" + half + "\tactual error {code: 1}\n": 1,
+		"FAILED: Errors/HTTPVersion:2/TLS:false/unary:\n" + half:                                  1,
+	} {
+		var got tally
+		if err := got.readConnect(report + "\n373 passed, 1 failed\n"); err != nil {
+			t.Fatal(err)
+		}
+		if len(got.failed) != failed || got.cases() != 374 {
+			t.Errorf("%q: got %+v, want %d failed", report, got, failed)
+		}
+	}
+}
+
 func TestTallyRefusesAConnectReportThatDoesNotAddUp(t *testing.T) {
 	for name, report := range map[string]string{
 		"no totals":       "fatal: cannot start\n",
