@@ -20,8 +20,8 @@ type body struct {
 	room  int     // how much text is read at once, in bytes
 	coded []byte  // that much
 	err   error   // that came with the last of it
-	one   [3]byte // what a read of less than a quantum has left
-	left  []byte  // of one
+	one   [3]byte // for a read of less than a quantum
+	left  []byte  // what has been decoded and not been read
 
 	ended atomic.Bool // all has been read
 	cut   atomic.Bool // closed before that
@@ -31,13 +31,29 @@ type body struct {
 // maxRoom bounds the text that is held while it is decoded, in bytes.
 const maxRoom = 16 << 10
 
-// readText has the body decoded. Of a body whose length is known, and small, no more
-// is held than that; it is -1 when it is not known.
-func (b *body) readText(length int64) {
+// readText has the body decoded. Of a body whose length is known, and small, all is
+// decoded here and now; what it returns is how long it is then, or -1.
+func (b *body) readText(length int64) int64 {
 	b.room = 4 << 10
-	if length >= 0 {
-		b.room = int(min(max(length, 4), maxRoom))
+	if length < 0 || length > maxRoom {
+		return -1
 	}
+	b.coded = make([]byte, length)
+	n, broken := io.ReadFull(b.src, b.coded)
+	b.left, b.err = b.text.Append(b.coded[:0], b.coded[:n])
+	switch {
+	case b.err != nil:
+	case errors.Is(broken, io.EOF):
+		b.err = io.ErrUnexpectedEOF // there was to be more than nothing
+	case broken != nil:
+		b.err = broken
+	case b.text.End() != nil:
+		b.err = b.text.End()
+	default:
+		b.err = io.EOF
+		return int64(len(b.left))
+	}
+	return -1
 }
 
 // Read implements io.Reader. An error of the request's own making is a *wire.Status.
@@ -92,6 +108,9 @@ func (b *body) read(p []byte) (int, error) {
 	}
 	n := copy(p, b.left)
 	b.left = b.left[n:]
+	if len(b.left) == 0 && errors.Is(b.err, io.EOF) {
+		return n, b.err // together, so that the end is known at once
+	}
 	return n, nil
 }
 

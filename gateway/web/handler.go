@@ -102,11 +102,12 @@ func (h *Handler) serveRequest(w http.ResponseWriter, r *http.Request) {
 
 // exchange is a request and its response: what the library reads from and writes to.
 type exchange struct {
-	w    http.ResponseWriter
-	r    *http.Request // as it came
-	cors *CORS
-	body body
-	text bool // the response's form
+	w      http.ResponseWriter
+	r      *http.Request // as it came
+	cors   *CORS
+	body   body
+	length int64 // of the request's body as it is read, -1 when it is not known
+	text   bool  // the response's form
 
 	started  bool // the header has been written
 	answered bool // upstream has given its answer; only the trailers are left
@@ -117,10 +118,13 @@ type exchange struct {
 
 func newExchange(w http.ResponseWriter, r *http.Request, c *CORS) *exchange {
 	contentType := r.Header.Get("Content-Type")
-	e := &exchange{w: w, r: r, cors: c, text: AnswersText(contentType, r.Header.Get("Accept"))}
+	e := &exchange{w: w, r: r, cors: c, length: r.ContentLength, text: AnswersText(contentType, r.Header.Get("Accept"))}
 	e.body.src, e.body.exchange = interruptible{r.Body, w}, e
 	if wire.KindOf(contentType) == wire.KindGRPCWebText {
-		e.body.readText(r.ContentLength)
+		e.length = e.body.readText(r.ContentLength)
+	}
+	if r.ContentLength == 0 {
+		e.body.ended.Store(true)
 	}
 	return e
 }
@@ -148,11 +152,8 @@ func (e *exchange) request(r *http.Request) *http.Request {
 	acceptPlain(header)
 	request := r.WithContext(r.Context())
 	request.Header = header
-	// Who knows the length of a request need not read it beside the response. That of a
-	// text is not what comes of it.
-	if e.body.room > 0 {
-		request.ContentLength = -1
-	}
+	// Who knows the length of a request need not read it beside the response.
+	request.ContentLength = e.length
 	request.Body = &e.body
 	return request
 }

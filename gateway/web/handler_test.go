@@ -167,6 +167,47 @@ func TestHandlerRefusesARequestThatIsNone(t *testing.T) {
 	}
 }
 
+// A request that breaks off is none that is complete, whatever it is made of.
+func TestHandlerTellsUpstreamThatARequestBrokeOff(t *testing.T) {
+	for _, contentType := range []string{"application/grpc-web", "application/grpc-web-text"} {
+		for _, sent := range []string{"", "AAAA", "AAAAAA"} {
+			result := make(chan error, 1)
+			conn := dial(t, NewHandler(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+				_, err := io.ReadAll(r.Body)
+				result <- err
+			}), Options{}))
+			fmt.Fprintf(conn, "POST /shop.v1.Cart/Add HTTP/1.1\r\nHost: a\r\nContent-Type: %s\r\nContent-Length: 8\r\n\r\n%s", contentType, sent)
+			conn.(*net.TCPConn).CloseWrite()
+			if err := <-result; err == nil {
+				t.Errorf("%s, %q of 8 bytes: no error", contentType, sent)
+			}
+		}
+	}
+}
+
+// The length of a small request is known before it is read, that of a text too.
+func TestHandlerKnowsTheLengthOfASmallRequest(t *testing.T) {
+	body := message(0, "one")
+	for _, tc := range []struct {
+		contentType, body string
+		want              int64
+	}{
+		{"application/grpc-web", body, int64(len(body))},
+		{"application/grpc-web-text", string(AppendText(nil, []byte(body))), int64(len(body))},
+		{"application/grpc-web-text", "AAA", -1},
+		{"application/grpc-web-text", string(AppendText(nil, []byte(message(0, strings.Repeat("x", maxRoom))))), -1},
+	} {
+		var length int64
+		call(t, NewHandler(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			length = r.ContentLength
+			echo(w, r)
+		}), Options{}), tc.contentType, tc.body)
+		if length != tc.want {
+			t.Errorf("%s, %d bytes: length %d, want %d", tc.contentType, len(tc.body), length, tc.want)
+		}
+	}
+}
+
 // smallReads gives a byte at a time.
 type smallReads struct{ r io.Reader }
 
