@@ -12,6 +12,8 @@ import (
 	"net/http/httptrace"
 	"net/netip"
 	"net/textproto"
+	"net/url"
+	"os"
 	"runtime"
 	"runtime/debug"
 	"slices"
@@ -22,6 +24,9 @@ import (
 	"time"
 
 	"golang.org/x/net/http2"
+
+	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
 )
 
 // everything is an HTTPRoute of all requests to one backend.
@@ -641,5 +646,32 @@ func TestProxySendsARefusedStreamAgain(t *testing.T) {
 	p.reset(id, http2.ErrCodeRefusedStream)
 	if got := <-answers; !strings.HasPrefix(got, "503 ") {
 		t.Errorf("refused with its body: %q", got)
+	}
+}
+
+// TestPassageNamesWhatTheTransportSays: errors that take long to provoke.
+func TestPassageNamesWhatTheTransportSays(t *testing.T) {
+	t.Parallel()
+	for want, err := range map[outcome]error{
+		backendTimeout: &url.Error{Err: os.ErrDeadlineExceeded},
+		backendLost:    io.ErrUnexpectedEOF,
+		exhausted:      &noneLeft{fmt.Errorf("x: %w", upstream.ErrFull)},
+		crowded:        &noneLeft{upstream.ErrCrowded},
+		unreachable:    &noneLeft{upstream.ErrDown},
+		backendStalled: &h2.StreamError{Ending: h2.Ending{How: h2.Stalled}},
+		refused:        &h2.StreamError{Ending: h2.Ending{Unprocessed: true}},
+	} {
+		p := &passage{errand: &errand{placement: &placement{backend: &upstream.Backend{}}}}
+		if got := p.outcomeOf(err); got != want {
+			t.Errorf("%v: got %v, want %v", err, got, want)
+		}
+	}
+	for o, want := range map[outcome]int{
+		noHostname: 404, noRule: 404, noBackend: 503, unresolved: 503, noEndpoint: 503, unreachable: 503, exhausted: 503, crowded: 503, refused: 503, draining: 503,
+		backendLost: 502, backendReset: 502, backendInvalid: 502, backendStalled: 502, responseHeaders: 502, backendTimeout: 504, deadline: 504, badTarget: 400, unsupported: 501, requestHeaders: 431,
+	} {
+		if st := plainStatus(o, "why"); st.HTTPStatus() != want || st.Message != "sluice: why" || !st.Gateway {
+			t.Errorf("%v: got %d %q, want %d", o, st.HTTPStatus(), st.Message, want)
+		}
 	}
 }

@@ -231,6 +231,25 @@ func TestHTTP1EndpointBoundsItsConnections(t *testing.T) {
 	})
 }
 
+// TestHTTP1EndpointWaitsForAnAnswerWithinBounds: a backend that never answers.
+func TestHTTP1EndpointWaitsForAnAnswerWithinBounds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlainWorld(t, func(_ http.ResponseWriter, r *http.Request) { <-r.Context().Done() })
+		b := w.apply(nil)
+		start := time.Now()
+		e, _, err := get(t, b, "/")
+		e.Release()
+		var timeout net.Error
+		if took := time.Since(start); !errors.As(err, &timeout) || !timeout.Timeout() || took != ResponseTimeout {
+			t.Errorf("got %v after %v", err, took)
+		}
+		if errors.Is(err, ErrDown) || !e.Usable() {
+			t.Error("an endpoint that is slow passes for one that cannot be reached")
+		}
+		w.stop()
+	})
+}
+
 // TestHTTP1EndpointIsRetiredGently: what is open ends as it would have; nothing is left.
 func TestHTTP1EndpointIsRetiredGently(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
