@@ -34,11 +34,15 @@ func (x *exchange) serveUpload() {
 	}
 	defer in.stop()
 	defer x.call.Close() // before that, so that nothing waits for the backend
-	if x.match.Method.ServerStreaming {
-		x.answerStream(in)
-	} else {
+	if !x.match.Method.ServerStreaming {
 		x.answerUnary(in)
+		return
 	}
+	if x.r.ProtoMajor == 1 && x.r.ContentLength != 0 {
+		// The answer may end before its request; the rest must not be in the way of the next.
+		x.w.Header().Set("Connection", "close")
+	}
+	x.answerStream(in)
 }
 
 func (x *exchange) startUpload() (*upload, *wire.Status) {
