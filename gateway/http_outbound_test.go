@@ -42,7 +42,7 @@ func startLegacy(t testing.TB, name string) (address string, open *atomic.Int64)
 // awaitIdle waits until nothing is counted as under way at a backend.
 func awaitIdle(t testing.TB, g *node, backend string) {
 	t.Helper()
-	await(t, "the endpoint to be idle", func() bool { return g.pool.Backend("default/"+backend).Endpoints[0].Active() == 0 })
+	await(t, "the endpoint to be idle", func() bool { return g.pool.Backend("default/" + backend).Endpoints[0].Active() == 0 })
 }
 
 // A backend that speaks REST serves callers of every protocol, and a rule shares RPCs
