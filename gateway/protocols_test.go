@@ -9,6 +9,7 @@ import (
 	"net"
 	"net/http"
 	"runtime"
+	"runtime/debug"
 	"slices"
 	"strings"
 	"sync"
@@ -204,6 +205,7 @@ func TestStreamsNeedConstantMemory(t *testing.T) {
 	if raceEnabled {
 		total = size / 16
 	}
+	defer debug.SetMemoryLimit(debug.SetMemoryLimit(100 << 20)) // the collector is not to lag behind
 	m := told(strings.Repeat("x", each))
 	b := startAnswering(t, map[string]answer{"Flood": func(_ *backend, st grpc.ServerStream) error {
 		for range total / each {
