@@ -265,6 +265,7 @@ type EncodeOptions struct {
 func (e *Endpoint) Encode(dst, msg []byte, o EncodeOptions) (body []byte, contentType string, err error) {
 	w := newJSONWriter(resolverOf(e.Method.Schema), !o.OmitUnset)
 	defer w.release()
+	w.bound(dst, msg)
 	body, contentType, fault := e.encode(w, dst, msg)
 	if fault != nil {
 		return dst, "", fault.ofAnswer(string(e.output.desc.FullName()))

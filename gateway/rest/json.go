@@ -41,6 +41,7 @@ func ToJSON(dst []byte, m protoreflect.MessageType, msg []byte, res *schema.Sche
 func appendJSON(dst []byte, m protoreflect.MessageDescriptor, msg []byte, res *schema.Schema, unset bool) ([]byte, error) {
 	w := newJSONWriter(resolverOf(res), unset)
 	defer w.release()
+	w.bound(dst, msg)
 	out, fault := w.message(dst, planOf(m), msg)
 	if fault != nil {
 		return dst, fault.ofAnswer(string(m.FullName()))

@@ -5,7 +5,9 @@ import (
 	"fmt"
 	"strings"
 	"testing"
+	"time"
 
+	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/types/known/anypb"
 
@@ -27,6 +29,50 @@ func TestToJSONSurvivesAnEntryWhoseKeyHasAnotherType(t *testing.T) {
 	}
 	if err := unmarshalDynamic(proto.UnmarshalOptions{}, msg, m.New().Interface()); err == nil {
 		t.Error("as a dynamic message it is read, want an error")
+	}
+}
+
+// A backend chooses its messages, and by its reflection what they are called: a text of
+// any length could be made of a few bytes, or take any time.
+func TestEncodeBoundsWhatABackendChooses(t *testing.T) {
+	var wide strings.Builder
+	for i := range 2000 {
+		fmt.Fprintf(&wide, "optional int32 f%d = %d;", i, i+1)
+	}
+	s := codecSchema(t, map[string]string{"long.proto": `syntax = "proto3"; package long.v1;
+enum E { ` + strings.Repeat("A", 100_000) + ` = 0; }
+message M { repeated E packed = 1; repeated N empty = 2; map<int32, N> entries = 3; repeated W wide = 4; M inner = 5; map<int32, M> inners = 6; }
+message N { string ` + strings.Repeat("n", 10_000) + ` = 1; }
+message W { ` + wide.String() + ` }`})
+	m := codecMessage(t, s, "long.v1.M")
+	filled := func(piece string, n int) []byte { return []byte(strings.Repeat(piece, n)) }
+	pieces := filled("\x2a\x02\x2a\x00", 500_000)
+	tests := []struct {
+		name string
+		msg  []byte
+		want string
+	}{
+		{"an enum of a long name", append([]byte{0x0a, 0x90, 0x4e}, make([]byte, 10_000)...), "as JSON it is larger than 64 MiB"},
+		{"fields of a long name, not set", filled("\x12\x00", 1_000_000), "as JSON it is larger than 64 MiB"},
+		{"fields that are many, not set", filled("\x22\x00", 1_000_000), "fields together"},
+		{"a message in many pieces", pieces, ""},
+		{"an entry in many pieces", protowire.AppendBytes([]byte{0x32}, filled("\x12\x02\x2a\x00", 500_000)), ""},
+	}
+	for _, test := range tests {
+		begin := time.Now()
+		out, err := appendJSON(nil, m.Descriptor(), test.msg, s, true)
+		if took := time.Since(begin); took > 5*time.Second {
+			t.Errorf("%s: took %v", test.name, took)
+		}
+		st, _ := err.(*wire.Status)
+		switch {
+		case test.want == "" && err == nil:
+		case st == nil || st.Code != wire.Internal || !strings.Contains(st.Message, test.want):
+			t.Errorf("%s: %v, want %v with %q", test.name, err, wire.Internal, test.want)
+		}
+		if len(out) > maxText {
+			t.Errorf("%s: %d bytes of text", test.name, len(out))
+		}
 	}
 }
 

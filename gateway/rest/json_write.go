@@ -20,6 +20,9 @@ type jsonWriter struct {
 	types typeResolver
 	unset bool // fields that are not set are written too
 	depth int
+	// limit is how long dst may get, and left how many fields may be looked at: a message
+	// of a few bytes can say a text of any length, and of many fields.
+	limit, left int
 	// places and runs are stacks: a message pushes its own and pops them at its end.
 	places []place
 	runs   []run
@@ -35,6 +38,14 @@ type run struct {
 	next       int32 // of the same field; index plus one, 0 for none
 }
 
+// Bounds of what a message on the wire becomes; the one that allows more holds.
+const (
+	maxText       = 64 << 20 // bytes of JSON
+	maxTextGrowth = 16       // bytes of JSON for each byte of the message
+	// maxFieldVisits is how many fields the objects of a text may have, set or not.
+	maxFieldVisits = 50_000_000
+)
+
 // maxWriterStack is the most entries of a stack that is kept for the next message.
 const maxWriterStack = 1 << 12
 
@@ -43,7 +54,21 @@ var jsonWriters = sync.Pool{New: func() any { return new(jsonWriter) }}
 func newJSONWriter(types typeResolver, unset bool) *jsonWriter {
 	w := jsonWriters.Get().(*jsonWriter)
 	w.types, w.unset, w.depth = types, unset, 0
+	w.limit, w.left = 0, maxFieldVisits
 	return w
+}
+
+// bound notes how long a text may get that is made of msg and appended to dst.
+func (w *jsonWriter) bound(dst, msg []byte) {
+	w.limit = len(dst) + max(maxText, maxTextGrowth*len(msg))
+}
+
+// tooLong is the fault of a text that is longer than it may be; nil is none.
+func (w *jsonWriter) tooLong(dst []byte) *codecFault {
+	if len(dst) <= w.limit {
+		return nil
+	}
+	return answerFault("as JSON it is larger than " + strconv.Itoa(maxText>>20) + " MiB, and than " + strconv.Itoa(maxTextGrowth) + " times what the backend sent")
 }
 
 // release gives the writer back.
@@ -79,6 +104,9 @@ func (w *jsonWriter) message(dst []byte, p *messagePlan, msg []byte) ([]byte, *c
 func (w *jsonWriter) object(dst []byte, p *messagePlan, msg []byte, url string) ([]byte, *codecFault) {
 	if fault := w.enter(); fault != nil {
 		return dst, fault
+	}
+	if w.left -= len(p.fields); w.left < 0 {
+		return dst, answerFault("its objects have more than " + strconv.Itoa(maxFieldVisits) + " fields together")
 	}
 	base, runs := len(w.places), len(w.runs)
 	if fault := w.index(p, msg); fault != nil {
@@ -270,14 +298,22 @@ func (w *jsonWriter) merged(f *fieldPlan, p place, msg []byte) []byte {
 		for rest := msg[w.runs[at-1].start:w.runs[at-1].end]; len(rest) > 0; n++ {
 			var piece []byte
 			piece, rest = nextValue(f, rest)
-			if n == 0 {
-				whole = piece
-			} else {
-				whole = append(slices.Clip(whole), piece...)
-			}
+			whole = joined(whole, piece, n)
 		}
 	}
 	return whole
+}
+
+// joined is a message of n pieces with one more behind them. The first is the sender's:
+// what follows goes into a copy, which grows as slices do, since pieces may be many.
+func joined(whole, piece []byte, n int) []byte {
+	switch n {
+	case 0:
+		return piece
+	case 1:
+		whole = slices.Clip(whole)
+	}
+	return append(whole, piece...)
 }
 
 // list writes a repeated field; not set when it has no element after all.
@@ -305,6 +341,9 @@ func (w *jsonWriter) list(dst []byte, f *fieldPlan, p place, msg []byte) (_ []by
 					dst, fault = w.message(dst, f.sub(), value)
 				} else {
 					dst, value, fault = w.scalar(dst, f, value)
+				}
+				if fault == nil {
+					fault = w.tooLong(dst)
 				}
 				if fault != nil {
 					return dst, true, fault.inElement(i)
@@ -459,7 +498,10 @@ func (w *jsonWriter) mapping(dst []byte, f *fieldPlan, p place, msg []byte) ([]b
 			dst = append(dst, ',')
 		}
 		var fault *codecFault
-		if dst, fault = w.entry(dst, f, e); fault != nil {
+		if dst, fault = w.entry(dst, f, e); fault == nil {
+			fault = w.tooLong(dst)
+		}
+		if fault != nil {
 			return dst, fault.inEntry(string(e.text))
 		}
 	}
@@ -500,9 +542,10 @@ func newMapEntry(f *fieldPlan, content []byte) (e mapEntry, fault *codecFault) {
 			e.key, _ = nextValue(f.key, content)
 		case number == 2 && wire == f.value.wire:
 			value, _ := nextValue(f.value, content)
-			if pieces++; f.value.isMessage() && pieces > 1 {
-				value = append(slices.Clip(e.value), value...)
-			} else if value == nil {
+			if f.value.isMessage() {
+				value = joined(e.value, value, pieces)
+			}
+			if pieces++; value == nil {
 				value = []byte{} // it is there
 			}
 			e.value = value
