@@ -307,6 +307,28 @@ func TestValuesBoundTheirBuffer(t *testing.T) {
 	}
 }
 
+// Ten gigabytes of nothing compress to ten megabytes.
+func TestValuesBoundWhatIsBetweenThem(t *testing.T) {
+	nothing := io.LimitReader(blanks{}, 1<<40)
+	v := &values{body: io.MultiReader(strings.NewReader("1"), nothing), limit: 50_000}
+	if _, err := v.next(); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := v.next(); err != errTooLong {
+		t.Errorf("space beyond the limit is %v", err)
+	}
+}
+
+// blanks is a body of spaces without end.
+type blanks struct{}
+
+func (blanks) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = ' '
+	}
+	return len(p), nil
+}
+
 // encoding/json is the oracle: of what it takes, the values are the same, but that
 // numbers and names which touch are one value here, and then no JSON.
 func FuzzValues(f *testing.F) {

@@ -60,12 +60,16 @@ func (v *values) take(size int) []byte {
 	return value
 }
 
-// skipSpace moves to the first byte of a value.
+// skipSpace moves to the first byte of a value. Space counts as a value does: of a body
+// that is compressed there may be any amount.
 func (v *values) skipSpace() error {
-	for {
+	for skipped := 0; ; {
 		for ; v.start < len(v.buf); v.start++ {
 			if !isSpace(v.buf[v.start]) {
 				return nil
+			}
+			if skipped++; skipped > v.limit {
+				return errTooLong
 			}
 		}
 		if err := v.fill(); err != nil {
