@@ -136,19 +136,18 @@ type statusBody struct {
 
 // read reads a body; what of it is not understood is left out.
 func (s *statusBody) read(body []byte) {
-	var outer map[string]json.RawMessage
+	var outer, inner failureBody
 	if json.Unmarshal(body, &outer) != nil {
 		return
 	}
-	fields := outer
-	if inner := map[string]json.RawMessage{}; json.Unmarshal(outer["error"], &inner) == nil && len(inner) > 0 {
-		fields = inner
+	fields := &outer
+	if json.Unmarshal(outer.Error, &inner) == nil && isFilled(outer.Error) {
+		fields = &inner
 	}
-	s.Code = fields["code"]
-	s.Status = textOf(fields["status"])
-	_ = json.Unmarshal(fields["details"], &s.Details) // else there are none
-	for _, name := range []string{"message", "error_description", "detail", "title", "error"} {
-		if s.Message = textOf(fields[name]); s.Message != "" {
+	s.Code, s.Status = fields.Code, textOf(fields.Status)
+	s.Details = someDetails(fields.Details)
+	for _, text := range []json.RawMessage{fields.Message, fields.Description, fields.Detail, fields.Title, fields.Error} {
+		if s.Message = textOf(text); s.Message != "" {
 			break
 		}
 	}
@@ -159,6 +158,38 @@ func (s *statusBody) read(body []byte) {
 		}
 		s.Message = s.Message[:cut] + "…"
 	}
+}
+
+// failureBody are the members of an error that are looked at. Of the others, of which
+// there may be any number, nothing is kept.
+type failureBody struct {
+	Code, Status, Details, Message, Detail, Title, Error json.RawMessage
+	Description                                          json.RawMessage `json:"error_description"`
+}
+
+// isFilled tells an object that has members.
+func isFilled(raw json.RawMessage) bool {
+	inside, ok := bytes.CutPrefix(bytes.TrimSpace(raw), []byte("{"))
+	return ok && len(bytes.TrimSpace(inside)) > 1
+}
+
+// someDetails are the first elements of an array, as far as they may be kept.
+func someDetails(raw json.RawMessage) (details []json.RawMessage) {
+	in := json.NewDecoder(bytes.NewReader(raw))
+	if t, _ := in.Token(); t != json.Delim('[') {
+		return nil
+	}
+	for size := 0; in.More(); {
+		var one json.RawMessage
+		if in.Decode(&one) != nil {
+			break
+		}
+		if size += len(one); size > maxFailureDetails {
+			break
+		}
+		details = append(details, one)
+	}
+	return details
 }
 
 func textOf(raw json.RawMessage) string {
@@ -188,11 +219,8 @@ func (s *statusBody) code() (wire.Code, bool) {
 // addDetails keeps the details of a status, and what Retry-After says.
 func (o *Outbound) addDetails(st *wire.Status, details []json.RawMessage, response *http.Response) {
 	full := &rpcstatus.Status{Code: int32(st.Code), Message: st.Message}
-	retry, size := false, 0
+	retry := false
 	for _, raw := range details {
-		if size += len(raw); size > maxFailureDetails {
-			break
-		}
 		if d := o.detail(raw); d != nil {
 			full.Details = append(full.Details, d)
 			retry = retry || d.MessageIs((*errdetails.RetryInfo)(nil))

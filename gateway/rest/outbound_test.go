@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"runtime"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -497,6 +498,24 @@ func TestOutboundBoundsDetails(t *testing.T) {
 	_, err := c.Receive()
 	if st, _ := errors.AsType[*wire.Status](err); len(st.Details) == 0 || len(st.Details) > maxFailureDetails+1024 {
 		t.Errorf("%d bytes of details", len(st.Details))
+	}
+}
+
+// Nor do the parts of an error take many times the room that it takes itself.
+func TestOutboundKeepsLittleOfAnError(t *testing.T) {
+	for name, body := range map[string]string{
+		"details": `{"message": "full", "details": [` + strings.Repeat("1,", 2_000_000) + "1]}",
+		"members": `{"message": "full"` + strings.Repeat(`,"a":1,"b":2`, 300_000) + "}",
+		"within":  `{"error": {"message": "full"` + strings.Repeat(`,"":1`, 800_000) + "}}",
+	} {
+		var before, after runtime.MemStats
+		runtime.ReadMemStats(&before)
+		var s statusBody
+		s.read([]byte(body))
+		runtime.ReadMemStats(&after)
+		if took := after.TotalAlloc - before.TotalAlloc; took > 24<<20 || s.Message != "full" {
+			t.Errorf("%s: %d bytes for an error of %d, message %q", name, took, len(body), s.Message)
+		}
 	}
 }
 
