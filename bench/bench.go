@@ -29,21 +29,29 @@ type bench struct {
 	openFiles int               // limit of file descriptors, as raised
 	conns     int               // idle connections
 
-	proxies  []proxy // to be measured
-	judged   []proxy // those of ours that were asked for, measured or not
-	backends [2]*process
-	addrs    [2]string // of the backends
-	files    struct{ request string }
-	pair     *certificate
+	proxies     []proxy // to be measured
+	translators []proxy // to be measured, in the rows of translated protocols
+	judged      []proxy // those of ours that were asked for, measured or not
+	servers     backends
+	echoes      backends           // of the rows of translated protocols
+	requests    map[*speech]string // file with the body of the request
+	pair        *certificate
 
 	report report
 }
 
+// backends are the two servers behind every proxy.
+type backends struct {
+	processes [2]*process
+	addrs     [2]string
+}
+
 // instance is a proxy that runs.
 type instance struct {
-	proxy   proxy
-	site    site
-	process *process
+	proxy    proxy
+	site     site
+	process  *process
+	backends *backends
 }
 
 // prepare writes the files that everyone needs and starts the backends.
@@ -52,10 +60,18 @@ func (b *bench) prepare() error {
 	if b.pair, err = newCertificate(b.dir); err != nil {
 		return err
 	}
-	b.files.request = filepath.Join(b.dir, "request")
-	if err := os.WriteFile(b.files.request, message(unaryBytes, requestFill), 0o600); err != nil {
-		return err
+	if b.opts.wantsAny(row.native) {
+		if err := b.startServers(); err != nil {
+			return err
+		}
 	}
+	if b.opts.wantsAny(row.translated) {
+		return b.startEchoes()
+	}
+	return nil
+}
+
+func (b *bench) startServers() error {
 	mime := filepath.Join(b.dir, "mime.types")
 	if err := os.WriteFile(mime, []byte("application/grpc grpc\n"), 0o600); err != nil {
 		return err
@@ -99,8 +115,31 @@ func (b *bench) startBackend(i int, letter byte, mime string) error {
 	if err != nil {
 		return err
 	}
-	b.backends[i], b.addrs[i] = p, addr
+	b.servers.processes[i], b.servers.addrs[i] = p, addr
 	return b.awaitPort(p, addr)
+}
+
+func (b *bench) startEchoes() error {
+	for i, letter := range backendFill {
+		addr, err := freeAddr()
+		if err != nil {
+			return err
+		}
+		p, err := b.launch.start(command{
+			name: fmt.Sprintf("echo%d", i),
+			cpu:  b.loadCPU,
+			argv: []string{b.self, "echo", "-listen", addr, "-fill", string(letter), fmt.Sprintf("-streams=%d", b.opts.backendStreams)},
+			env:  oneCore,
+		})
+		if err != nil {
+			return err
+		}
+		b.echoes.processes[i], b.echoes.addrs[i] = p, addr
+		if err := b.awaitPort(p, addr); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // freeAddr is an address that nobody listens on.
@@ -137,30 +176,36 @@ func (b *bench) awaitPort(p *process, addr string) error {
 // begin starts a proxy, checks by its replies that it does its work, and
 // leaves it idle. How it spread the probe's RPCs goes into the report.
 func (b *bench) begin(p proxy, pair *certificate, routes int) (*instance, error) {
-	i := &instance{proxy: p, site: site{backends: b.addrs, pair: pair, routes: routes}}
+	i := &instance{proxy: p, backends: &b.servers, site: site{backends: b.servers.addrs, pair: pair, routes: routes}}
+	return i, b.start(i, b.prove)
+}
+
+// start starts a proxy at its site and has prove check that it does its work.
+func (b *bench) start(i *instance, prove func(*instance) error) error {
+	p := i.proxy
 	var err1, err2, err3 error
 	i.site.dir, err1 = os.MkdirTemp(b.dir, p.name+"-")
 	i.site.addr, err2 = freeAddr()
 	i.site.admin, err3 = freeAddr()
 	if err := errors.Join(err1, err2, err3); err != nil {
-		return nil, err
+		return err
 	}
 	c, err := p.command(b, i.site)
 	if err != nil {
-		return nil, fmt.Errorf("configure %s: %w", p.name, err)
+		return fmt.Errorf("configure %s: %w", p.name, err)
 	}
 	c.name, c.cpu = p.name, b.proxyCPU
 	if i.process, err = b.launch.start(c); err != nil {
-		return nil, err
+		return err
 	}
-	if err := b.awaitService(i); err != nil {
+	if err := b.awaitService(i, prove); err != nil {
 		i.process.kill()
-		return nil, err
+		return err
 	}
-	return i, nil
+	return nil
 }
 
-func (b *bench) awaitService(i *instance) error {
+func (b *bench) awaitService(i *instance, prove func(*instance) error) error {
 	if err := b.awaitPort(i.process, i.site.addr); err != nil {
 		return err
 	}
@@ -169,7 +214,7 @@ func (b *bench) awaitService(i *instance) error {
 			return err
 		}
 	}
-	if err := b.prove(i); err != nil {
+	if err := prove(i); err != nil {
 		return i.process.complain(fmt.Errorf("probe: %w", err))
 	}
 	// Only a reply proves that the workers are there: a master listens before
@@ -220,6 +265,10 @@ func (b *bench) probe(i *instance) (balance, error) {
 func (b *bench) choose(sluice string) error {
 	known := append(slices.Clone(peers), newSluice("sluice", sluice))
 	for _, name := range b.opts.proxies {
+		if k := slices.IndexFunc(translators, func(p proxy) bool { return p.name == name }); k >= 0 {
+			b.translators = append(b.translators, translators[k])
+			continue
+		}
 		p, err := find(known, name)
 		if err != nil {
 			return err
@@ -227,7 +276,10 @@ func (b *bench) choose(sluice string) error {
 		b.proxies = append(b.proxies, p)
 	}
 	if len(b.opts.proxies) == 0 {
-		b.proxies = slices.DeleteFunc(known, absent)
+		b.proxies, b.translators = slices.DeleteFunc(known, absent), slices.Clone(translators)
+	}
+	if !b.opts.wantsAny(row.native) {
+		b.proxies = slices.DeleteFunc(b.proxies, func(p proxy) bool { return !p.ours })
 	}
 	for _, p := range b.proxies {
 		if p.ours {

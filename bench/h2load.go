@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"path/filepath"
 	"regexp"
 	"slices"
 	"strconv"
@@ -109,7 +110,7 @@ func rank(sorted []int64, percent int) int64 {
 // load is one invocation of h2load.
 type load struct {
 	addr           string
-	path           string
+	speech         *speech
 	conns, streams int
 	requests       int
 	body           int // bytes of each response
@@ -130,12 +131,10 @@ func (b *bench) run(l load) (latency, error) {
 	log := out.Name() + ".tsv"
 	defer os.Remove(log)
 
-	argv := append([]string{
-		b.tools["h2load"],
-		"-n", strconv.Itoa(l.requests), "-c", strconv.Itoa(l.conns), "-m", strconv.Itoa(l.streams),
-		"-d", b.files.request, "--log-file", log,
-	}, headerFlags()...)
-	argv = append(argv, "http://"+l.addr+l.path)
+	argv, err := b.loadCommand(l, log)
+	if err != nil {
+		return latency{}, err
+	}
 	p, err := b.launch.start(command{name: "h2load", argv: argv, cpu: b.loadCPU, stdout: out})
 	if err != nil {
 		return latency{}, err
@@ -146,13 +145,40 @@ func (b *bench) run(l load) (latency, error) {
 	return readLoad(l, out.Name(), log)
 }
 
-// headerFlags are the header fields of every request, whatever the proxy.
-func headerFlags() []string {
-	var flags []string
-	for _, f := range requestFields {
-		flags = append(flags, "-H", f[0]+": "+f[1])
+// loadCommand is h2load with the requests of a speech, the same whatever the proxy.
+func (b *bench) loadCommand(l load, log string) ([]string, error) {
+	argv := []string{
+		b.tools["h2load"],
+		"-n", strconv.Itoa(l.requests), "-c", strconv.Itoa(l.conns), "-m", strconv.Itoa(l.streams),
+		"--log-file", log,
 	}
-	return flags
+	if l.speech.http1 {
+		argv = append(argv, "--h1")
+	}
+	if l.speech.data != nil {
+		file, err := b.requestFile(l.speech)
+		if err != nil {
+			return nil, err
+		}
+		argv = append(argv, "-d", file)
+	}
+	for _, f := range l.speech.fields {
+		argv = append(argv, "-H", f[0]+": "+f[1])
+	}
+	return append(argv, "http://"+l.addr+l.speech.path), nil
+}
+
+// requestFile holds the body of a request, which h2load takes from a file only.
+func (b *bench) requestFile(s *speech) (string, error) {
+	if file, ok := b.requests[s]; ok {
+		return file, nil
+	}
+	file := filepath.Join(b.dir, fmt.Sprintf("request-%d", len(b.requests)))
+	if err := os.WriteFile(file, s.data, 0o600); err != nil {
+		return "", err
+	}
+	b.requests[s] = file
+	return file, nil
 }
 
 func readLoad(l load, out, log string) (latency, error) {

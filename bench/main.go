@@ -41,6 +41,9 @@ func run(args []string) error {
 		case "hold":
 			runtime.UnlockOSThread()
 			return holdMain(args[1:])
+		case "echo":
+			runtime.UnlockOSThread()
+			return echoMain(args[1:])
 		}
 	}
 	opts, err := parseOptions(args)
@@ -81,7 +84,7 @@ func parseOptions(args []string) (options, error) {
 	f := flag.NewFlagSet("bench", flag.ContinueOnError)
 	f.BoolVar(&o.quick, "quick", false, "a minute or two: 3 runs of a tenth of the requests, 2,000 idle connections for 3 s")
 	only := f.String("only", "", "comma-separated rows: "+strings.Join(rowNames(), ", "))
-	proxies := f.String("proxies", "", "comma-separated proxies: nginx, haproxy, nghttpx, tcprelay, tcpcopy, caddy, traefik, envoy, sluice, or NAME=PATH for another binary of sluice")
+	proxies := f.String("proxies", "", "comma-separated proxies: nginx, haproxy, nghttpx, tcprelay, tcpcopy, caddy, traefik, envoy, grpcwebproxy, grpcgateway, sluice, or NAME=PATH for another binary of sluice")
 	f.IntVar(&o.runs, "n", 7, "runs of each proxy in each row under load")
 	f.IntVar(&o.idleRuns, "idle-n", 0, "runs of each idle row (0: as -n)")
 	f.DurationVar(&o.idleWait, "idle-wait", 30*time.Second, "silence before the memory is read")
@@ -154,6 +157,11 @@ func (o *options) wants(row string) bool {
 	return len(o.only) == 0 || slices.Contains(o.only, row)
 }
 
+// wantsAny says whether any of these rows is to be measured.
+func (o *options) wantsAny(of func(row) bool) bool {
+	return slices.ContainsFunc(rows, func(r row) bool { return of(r) && o.wants(r.name) })
+}
+
 // scaled is the number of requests in one run.
 func (o *options) scaled(requests int) int {
 	if o.quick {
@@ -194,7 +202,7 @@ func newBench(ctx context.Context, opts options, dir string) (*bench, error) {
 		return nil, err
 	}
 	b := &bench{
-		ctx: ctx, opts: opts, dir: dir, self: self,
+		ctx: ctx, opts: opts, dir: dir, self: self, requests: map[*speech]string{},
 		launch:   &launcher{dir: dir},
 		say:      func(format string, args ...any) { fmt.Fprintf(os.Stderr, "bench: "+format+"\n", args...) },
 		proxyCPU: opts.proxyCPU, loadCPU: opts.loadCPU,
@@ -232,6 +240,7 @@ func (b *bench) assemble(root string) error {
 		return err
 	}
 	b.buildOurs(root, sluice)
+	b.buildTranslators(root)
 	if err := b.findTools(); err != nil {
 		return err
 	}
@@ -253,7 +262,10 @@ func (b *bench) buildOurs(root, binary string) {
 }
 
 func (b *bench) findTools() error {
-	names := []string{"h2load", "nghttpd"}
+	names := []string{"h2load"}
+	if b.opts.wantsAny(row.native) {
+		names = append(names, "nghttpd")
+	}
 	for _, p := range b.proxies {
 		if p.tool != "" && !p.ours {
 			names = append(names, p.tool)

@@ -19,9 +19,10 @@ type proxy struct {
 	// version are the arguments that make tool print its version.
 	version []string
 
-	optional bool // measured when its tool happens to be installed, or by name
-	perConn  bool // balances connections, not RPCs, and holds no idle ones
-	ours     bool // is held against the targets, and shows its metrics
+	optional bool   // measured when its tool happens to be installed, or by name
+	perConn  bool   // balances connections, not RPCs, and holds no idle ones
+	source   source // translators: what it is built from
+	ours     bool   // is held against the targets, and shows its metrics
 
 	// command writes the configuration for a place and says how to start.
 	command func(b *bench, s site) (command, error)
@@ -35,6 +36,7 @@ type site struct {
 	backends [2]string    // host:port
 	pair     *certificate // nil: in clear
 	routes   int          // sluice: how many routes the table has
+	schema   []byte       // sluice: descriptors of the translated service, nil without one
 }
 
 // peers are the proxies that sluice is measured against, in the order of the

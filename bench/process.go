@@ -54,6 +54,7 @@ type command struct {
 	end syscall.Signal
 
 	stdin, stdout *os.File // nil: nothing in, and out to the log file
+	mute          bool     // its output, but for errors, goes nowhere
 }
 
 // start runs c in a process group of its own: Ctrl-C reaches the benchmark
@@ -69,6 +70,9 @@ func (l *launcher) start(c command) (*process, error) {
 	cmd.Stdin, cmd.Stdout, cmd.Stderr = c.stdin, log, log
 	if c.stdout != nil {
 		cmd.Stdout = c.stdout
+	}
+	if c.mute {
+		cmd.Stdout = nil
 	}
 	if c.end == 0 {
 		c.end = syscall.SIGKILL

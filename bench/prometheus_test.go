@@ -52,8 +52,13 @@ func TestReadCountsSeparatesPathsAndCodes(t *testing.T) {
 		t.Fatal(err)
 	}
 	want := counts{ok: 20000, other: 2, relay: 20002}
-	if got := readCounts(p); got != want {
+	if got := readCounts(p, ""); got != want {
 		t.Errorf("readCounts = %+v, want %+v", got, want)
+	}
+	spoken := want
+	spoken.spoken, spoken.otherwise = 3, 19999
+	if got := readCounts(p, "rest"); got != spoken {
+		t.Errorf("readCounts of REST = %+v, want %+v", got, spoken)
 	}
 	if got := want.minus(counts{ok: 19000, other: 2, relay: 19002}); got != (counts{ok: 1000, relay: 1000}) {
 		t.Errorf("minus = %+v, want 1000 ok by relay", got)

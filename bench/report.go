@@ -50,7 +50,7 @@ func (r *report) add(of row, proxy string, c cell) {
 	}
 	c.Row, c.Proxy, c.Unit, c.Spread = of.name, proxy, of.unit, spreadOf(c.Runs)
 	r.Cells = append(r.Cells, c)
-	if of.routes == [2]int{} && !slices.Contains(r.proxies, proxy) {
+	if of.tabled() && !slices.Contains(r.proxies, proxy) {
 		r.proxies = append(r.proxies, proxy)
 	}
 }
@@ -67,7 +67,8 @@ func (r *report) cell(row, proxy string) (cell, bool) {
 // target is what a row of ours has to reach.
 type target struct {
 	row  string
-	to   string // ratio to this proxy; empty: the figure itself
+	to   string                        // ratio to this proxy; empty: the figure itself
+	own  func(p proxy) (of, to string) // instead of to: ratio of two lanes of our own
 	low  float64
 	high float64
 	text string
@@ -82,7 +83,10 @@ var targets = []target{
 	{row: "idle", high: 8, text: "≤ 8 KiB", aim: "6.3"},
 	{row: "idle-rpc", high: 10, text: "≤ 10 KiB", aim: "6.3"},
 	{row: "idle-tls", high: 32, text: "≤ 32 KiB"},
-	{row: "routes", low: 0.9, high: 1.1, text: "flat: 0.9 to 1.1"},
+	{row: "routes", own: tableNames, low: 0.9, high: 1.1, text: "flat: 0.9 to 1.1"},
+	{row: "web-h1", to: "grpcwebproxy", high: 0.4, text: "≤ 0.4 × grpcwebproxy"},
+	{row: "web-h2", own: relayNames, high: 3, text: "≤ 3 × its native relay"},
+	{row: "rest", to: "grpcgateway", high: 0.7, text: "≤ 0.7 × grpc-gateway"},
 }
 
 // outcome is a target held against a proxy of ours.
@@ -113,9 +117,8 @@ func (r *report) hold(p proxy, wants func(string) bool) {
 // values are the figures of every run that the target is about.
 func (r *report) values(t target, p proxy) []float64 {
 	of, to := p.name, t.to
-	if t.row == "routes" {
-		i := slices.IndexFunc(rows, func(r row) bool { return r.name == t.row })
-		of, to = tableName(p, rows[i].routes[1]), tableName(p, rows[i].routes[0])
+	if t.own != nil {
+		of, to = t.own(p)
 	}
 	c, _ := r.cell(t.row, of)
 	if to == "" {
@@ -160,6 +163,7 @@ func (r *report) print(w io.Writer) error {
 	r.printLatency(p)
 	r.printRoutes(p)
 	r.printSpreads(p)
+	r.printTranslated(p)
 	r.printTargets(p)
 	r.printList(p, "Notes", r.Notes)
 	r.printList(p, "FAILED", r.Failures)
@@ -170,7 +174,7 @@ func (r *report) print(w io.Writer) error {
 func (r *report) present() []row {
 	var found []row
 	for _, of := range rows {
-		if slices.ContainsFunc(r.Cells, func(c cell) bool { return c.Row == of.name && of.routes == [2]int{} }) {
+		if slices.ContainsFunc(r.Cells, func(c cell) bool { return c.Row == of.name && of.tabled() }) {
 			found = append(found, of)
 		}
 	}
@@ -307,6 +311,25 @@ func (r *report) printSpreads(p *printer) {
 		b, ok := r.spreads[name]
 		if ok {
 			p.row(name, fmt.Sprintf("%d : %d", b.SameConn[0], b.SameConn[1]), "all", r.Versions[name])
+		}
+	}
+}
+
+// printTranslated writes the rows of translated protocols one below the other: each
+// has another pair of programs side by side.
+func (r *report) printTranslated(p *printer) {
+	first := true
+	for _, of := range rows {
+		for _, c := range r.Cells {
+			if !of.translated() || c.Row != of.name {
+				continue
+			}
+			if first {
+				p.line("")
+				p.header("translated", "proxy", of.unit, "sluice ÷ it", "mean / p50 / p99 in µs (RPC/s)", "version")
+				first = false
+			}
+			p.row(of.title, c.Proxy, c.Spread.String(), r.ratio(of.name, "sluice", c.Proxy), r.latency(of.name, c.Proxy), r.Versions[c.Proxy])
 		}
 	}
 }

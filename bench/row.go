@@ -25,6 +25,13 @@ type row struct {
 	rpc bool // one RPC on each connection before it is idle
 	tls bool
 
+	// Translated protocols, under load as well: what the clients speak, and what
+	// ours is measured beside, a translator's name or its own native relay. The
+	// length of the replies is the probe's to find.
+	speech     *speech
+	translator string
+	relayToo   bool
+
 	// Ours only: two tables of routes side by side, under the row's load.
 	routes [2]int
 }
@@ -45,7 +52,19 @@ var rows = []row{
 	{name: "idle-rpc", title: "idle after one RPC", unit: kibUnit, rpc: true},
 	{name: "idle-tls", title: "idle in TLS", unit: kibUnit, tls: true},
 	{name: "routes", title: "10 and 10,000 routes, 10 × 10", unit: "µs CPU per RPC", conns: 10, streams: 10, requests: 100_000, path: unaryPath, body: unaryBytes, scale: perRPC, routes: [2]int{10, 10_000}},
+	{name: "web-h1", title: "gRPC-Web, HTTP/1.1, 50 × 1", unit: "µs CPU per RPC", conns: 50, streams: 1, requests: 50_000, scale: perRPC, speech: speakWebHTTP1, translator: "grpcwebproxy"},
+	{name: "web-h2", title: "gRPC-Web, HTTP/2, 10 × 10", unit: "µs CPU per RPC", conns: 10, streams: 10, requests: 100_000, scale: perRPC, speech: speakWebHTTP2, relayToo: true},
+	{name: "rest", title: "REST GET, HTTP/1.1, 50 × 1", unit: "µs CPU per RPC", conns: 50, streams: 1, requests: 50_000, scale: perRPC, speech: speakREST, translator: "grpcgateway"},
+	{name: "connect-json", title: "Connect in JSON, HTTP/1.1, 50 × 1", unit: "µs CPU per RPC", conns: 50, streams: 1, requests: 50_000, scale: perRPC, speech: speakConnectJSON},
 }
+
+func (r row) translated() bool { return r.speech != nil }
+
+// native rows are served by the file servers.
+func (r row) native() bool { return !r.translated() }
+
+// tabled rows have a column in the tables of proxies.
+func (r row) tabled() bool { return r.native() && r.routes == [2]int{} }
 
 // cell is what one proxy showed in one row.
 type cell struct {
@@ -62,20 +81,26 @@ type cell struct {
 
 // measure runs the rows that were asked for.
 func (b *bench) measure() error {
-	running, err := b.beginAll()
-	if err != nil {
-		return err
+	var running []*instance
+	if b.opts.wantsAny(row.native) {
+		var err error
+		if running, err = b.beginAll(); err != nil {
+			return err
+		}
 	}
 	for _, r := range rows {
 		if !b.opts.wants(r.name) {
 			continue
 		}
 		b.say("row %s", r.name)
+		var err error
 		switch {
+		case r.translated():
+			err = b.measureTranslated(r)
 		case r.routes != [2]int{}:
 			err = b.measureRoutes(r)
 		case r.conns > 0:
-			err = b.measureLoad(r, running)
+			err = b.measureLoad(r, nativeLanes(r, running))
 		default:
 			err = b.measureIdle(r)
 		}
@@ -119,11 +144,28 @@ func (b *bench) leaveOut(p proxy, err error) {
 	b.report.fail("%s: %v", p.name, err)
 }
 
+// lane is what takes its turn in a row under load: a proxy, and how it is asked.
+type lane struct {
+	name   string // in the report
+	on     *instance
+	speech *speech
+	body   int // bytes of a response
+}
+
+func nativeLanes(r row, running []*instance) []lane {
+	s := nativeSpeech(r.path)
+	var lanes []lane
+	for _, i := range running {
+		lanes = append(lanes, lane{i.proxy.name, i, s, r.body})
+	}
+	return lanes
+}
+
 // measureLoad lets the proxies take turns, run after run.
-func (b *bench) measureLoad(r row, running []*instance) error {
-	cells := make([]cell, len(running))
+func (b *bench) measureLoad(r row, lanes []lane) error {
+	cells := make([]cell, len(lanes))
 	for n := -1; n < b.opts.runs; n++ {
-		for k, i := range running {
+		for k, l := range lanes {
 			if err := b.ctx.Err(); err != nil {
 				return err
 			}
@@ -131,14 +173,14 @@ func (b *bench) measureLoad(r row, running []*instance) error {
 			if n < 0 {
 				requests /= 5 // warms up, and is not counted
 			}
-			s, err := b.loadOnce(r, i, max(requests, r.conns*r.streams))
-			if b.tried(r, i.proxy, err) && n >= 0 {
+			s, err := b.loadOnce(r, l, max(requests, r.conns*r.streams))
+			if b.tried(r, l.on.proxy, err) && n >= 0 {
 				cells[k].add(s)
 			}
 		}
 	}
-	for k, i := range running {
-		b.report.add(r, i.proxy.name, cells[k])
+	for k, l := range lanes {
+		b.report.add(r, l.name, cells[k])
 	}
 	return nil
 }
@@ -159,31 +201,32 @@ func (c *cell) add(s sample) {
 // loadOnce puts one run of h2load on a proxy. What the proxy still does when
 // h2load has gone, closing its connections say, is its work too: lull waits
 // for it.
-func (b *bench) loadOnce(r row, i *instance, requests int) (sample, error) {
+func (b *bench) loadOnce(r row, l lane, requests int) (sample, error) {
+	i := l.on
 	var before counts
 	if i.proxy.ours {
 		var err error
-		if before, err = i.counts(); err != nil {
+		if before, err = i.counts(l.speech.protocol); err != nil {
 			return sample{}, err
 		}
 	}
 	const lull = 100 * time.Millisecond
 	time.Sleep(lull)
-	start, err := b.clocks(i)
+	start, err := i.clocks()
 	if err != nil {
 		return sample{}, err
 	}
-	seen, err := b.run(load{addr: i.site.addr, path: r.path, conns: r.conns, streams: r.streams, requests: requests, body: r.body})
+	seen, err := b.run(load{addr: i.site.addr, speech: l.speech, conns: r.conns, streams: r.streams, requests: requests, body: l.body})
 	if err != nil {
 		return sample{}, err
 	}
 	time.Sleep(lull)
-	end, err := b.clocks(i)
+	end, err := i.clocks()
 	if err != nil {
 		return sample{}, err
 	}
 	if i.proxy.ours {
-		if err := i.counted(before, requests); err != nil {
+		if err := i.counted(before, l.speech, requests); err != nil {
 			return sample{}, err
 		}
 	}
@@ -196,11 +239,11 @@ type clocks struct {
 	backends [2]time.Duration
 }
 
-func (b *bench) clocks(i *instance) (c clocks, err error) {
+func (i *instance) clocks() (c clocks, err error) {
 	if c.proxy, err = i.process.cpuTime(); err != nil {
 		return c, err
 	}
-	for k, p := range b.backends {
+	for k, p := range i.backends.processes {
 		if c.backends[k], err = p.cpuTime(); err != nil {
 			return c, err
 		}
@@ -250,7 +293,13 @@ func (b *bench) measureTables(r row, p proxy) error {
 		i.proxy.name = tableName(p, routes)
 		pair = append(pair, i)
 	}
-	return b.measureLoad(r, pair)
+	return b.measureLoad(r, nativeLanes(r, pair))
+}
+
+// tableNames are the two tables that a target compares.
+func tableNames(p proxy) (of, to string) {
+	i := slices.IndexFunc(rows, func(r row) bool { return r.name == "routes" })
+	return tableName(p, rows[i].routes[1]), tableName(p, rows[i].routes[0])
 }
 
 // tableName is how a proxy with so many routes is called in the report.

@@ -14,7 +14,7 @@ rule() {
 }
 
 # The Go files that are ours: not generated, and there.
-mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.go' | grep -vE '\.(pb|connect)\.go$' | sort -u |
+mapfile -t files < <(git ls-files --cached --others --exclude-standard -- '*.go' | grep -vE '\.(pb|pb\.gw|connect)\.go$' | sort -u |
 	while read -r file; do [ -f "$file" ] && echo "$file"; done)
 mapfile -t tests < <(printf '%s\n' "${files[@]}" | grep '_test\.go$')
 mapfile -t product < <(printf '%s\n' "${files[@]}" | grep -v -e '_test\.go$' -e '^bench/' -e '^conformance/')
