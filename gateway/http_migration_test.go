@@ -61,7 +61,7 @@ func TestMigrationSplitsOneCallBetweenRESTAndGRPC(t *testing.T) {
 	}
 	for backend, want := range map[string]int{"default/legacy": calls * 9 / 10, "default/next": calls / 10} {
 		await(t, "the last call to be counted", func() bool {
-			return g.metric(t, "sluice_rpc_ended_total", "route", "default/r", "rule", "all", "backend", backend, "code", "OK") == float64(want)
+			return g.metric(t, "sluice_rpc_ended_total", "route", "HTTPRoute/default/r", "rule", "all", "backend", backend, "code", "OK") == float64(want)
 		})
 	}
 }

@@ -170,7 +170,7 @@ func TestHTTPRouteMatchesAndRewrites(t *testing.T) {
 	if open := g.metric(t, "sluice_rpc_open"); open != 0 {
 		t.Errorf("%v requests are open", open)
 	}
-	if got := g.metric(t, "sluice_rpc_ended_total", "route", "default/r", "rule", "6"); got != 2 {
+	if got := g.metric(t, "sluice_rpc_ended_total", "route", "HTTPRoute/default/r", "rule", "6"); got != 2 {
 		t.Errorf("%v redirections counted, want 2", got)
 	}
 }
@@ -212,7 +212,7 @@ func TestHTTPRouteSplitsExactly(t *testing.T) {
 	}
 	for backend, want := range map[string]float64{"default/old": float64(calls * 9 / 10), "default/next": float64(calls / 10)} {
 		await(t, "the last request to be counted", func() bool {
-			return g.metric(t, "sluice_rpc_ended_total", "route", "default/r", "rule", "all", "backend", backend, "code", "OK") == want
+			return g.metric(t, "sluice_rpc_ended_total", "route", "HTTPRoute/default/r", "rule", "all", "backend", backend, "code", "OK") == want
 		})
 	}
 }

@@ -74,7 +74,7 @@ func (c *compiler) next(prev *table, set *store.Set, changed map[string]*upstrea
 }
 
 func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *upstream.Backend) *targets {
-	key := observe.Key{Route: rule.Route, Rule: rule.Label()}
+	key := observe.Key{Route: labelOf(rule), Rule: rule.Label()}
 	ts := &targets{splits: make([]target, len(rule.Splits)), cors: newCORS(rule.Treatment.CORS), limits: newLimits(&rule.Treatment.Translation)}
 	if !rule.HasWeight() {
 		ts.none = &target{series: c.metrics.Use(key)}
@@ -92,6 +92,15 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 		ts.splits[i] = target{backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split), rewrite: split.Rewrite}
 	}
 	return ts
+}
+
+// labelOf is how metrics name the route of a rule. Routes of both kinds may have one
+// name; most are GRPCRoutes.
+func labelOf(rule *route.Rule) string {
+	if rule.Kind == store.HTTPRouteKind {
+		return store.HTTPRouteKind + "/" + rule.Route
+	}
+	return rule.Route
 }
 
 // number is one that no rule has.
