@@ -19,6 +19,7 @@ type webCaller struct {
 	rule    *route.Rule
 	textIn  bool // the request is base64
 	textOut bool // the response is
+	passing bool // the backend speaks gRPC-Web too, and gets everything as it is
 
 	// Guarded by the RPC's mutex.
 	frames  web.RequestFrames

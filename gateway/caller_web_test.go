@@ -208,3 +208,30 @@ func TestWebCallerTellsPagesOfOtherOriginsWhatTheyMaySee(t *testing.T) {
 		t.Errorf("preflight: %v", e)
 	}
 }
+
+// TestWebCallerIsPassedThrough to a backend that speaks gRPC-Web itself; and is told in
+// its own words when that is not there.
+func TestWebCallerIsPassedThrough(t *testing.T) {
+	t.Parallel()
+	s := startScript(t, manners{})
+	g := startGateway(t, Config{}, backendWith("a", "accepts: [GRPC, GRPCWeb]", s.addr), routeTo("a", "a"),
+		backendWith("gone", "accepts: [GRPC, GRPCWeb]", "127.0.0.1:1"), routeWith("gone", "matches: [{method: {service: gone}}]", "gone"))
+	client := connect(t, g.address(), manners{})
+	client.headers(1, false, ":method", "POST", ":scheme", "http", ":path", "/shop.Cart/Get", ":authority", "a", "content-type", "application/grpc-web-text", "x-grpc-web", "1")
+	client.data(1, []byte("AAAAAAA="), true)
+	p := s.accept(t)
+	req := p.awaitRequest()
+	if req.get("content-type") != "application/grpc-web-text" || req.get("x-grpc-web") != "1" {
+		t.Errorf("the backend got %v", req)
+	}
+	p.headers(req.id, false, ":status", "200", "content-type", "application/grpc-web-text")
+	p.data(req.id, []byte("gAAAAAA="), true)
+	client.awaitHeaders(1)
+	if e := client.awaitData(1); string(e.data) != "gAAAAAA=" || !e.end {
+		t.Errorf("the caller got %v", e)
+	}
+	client.headers(3, true, ":method", "POST", ":scheme", "http", ":path", "/gone/Get", ":authority", "a", "content-type", "application/grpc-web")
+	if e := client.awaitHeaders(3); e.get(":status") != "200" || e.get("grpc-status") != "14" || e.get("content-type") != "application/grpc-web+proto" || !e.end {
+		t.Errorf("of a backend that is gone the caller got %v", e)
+	}
+}

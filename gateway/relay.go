@@ -266,7 +266,7 @@ func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
 	defer r.mu.Unlock()
 	switch {
 	case r.ended:
-	case s == r.stream && r.web != nil:
+	case s == r.stream && r.web != nil && !r.web.passing:
 		r.webData(p, end, b)
 	case s == r.stream:
 		r.requestData(p, end, b)
@@ -424,6 +424,8 @@ func (r *rpc) fail(o outcome, b *h2.Batch) { r.failAs(o, outcomes[o].code, outco
 func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
 	r.how = o
 	switch {
+	case !r.native && r.web != nil && !r.committed:
+		r.web.SendHeader(statusFields(false, code, message), true, b)
 	case !r.native && r.committed:
 		r.down.Reset(http2.ErrCodeInternal, b)
 	case !r.native:

@@ -92,7 +92,7 @@ func (r *rpc) forRelay(b *upstream.Backend) bool {
 		return false
 	}
 	if r.web != nil && b.Accepts(store.AcceptGRPCWeb) {
-		r.down, r.web, r.native = r.stream, nil, false
+		r.down, r.web.passing, r.native = r.stream, true, false
 	}
 	return true
 }
@@ -113,7 +113,7 @@ func (r *rpc) begin(se *session, h *h2.Head, p *placement, fault outcome, b *h2.
 	}
 	r.backend = p.backend
 	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
-	if r.web != nil {
+	if r.web != nil && !r.web.passing {
 		r.fields = r.web.request(r.fields)
 	}
 	r.start(b)
