@@ -385,7 +385,7 @@ func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
 		o, code = deadline, outcomes[deadline].code
 	}
 	r.cur = nil
-	if !r.native {
+	if !r.native && (r.web == nil || r.committed) {
 		r.down.Reset(e.Code, b)
 		r.finish(o, code, b)
 		return
