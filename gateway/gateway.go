@@ -107,13 +107,17 @@ type Gateway struct {
 // New opens the port. It serves nothing before Run, and without a route before
 // the first Apply.
 func New(cfg Config, log *slog.Logger) (*Gateway, error) {
+	engine := h2.NewEngine(cfg.Limits)
+	if cfg.Listen.WriteStall == 0 {
+		cfg.Listen.WriteStall = engine.Limits().StreamStall
+	}
 	l, err := listen.New(cfg.Listen, log)
 	if err != nil {
 		return nil, err
 	}
 	g := &Gateway{
 		cfg: cfg, log: log, listener: l,
-		engine:  h2.NewEngine(cfg.Limits),
+		engine:  engine,
 		metrics: observe.New(), handler: cfg.Handler,
 		relayAll: cfg.RelayAll, handleAll: cfg.HandleAll,
 	}

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"strconv"
+	"strings"
 	"sync/atomic"
 	"testing"
 
@@ -55,7 +56,7 @@ func startHonest(t testing.TB, l net.Listener, options ...grpc.ServerOption) *ho
 
 func (h *honest) serve(_ any, s grpc.ServerStream) error {
 	switch method, _ := grpc.MethodFromServerStream(s); method {
-	case echo:
+	case echo, chat:
 		return serveEcho(s)
 	case hold:
 		return h.serveHold(s)
@@ -104,7 +105,7 @@ func serveBlob(s grpc.ServerStream) error {
 	if err != nil {
 		return err
 	}
-	for part := make([]byte, 8<<10-5); n > 0; n -= 8 << 10 {
+	for part := note(strings.Repeat("x", 8<<10-5-3)); n > 0; n -= 8 << 10 {
 		if err := s.SendMsg(&part); err != nil {
 			return err
 		}

@@ -31,8 +31,9 @@ import (
 // nodeConfig is what a gateway under attack is started with.
 type nodeConfig struct {
 	Gateway     gateway.Config
-	Resources   string // YAML
-	Descriptors uint64 // the process's limit on open files; 0 = as it is
+	Resources   string   // YAML
+	Origins     []string // whose pages may call every GRPCRoute
+	Descriptors uint64   // the process's limit on open files; 0 = as it is
 }
 
 // nodeVariable holds the configuration of a test binary that is to be a gateway.
@@ -79,6 +80,13 @@ func assemble(cfg *nodeConfig, log io.Writer) (*gateway.Gateway, error) {
 	set, faults := store.Parse("test.yaml", []byte(cfg.Resources))
 	if len(faults) > 0 {
 		return nil, faults
+	}
+	for _, route := range set.GRPCRoutes {
+		for i := range route.Spec.Rules {
+			if len(cfg.Origins) > 0 {
+				route.Spec.Rules[i].Treatment.CORS = &store.CORS{AllowOrigins: cfg.Origins}
+			}
+		}
 	}
 	if cfg.Gateway.Listen.Address == "" {
 		cfg.Gateway.Listen.Address = "127.0.0.1:0"

@@ -34,6 +34,9 @@ type Config struct {
 	// HandshakeDeadline bounds the time from accept to the end of the TLS
 	// handshake, or of the first HTTP/1 header. Zero means 5s.
 	HandshakeDeadline time.Duration
+	// WriteStall ends a connection of HTTP/1 whose client takes nothing of what is
+	// written to it. Zero means 5 min.
+	WriteStall time.Duration
 
 	// ProxyProtocol expects a PROXY header, of version 1 or 2, at the beginning of
 	// each connection from TrustedProxies; none listed means every peer. From
@@ -62,6 +65,9 @@ func (c *Config) validate() error {
 	if c.SniffTimeout < 0 {
 		errs = append(errs, fmt.Errorf("sniff timeout %s: want more than 0s", c.SniffTimeout))
 	}
+	if c.WriteStall < 0 {
+		errs = append(errs, fmt.Errorf("write stall %s: want more than 0s", c.WriteStall))
+	}
 	if c.HandshakeDeadline < 0 {
 		errs = append(errs, fmt.Errorf("handshake deadline %s: want more than 0s", c.HandshakeDeadline))
 	}
@@ -77,6 +83,7 @@ var removedLimit string
 type limits struct {
 	sniff       time.Duration // for the first bytes
 	handshake   time.Duration // from accept to the end of the handshake
+	stall       time.Duration // of a client of HTTP/1 that takes nothing
 	connections int64         // open at once
 	backoff     time.Duration // the first wait after an accept that failed
 	proxyLength int           // of a PROXY header of version 2, behind its 16 fixed bytes
@@ -88,6 +95,7 @@ type limits struct {
 const (
 	defaultSniff       = 3 * time.Second
 	defaultHandshake   = 5 * time.Second
+	defaultStall       = 5 * time.Minute
 	defaultBackoff     = 5 * time.Millisecond
 	maxBackoff         = time.Second
 	defaultProxyLength = 536
@@ -99,12 +107,16 @@ func limitsOf(cfg *Config, removed string) limits {
 	l := limits{
 		sniff:       defaultSniff,
 		handshake:   defaultHandshake,
+		stall:       defaultStall,
 		connections: int64(cfg.MaxConnections),
 		backoff:     defaultBackoff,
 		proxyLength: defaultProxyLength,
 	}
 	if cfg.SniffTimeout > 0 {
 		l.sniff = cfg.SniffTimeout
+	}
+	if cfg.WriteStall > 0 {
+		l.stall = cfg.WriteStall
 	}
 	if cfg.HandshakeDeadline > 0 {
 		l.handshake = cfg.HandshakeDeadline
@@ -120,6 +132,8 @@ func limitsOf(cfg *Config, removed string) limits {
 		l.sniff = 24 * time.Hour
 	case "handshake_deadline":
 		l.handshake = 24 * time.Hour
+	case "write_stall":
+		l.stall = 24 * time.Hour
 	case "max_connections":
 		l.connections = math.MaxInt64
 	case "accept_backoff":

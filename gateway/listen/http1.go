@@ -103,10 +103,66 @@ func (q *http1Queue) Addr() net.Addr { return q.addr }
 // http1Conn is a connection of an HTTP/1 server.
 type http1Conn struct {
 	*h2.Transport
-	info Info
+	info  Info
+	stall time.Duration
 
 	deadline time.Time // of the first request header
 	begun    bool      // the server has set a deadline
+
+	mu      sync.Mutex // guards the fields below
+	until   time.Time  // when the server's own deadline for writes is, zero for none
+	renewed time.Time  // when the one in force was set
+}
+
+// stallUnit is what a client has to take before its time begins anew, bytes.
+const stallUnit = 64 << 10
+
+// Write ends when the client takes nothing for long: an answer, and all that it holds,
+// would else wait for ever.
+func (c *http1Conn) Write(p []byte) (n int, err error) {
+	for err == nil {
+		unit := p[n:min(len(p), n+stallUnit)]
+		c.renew()
+		var m int
+		m, err = c.Transport.Write(unit)
+		if n += m; n == len(p) {
+			break
+		}
+	}
+	return n, err
+}
+
+// renew sets the deadline for writes anew, if it was not done lately.
+func (c *http1Conn) renew() {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	now := time.Now()
+	if now.Sub(c.renewed) < c.stall/10 {
+		return
+	}
+	c.renewed = now
+	at := now.Add(c.stall)
+	if !c.until.IsZero() && c.until.Before(at) {
+		at = c.until
+	}
+	c.Transport.SetWriteDeadline(at)
+}
+
+// SetWriteDeadline sets the server's own deadline for writes, beside that of a client
+// that takes nothing.
+func (c *http1Conn) SetWriteDeadline(at time.Time) error {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.until, c.renewed = at, time.Time{}
+	return c.Transport.SetWriteDeadline(at)
+}
+
+// SetDeadline sets both deadlines.
+func (c *http1Conn) SetDeadline(at time.Time) error {
+	if err := c.SetReadDeadline(at); err != nil {
+		return err
+	}
+	return c.SetWriteDeadline(at)
 }
 
 // SetReadDeadline sets the read deadline. The first one that net/http sets, if

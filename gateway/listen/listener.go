@@ -238,7 +238,7 @@ func (l *Listener) handHTTP1(ctx context.Context, c *conn, t *h2.Transport) bool
 		return false
 	}
 	c.SetReadDeadline(c.deadline)
-	if l.http1.offer(ctx, &http1Conn{Transport: t, info: c.info, deadline: c.deadline}) {
+	if l.http1.offer(ctx, &http1Conn{Transport: t, info: c.info, stall: l.gate.limits.stall, deadline: c.deadline}) {
 		l.counters.add(handedHTTP1)
 	} else {
 		t.Close()
