@@ -52,8 +52,8 @@ message Note {
 
 const chat = "/hostile.Honest/Chat" // as Echo, message by message
 
-// notes is the Schema object of notesProto, for every backend.
-func notes(t testing.TB) string {
+// notes is the Schema object of notesProto, for backends by name: those are not asked.
+func notes(t testing.TB, backends ...string) string {
 	t.Helper()
 	set, err := schema.CompileSources(t.Context(), func(path string) (io.ReadCloser, error) {
 		if path != "notes.proto" {
@@ -68,7 +68,7 @@ func notes(t testing.TB) string {
 	if err != nil {
 		t.Fatal(err)
 	}
-	return "---\napiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: notes}\nspec: {descriptorSet: " + base64.StdEncoding.EncodeToString(raw) + "}\n"
+	return "---\napiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: notes}\nspec: {backendRefs: [{name: " + strings.Join(backends, "}, {name: ") + "}], descriptorSet: " + base64.StdEncoding.EncodeToString(raw) + "}\n"
 }
 
 // newTranslating is a rig whose gateway translates for the honest backend, and for the
@@ -77,11 +77,16 @@ func newTranslating(t testing.TB, cfg nodeConfig, more string, hostile ...*villa
 	t.Helper()
 	r := &rig{t: t, honest: startHonest(t, nil)}
 	backends := map[string]string{good: r.honest.addr}
+	names := []string{"honest"}
 	for i, v := range hostile {
 		v.authority = fmt.Sprintf("hostile-%d.test", i)
 		backends[v.authority] = v.addr()
+		names = append(names, fmt.Sprintf("hostile-%d", i))
 	}
-	cfg.Resources = resources(backends) + notes(t) + more
+	if strings.Contains(more, "name: legacy") {
+		names = append(names, "legacy")
+	}
+	cfg.Resources = resources(backends) + notes(t, names...) + more
 	r.start(cfg, nil, startApart)
 	r.probe = startProbe(t, r.addr)
 	return r
