@@ -174,13 +174,29 @@ func (c *call) write(p []byte, end bool) error {
 	if !c.r.ended {
 		c.r.requestData(p, end, &b)
 	}
-	if !c.r.ended && !c.begun {
-		c.begun = true
-		c.r.start(&b)
-	}
+	c.begin(&b)
 	c.r.mu.Unlock()
 	b.Flush()
 	return nil
+}
+
+// begin sends the request on its way, once: with its first bytes, or without any when
+// somebody waits for the answer already. A server may speak first. The caller holds
+// r.mu.
+func (c *call) begin(b *h2.Batch) {
+	if !c.begun && !c.r.ended {
+		c.begun = true
+		c.r.dispatch(b)
+	}
+}
+
+// beginNow is begin for who waits for the answer.
+func (c *call) beginNow() {
+	var b h2.Batch
+	c.r.mu.Lock()
+	c.begin(&b)
+	c.r.mu.Unlock()
+	b.Flush()
 }
 
 // ending is how the RPC has ended, as an error. The caller holds mu.
@@ -193,6 +209,7 @@ func (c *call) ending() error {
 
 // Header implements rest.Call.
 func (c *call) Header() (http.Header, error) {
+	c.beginNow()
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	for !c.headed && !c.over {
@@ -294,6 +311,11 @@ func (c *call) chunk() ([]byte, error) {
 func (c *call) fill() error {
 	c.mu.Lock()
 	waited := false
+	if len(c.in) == 0 && !c.over && !c.headed { // perhaps nobody has sent anything
+		c.mu.Unlock()
+		c.beginNow()
+		c.mu.Lock()
+	}
 	for len(c.in) == 0 && !c.over {
 		c.moved.Wait()
 		waited = true

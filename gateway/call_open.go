@@ -23,6 +23,11 @@ func (g *Gateway) open(req *http.Request, o *rest.Opening, p *placement) (*call,
 		return nil, c.refuse(badMetadata)
 	}
 	c.r.fields = p.target.modify.request(fields)
+	var b h2.Batch
+	c.r.mu.Lock()
+	c.r.arm(&b) // whoever is called late, or not at all, is late too
+	c.r.mu.Unlock()
+	b.Flush()
 	c.follow(req.Context())
 	return c, nil
 }
@@ -51,11 +56,15 @@ func (g *Gateway) requestFields(dst []h2.Field, req *http.Request, o *rest.Openi
 	}
 	mark := len(dst)
 	for name, values := range o.Metadata {
-		if reserved(name) {
+		if reserved(name) || listHas(req.Header["Connection"], name) {
 			continue
 		}
 		for _, v := range values {
+			before := len(dst)
 			dst = h2.AppendHeader(dst, name, v)
+			if len(dst) > before && (dst[before].Forwarding() || dst[before].Hop()) {
+				dst = dst[:before] // what is believed of it comes below
+			}
 		}
 	}
 	if se.hops > 0 {
@@ -72,7 +81,8 @@ func (g *Gateway) requestFields(dst []h2.Field, req *http.Request, o *rest.Openi
 // reserved tells the fields that an RPC has of the gateway and not of metadata.
 func reserved(name string) bool {
 	switch strings.ToLower(name) {
-	case "te", "host", "content-type", "content-length", "trailer", "expect", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-status", "grpc-message":
+	case "proxy-authorization", "proxy-authenticate", "http2-settings",
+		"te", "host", "content-type", "content-length", "trailer", "expect", "grpc-timeout", "grpc-encoding", "grpc-accept-encoding", "grpc-status", "grpc-message":
 		return true
 	}
 	return false

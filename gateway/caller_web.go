@@ -24,6 +24,7 @@ type webCaller struct {
 	// Guarded by the RPC's mutex.
 	frames  web.RequestFrames
 	decoder web.TextDecoder
+	surplus int    // of text, that the caller is to have back; negative what it has had too early
 	buf     []byte // scratch
 	replied bool
 	back    textReturn
@@ -93,9 +94,11 @@ func (r *rpc) webData(p []byte, end bool, b *h2.Batch) {
 			r.failTranslation(err, b)
 			return
 		}
-		// What base64 takes more than its bytes is nobody's to wait for.
-		if surplus := len(p) - len(raw); surplus > 0 {
-			w.Stream.Credit(int32(surplus), false, b)
+		// What base64 takes more than its bytes is nobody's to wait for. Characters that
+		// are no bytes yet are credited with it, and not again when they are.
+		if w.surplus += len(p) - len(raw); w.surplus > 0 {
+			w.Stream.Credit(int32(w.surplus), false, b)
+			w.surplus = 0
 		}
 		p = raw
 	}

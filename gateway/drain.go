@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"math/rand/v2"
+	"sync"
 	"time"
 
 	"sluice/gateway/h2"
@@ -32,8 +33,10 @@ func (g *Gateway) drain(http1 *http1) {
 	closed := make(chan struct{})
 	go func() {
 		defer close(closed)
-		g.web.Drain(ctx) // WebSockets, which HTTP/1 knows nothing of any more
+		var both sync.WaitGroup
+		both.Go(func() { g.web.Drain(ctx) }) // WebSockets, which HTTP/1 knows nothing of any more
 		http1.drain(ctx)
+		both.Wait()
 	}()
 	g.goAway(ctx)
 	g.engine.AwaitDrained(ctx, h2.Downstream)

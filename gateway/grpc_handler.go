@@ -4,7 +4,9 @@ import (
 	"errors"
 	"io"
 	"net/http"
+	"os"
 	"strconv"
+	"time"
 
 	"sluice/gateway/rest"
 	"sluice/gateway/wire"
@@ -21,10 +23,12 @@ func (g *Gateway) serveGRPC(w http.ResponseWriter, r *http.Request) {
 	if list, has := r.Header["Grpc-Timeout"]; has {
 		d, ok := wire.ParseTimeout(list[0])
 		if !ok {
+			g.count(&g.nowhere, badTimeout)
 			g.answerGRPC(w, r, badTimeout.status())
 			return
 		}
 		if d == 0 {
+			g.count(&g.nowhere, deadline)
 			g.answerGRPC(w, r, deadline.status())
 			return
 		}
@@ -38,6 +42,9 @@ func (g *Gateway) serveGRPC(w http.ResponseWriter, r *http.Request) {
 	defer opened.Close()
 	c, ok := opened.(*call)
 	if !ok {
+		if o.Timeout > 0 { // the body is read to its end first, and may be late
+			defer time.AfterFunc(o.Timeout, func() { r.Body.Close() }).Stop()
+		}
 		g.serveMessages(w, r, opened)
 		return
 	}
@@ -87,7 +94,11 @@ func (c *call) sendShort(body io.Reader, n int) {
 // abortBody ends an RPC whose request cannot be read to its end.
 func (c *call) abortBody(err error) {
 	var st *wire.Status
-	if !errors.As(err, &st) {
+	switch {
+	case errors.As(err, &st):
+	case errors.Is(err, os.ErrDeadlineExceeded):
+		st = &wire.Status{Code: wire.DeadlineExceeded, Message: "sluice: the request's body did not come in time", Gateway: true}
+	default:
 		st = &wire.Status{Code: wire.Canceled, Message: "sluice: the request ended before its time", Gateway: true}
 	}
 	c.Abort(st)

@@ -93,6 +93,7 @@ func (g *Gateway) passThrough(w http.ResponseWriter, r *http.Request, to *way, p
 		to.placed = &p
 	}
 	if p := to.placed; p != nil && p.how == served && p.backend.Accepts(protocol) {
+		to.cors.allow(p.rule)
 		g.proxy(w, r, p)
 		return true
 	}

@@ -17,7 +17,9 @@ import (
 
 	"sluice/gateway/balance"
 	"sluice/gateway/h2"
+	"sluice/gateway/rest"
 	"sluice/gateway/upstream"
+	"sluice/gateway/web"
 	"sluice/gateway/wire"
 )
 
@@ -294,7 +296,15 @@ func lostOutcome(err error) outcome {
 // fail answers with an error of the gateway's.
 func (p *passage) fail(o outcome, message string) {
 	p.note(o)
-	p.g.rest.Fail(p.w, p.r, plainStatus(o, message))
+	st := plainStatus(o, message)
+	switch {
+	case wire.IsGRPCWeb(p.r.Header.Get("Content-Type")):
+		web.Fail(p.w, p.r, nil, st)
+	case rest.IsConnect(p.r):
+		rest.FailConnect(p.w, p.r, st)
+	default:
+		p.g.rest.Fail(p.w, p.r, st)
+	}
 }
 
 func (p *passage) note(o outcome) { p.outcome, p.code = o, outcomes[o].code }

@@ -121,14 +121,23 @@ func (r *rpc) begin(se *session, h *h2.Head, p *placement, fault outcome, b *h2.
 
 // start sends the request on its way to r.backend. The caller holds mu.
 func (r *rpc) start(b *h2.Batch) {
-	if !r.deadline.IsZero() {
-		if !time.Now().Before(r.deadline) {
-			r.fail(deadline, b)
-			return
-		}
-		r.g.engine.Wheel().Set(&r.timer, r.deadline, r)
+	if r.arm(b) {
+		r.dispatch(b)
 	}
-	r.dispatch(b)
+}
+
+// arm has the RPC end at its deadline. It is false when that has passed, which ends it
+// here and now. The caller holds mu.
+func (r *rpc) arm(b *h2.Batch) bool {
+	if r.deadline.IsZero() {
+		return true
+	}
+	if !time.Now().Before(r.deadline) {
+		r.fail(deadline, b)
+		return false
+	}
+	r.g.engine.Wheel().Set(&r.timer, r.deadline, r)
+	return true
 }
 
 // admit checks the request and finds its place. The outcome is served when all is

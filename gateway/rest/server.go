@@ -135,7 +135,9 @@ func candidatesOf(r *http.Request, table *Table) []Match {
 }
 
 // leadsNowhere tells that it was the gateway that has no rule for a method.
-func leadsNowhere(st *wire.Status) bool { return st.Gateway && st.Code == wire.Unimplemented }
+func leadsNowhere(st *wire.Status) bool {
+	return st.Gateway && st.Code == wire.Unimplemented && st.HTTP == http.StatusNotFound
+}
 
 // describe is the method as the backend of the call has it.
 func (s *Server) describe(r *http.Request, way Way, call Call, path string) (*schema.Method, *wire.Status) {
