@@ -164,7 +164,10 @@ func (e *Endpoint) Decode(dst []byte, m Match, rawQuery string, body []byte, con
 		out, masked, st = e.decodeQuery(out, rawQuery, l)
 	}
 	if st == nil && e.mask != nil && !masked {
-		out = e.appendMask(out, body)
+		var fault *codecFault
+		if out, fault = e.appendMask(out, body, l.MaxMessage-(len(out)-len(dst))); fault != nil {
+			st = fault.ofRequest(nil)
+		}
 	}
 	if st == nil && len(out)-len(dst) > l.MaxMessage {
 		st = (&codecFault{what: fmt.Sprintf("the message has %d bytes, limit %d", len(out)-len(dst), l.MaxMessage), at: -1, tooLarge: true}).ofRequest(nil)

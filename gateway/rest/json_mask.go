@@ -8,45 +8,52 @@ import (
 
 // appendMask appends the FieldMask of a PATCH that does not bring one: the fields that its
 // body gives, as grpc-gateway does it. The body has been read, so it has no faults; what
-// was let pass as unknown is no field.
-func (e *Endpoint) appendMask(dst, body []byte) []byte {
-	m := maskReader{jsonText: jsonText{in: body}}
+// was let pass as unknown is no field. left is how many bytes the message may still have.
+func (e *Endpoint) appendMask(dst, body []byte, left int) ([]byte, *codecFault) {
+	m := maskReader{jsonText: jsonText{in: body}, left: left}
 	if !isBlank(body) {
-		m.message(e.body.sub(), "")
+		m.message(e.body.sub())
+	}
+	if m.left < 0 {
+		return dst, &codecFault{what: "with the mask of the fields that it gives, the message is larger than the limit", at: -1, tooLarge: true}
 	}
 	slices.Sort(m.paths)
 	dst, start := openLength(append(dst, e.mask.tag...))
 	for _, path := range m.paths {
 		dst = protowire.AppendString(append(dst, 1<<3|byte(protowire.BytesType)), path)
 	}
-	return closeLength(dst, start)
+	return closeLength(dst, start), nil
 }
 
 // maskReader collects the paths of the fields that a document gives.
 type maskReader struct {
 	jsonText
+	path  []byte // of the value that is read
 	paths []string
+	// left is how many bytes of the message the paths may have. A path has the names of all
+	// that its field lies in, so that few bytes of a document can mean many.
+	left int
 }
 
 // message goes over a value that stands for a message. An object of fields is followed;
-// an empty one, and all that is a value in itself, ends the path.
-func (m *maskReader) message(p *messagePlan, path string) {
-	if m.next() != '{' || p.form == formAny {
-		m.leaf(path)
+// an empty one, and all that is a value in itself, ends the path: the names in a
+// google.protobuf.Struct are no fields.
+func (m *maskReader) message(p *messagePlan) {
+	if m.next() != '{' || p.form != formObject && p.form != formEmpty {
+		m.leaf()
 		return
 	}
-	blind := p.form != formObject && p.form != formEmpty // a Struct's names are no fields
 	if m.open('{', "") != nil {
 		return
 	}
-	for first := true; ; first = false {
+	for first := true; m.left >= 0; first = false {
 		more, fault := m.more('}', first)
 		if fault != nil {
 			return
 		}
 		if !more {
-			if first && path != "" {
-				m.paths = append(m.paths, path)
+			if first {
+				m.take()
 			}
 			return
 		}
@@ -54,50 +61,41 @@ func (m *maskReader) message(p *messagePlan, path string) {
 		if fault != nil {
 			return
 		}
-		if blind {
-			m.blind(join(path, string(name)))
-		} else {
-			m.field(p.byName[string(name)], path)
-		}
+		m.field(p.byName[string(name)])
 	}
 }
 
 // field goes over the value of a field, which is nil when it is unknown.
-func (m *maskReader) field(f *fieldPlan, path string) {
+func (m *maskReader) field(f *fieldPlan) {
 	if f == nil {
 		_ = m.skip() // it has been read before
 		return
 	}
-	path = join(path, string(f.desc.Name()))
+	outer := len(m.path)
+	if outer > 0 {
+		m.path = append(m.path, '.')
+	}
+	m.path = append(m.path, f.desc.Name()...)
 	if f.isMessage() && !f.list && !f.mapped {
-		m.message(f.sub(), path)
-		return
+		m.message(f.sub())
+	} else {
+		m.leaf()
 	}
-	m.leaf(path)
+	m.path = m.path[:outer]
 }
 
-// blind goes over a value within a google.protobuf.Struct.
-func (m *maskReader) blind(path string) {
-	if m.next() != '{' {
-		m.leaf(path)
-		return
-	}
-	m.message(blindPlan, path)
-}
-
-// blindPlan stands for objects whose names are anything.
-var blindPlan = &messagePlan{form: formStruct}
-
-func (m *maskReader) leaf(path string) {
+// leaf goes over a value that ends its path.
+func (m *maskReader) leaf() {
 	_ = m.skip() // it has been read before
-	if path != "" {
-		m.paths = append(m.paths, path)
-	}
+	m.take()
 }
 
-func join(path, name string) string {
-	if path == "" {
-		return name
+// take adds the path, unless it is that of the whole body.
+func (m *maskReader) take() {
+	if len(m.path) == 0 {
+		return
 	}
-	return path + "." + name
+	if m.left -= 1 + protowire.SizeBytes(len(m.path)); m.left >= 0 {
+		m.paths = append(m.paths, string(m.path))
+	}
 }
