@@ -126,6 +126,8 @@ func (r *rpc) failTranslation(err error, b *h2.Batch) {
 // last message. Trailers-Only stays a header section, with nothing behind it.
 func (w *webCaller) SendHeader(f []h2.Field, end bool, b *h2.Batch) {
 	switch {
+	case w.passing:
+		w.pass(f, end, b)
 	case w.replied && end:
 		w.sendTrailers(f, b)
 	case len(f) > 0 && f[0].Name == ":status" && f[0].Value[0] == '1':
@@ -133,6 +135,24 @@ func (w *webCaller) SendHeader(f []h2.Field, end bool, b *h2.Batch) {
 		w.replied = true
 		w.Stream.SendHeader(w.response(f), end, b)
 	}
+}
+
+// pass sends a header section of a backend that speaks gRPC-Web itself. What pages of
+// other origins may see is the rule's to say, if it says anything.
+func (w *webCaller) pass(f []h2.Field, end bool, b *h2.Batch) {
+	if corsOf(w.rule) != nil && len(f) > 0 && f[0].Name == ":status" && f[0].Value[0] != '1' {
+		fields, names := make([]h2.Field, 0, len(f)+4), make([]string, 0, len(f))
+		for i := range f {
+			if strings.HasPrefix(f[i].Name, "access-control-") {
+				continue
+			}
+			if fields = append(fields, f[i]); !f[i].Pseudo() {
+				names = append(names, f[i].Name)
+			}
+		}
+		f = w.allow(fields, names)
+	}
+	w.Stream.SendHeader(f, end, b)
 }
 
 // response makes gRPC-Web's fields of gRPC's.
@@ -180,7 +200,7 @@ func (w *webCaller) sendTrailers(f []h2.Field, b *h2.Batch) {
 // SendData sends what the backend has sent. An end without trailers does not come by
 // here: it is an error, which has some.
 func (w *webCaller) SendData(p []byte, end bool, b *h2.Batch) {
-	if !w.textOut {
+	if !w.textOut || w.passing {
 		w.Stream.SendData(p, end, b)
 		return
 	}
@@ -195,7 +215,7 @@ func (w *webCaller) SendData(p []byte, end bool, b *h2.Batch) {
 // SetSource puts between the two streams who knows how many bytes the text stands
 // for.
 func (w *webCaller) SetSource(s h2.Creditor) {
-	if !w.textOut {
+	if !w.textOut || w.passing {
 		w.Stream.SetSource(s)
 		return
 	}

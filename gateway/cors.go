@@ -30,6 +30,14 @@ func corsOf(rule *route.Rule) *web.CORS {
 // false when no route leads anywhere, or to a backend that answers its own.
 func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) bool {
 	method := r.Header.Get("Access-Control-Request-Method")
+	asked := announcedBy(r)
+	if asked.isRPC() {
+		// What an HTTPRoute says is not for those who name a method.
+		if rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, asked); rule != nil {
+			corsOf(rule).Preflight(w, r)
+			return true
+		}
+	}
 	if cors, ok := g.preflightHTTP(r, method); ok {
 		if cors == nil {
 			return false
@@ -37,7 +45,7 @@ func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) bool {
 		cors.Preflight(w, r)
 		return true
 	}
-	rule := g.ruleOfPath(r, method)
+	rule, _ := g.ruleOfPath(r, method, asked)
 	if rule == nil {
 		return false
 	}
@@ -45,13 +53,44 @@ func (g *Gateway) preflight(w http.ResponseWriter, r *http.Request) bool {
 	return true
 }
 
+// announced are the names of the fields that a preflight asks for, in lower case.
+type announced map[string]bool
+
+func announcedBy(r *http.Request) announced {
+	names := make(announced)
+	for _, line := range r.Header["Access-Control-Request-Headers"] {
+		for name := range strings.SplitSeq(line, ",") {
+			if len(names) == maxAnnounced {
+				return names
+			}
+			names[strings.ToLower(strings.TrimSpace(name))] = true
+		}
+	}
+	return names
+}
+
+// maxAnnounced bounds them; a preflight that asks for more is refused later.
+const maxAnnounced = 200
+
+// Get implements route.Header.
+func (a announced) Get(string) (string, bool) { return "", false }
+
+// Announces implements route.Announced.
+func (a announced) Announces(name string) bool { return a[name] }
+
+// isRPC tells whether the request will be one of gRPC-Web or Connect.
+func (a announced) isRPC() bool {
+	return a["x-grpc-web"] || a["connect-protocol-version"] || a["connect-timeout-ms"]
+}
+
 // ruleOfPath is the rule that a request with that method would meet, by the path of a
-// method or by one of REST, for which backends are asked as for the request itself.
-func (g *Gateway) ruleOfPath(r *http.Request, method string) *route.Rule {
+// method or by one of REST, for which backends are asked as for the request itself;
+// known tells that such a method is known.
+func (g *Gateway) ruleOfPath(r *http.Request, method string, hdr route.Header) (rule *route.Rule, known bool) {
 	routes := g.table.Load().routes
-	rule, _ := routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+	rule, _ = routes.Lookup(r.Host, r.URL.Path, hdr)
 	if rule != nil && g.schemas.knows(r.URL.Path) {
-		return rule
+		return rule, true
 	}
 	found, _ := g.schemas.table().Match(method, r.URL.EscapedPath())
 	if len(found) == 0 {
@@ -60,24 +99,26 @@ func (g *Gateway) ruleOfPath(r *http.Request, method string) *route.Rule {
 		}
 	}
 	if len(found) > 0 {
-		rule, _ = routes.Lookup(r.Host, found[0].Method.Path, headerOf(r.Header))
+		rule, _ = routes.Lookup(r.Host, found[0].Method.Path, hdr)
 	}
-	return rule
+	return rule, rule != nil && len(found) > 0
 }
 
 // corsWriter adds to a response what the browser of a page of another origin asks
 // for, once it is known by which rule it is answered.
 type corsWriter struct {
 	http.ResponseWriter
+	g       *Gateway
 	request *http.Request
 	cors    *web.CORS
+	placed  bool // cors is the rule's
 	begun   bool
 }
 
-// allow notes the rule. A nil writer is that of a request without an origin.
+// allow notes the rule. A nil writer leaves it to others.
 func (c *corsWriter) allow(rule *route.Rule) {
 	if c != nil && rule != nil {
-		c.cors = corsOf(rule)
+		c.cors, c.placed = corsOf(rule), true
 	}
 }
 
@@ -87,6 +128,11 @@ func (c *corsWriter) begin() {
 		return
 	}
 	c.begun = true
+	if !c.placed && c.request.Header["Origin"] != nil {
+		// It was refused before it was placed: the page is to see why.
+		rule, _ := c.g.ruleOfPath(c.request, c.request.Method, headerOf(c.request.Header))
+		c.allow(rule)
+	}
 	if c.cors == nil {
 		return
 	}
@@ -131,7 +177,7 @@ func (c *corsWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 // allow appends to a response's fields what the page may see of it.
 func (w *webCaller) allow(fields []h2.Field, names []string) []h2.Field {
 	cors := corsOf(w.rule)
-	if cors == nil || w.origin == "" {
+	if cors == nil {
 		return fields
 	}
 	for _, f := range cors.Fields(w.origin, names) {

@@ -28,14 +28,14 @@ var protocolNames = [numProtocols]string{"grpc", "grpc-web", "connect", "rest", 
 // request is, and leaves it to who speaks that.
 func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	to := &way{g: g}
-	if r.Header["Origin"] != nil {
-		if web.IsPreflight(r) && g.preflight(w, r) {
-			return
-		}
-		to.cors = &corsWriter{ResponseWriter: w, request: r}
-		w = to.cors
+	if web.IsPreflight(r) && g.preflight(w, r) {
+		return
 	}
+	to.cors = &corsWriter{ResponseWriter: w, g: g, request: r}
+	w = to.cors
 	switch kind := wire.KindOf(r.Header.Get("Content-Type")); {
+	case g.isForSite(r, kind):
+		g.servePlain(w, r, to)
 	case web.IsSocket(r):
 		g.spoken[protoWeb].Add(1)
 		g.web.ServeHTTP(to.plain(w), to.with(r))
@@ -51,6 +51,26 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	default:
 		g.servePlain(w, r, to)
 	}
+}
+
+// isForSite tells a request that looks like an RPC of a web protocol, and names no method
+// that a GRPCRoute leads to, where an HTTPRoute has its path: a backend of plain HTTP
+// may speak what it likes. What is only marked as Connect may be REST, too.
+func (g *Gateway) isForSite(r *http.Request, kind wire.Kind) bool {
+	marked := rest.IsConnect(r)
+	if kind != wire.KindGRPCWeb && kind != wire.KindGRPCWebText && !marked && !web.IsSocket(r) {
+		return false
+	}
+	if wire.ValidPath(r.URL.Path) {
+		if rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header)); rule != nil {
+			return false
+		}
+	}
+	if _, found := g.lookupHTTP(r); found {
+		return true
+	}
+	content := r.Header.Get("Content-Type")
+	return marked && kind != wire.KindConnectStream && (content == "" || strings.HasPrefix(content, "application/json")) && !wire.ValidPath(r.URL.Path)
 }
 
 // refuseGRPC answers native gRPC that the relay cannot take: over HTTP/1, or with a
@@ -146,10 +166,8 @@ func (g *Gateway) handlerOf(p placement) http.Handler {
 			g.serveGRPC(w, to.with(r))
 			return
 		}
-		if r.Header["Origin"] != nil {
-			to.cors = &corsWriter{ResponseWriter: w, request: r}
-			w = to.cors
-		}
+		to.cors = &corsWriter{ResponseWriter: w, g: g, request: r}
+		w = to.cors
 		g.spoken[protoWeb].Add(1)
 		g.serveWeb(w, r, to)
 	})

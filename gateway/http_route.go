@@ -71,9 +71,13 @@ func (g *Gateway) lookupHTTPMethod(r *http.Request, method string) (foundHTTP, b
 		f.refused = plainStatus(badTarget, "the path is refused: "+fault.Error())
 		return f, true
 	}
+	var hdr route.Header = httpHeader{r}
+	if method != r.Method { // it is a preflight for that
+		hdr = announcedBy(r)
+	}
 	var miss route.Miss
 	f.path, f.query = p, query
-	f.match, miss = f.table.routes.LookupHTTP(&route.HTTPRequest{Authority: r.Host, Method: method, Path: p, Query: query, Header: httpHeader{r}})
+	f.match, miss = f.table.routes.LookupHTTP(&route.HTTPRequest{Authority: r.Host, Method: method, Path: p, Query: query, Header: hdr})
 	if miss == route.TwoReadings {
 		f.refused = plainStatus(badTarget, "the path is refused: "+miss.String())
 		return f, true
@@ -177,10 +181,7 @@ func (g *Gateway) preflightHTTP(r *http.Request, method string) (*web.CORS, bool
 		return nil, false
 	}
 	if found.Everything {
-		if rule, _ := found.table.routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header)); rule != nil && g.schemas.knows(r.URL.Path) {
-			return nil, false
-		}
-		if paths, _ := g.schemas.table().Match(method, r.URL.EscapedPath()); len(paths) > 0 {
+		if _, known := g.ruleOfPath(r, method, announcedBy(r)); known {
 			return nil, false
 		}
 	}

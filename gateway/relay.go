@@ -425,6 +425,7 @@ func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
 	r.how = o
 	switch {
 	case !r.native && r.web != nil && !r.committed:
+		r.web.passing = false
 		r.web.SendHeader(statusFields(false, code, message), true, b)
 	case !r.native && r.committed:
 		r.down.Reset(http2.ErrCodeInternal, b)

@@ -75,6 +75,10 @@ func (se *session) AcceptStream(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch)
 		se.serve(s, h, end, se.g.handlerOf(p), b)
 		return
 	}
+	if r.web != nil && p.rule == nil && se.g.table.Load().routes.ServesHTTP(h.Authority) {
+		se.serve(s, h, end, se.g.handler, b) // it may be an HTTPRoute's
+		return
+	}
 	se.g.relayed.Add(1)
 	if r.web != nil {
 		se.g.relayedWeb.Add(1)
@@ -92,7 +96,7 @@ func (r *rpc) forRelay(b *upstream.Backend) bool {
 		return false
 	}
 	if r.web != nil && b.Accepts(store.AcceptGRPCWeb) {
-		r.down, r.web.passing, r.native = r.stream, true, false
+		r.web.passing, r.native = true, false
 	}
 	return true
 }
@@ -144,6 +148,10 @@ func (r *rpc) arm(b *h2.Batch) bool {
 // well.
 func (r *rpc) admit(se *session, h *h2.Head) (placement, outcome) {
 	nowhere := placement{target: &se.g.nowhere}
+	if r.web != nil { // also of what is refused before it is placed the page is to see why
+		rule, _ := se.g.table.Load().routes.Lookup(h.Authority, h.Path, h)
+		r.web.placed(rule)
+	}
 	switch {
 	case h.Large:
 		return nowhere, requestHeaders

@@ -45,8 +45,11 @@ func (m *match) matches(q *query) bool {
 }
 
 func (h *header) matches(hdr Header) bool {
-	if hdr == nil {
+	switch hdr := hdr.(type) {
+	case nil:
 		return false
+	case Announced:
+		return hdr.Announces(h.name)
 	}
 	value, ok := hdr.Get(h.name)
 	return ok && h.accepts(value)
@@ -57,6 +60,13 @@ func (h *header) accepts(value string) bool {
 		return h.pattern.MatchString(value)
 	}
 	return value == h.value
+}
+
+// Announced is a header of which only names are known: of a preflight, which says which
+// fields the request will have and not what is in them.
+type Announced interface {
+	Header
+	Announces(name string) bool // in lower case
 }
 
 // candidate is the match for a list to which only what is literal has led.

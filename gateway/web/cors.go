@@ -225,6 +225,10 @@ func (c *CORS) Fields(origin string, names []string) [][2]string {
 	if c.Allow(origin) {
 		fields = c.allowed(fields, origin)
 		fields = append(fields, [2]string{"access-control-expose-headers", c.exposing(names)})
+	} else if c.star() && origin == "" {
+		// It may be kept, and be given to a page of another origin later (Fetch, "CORS
+		// protocol and HTTP caches").
+		fields = c.allowed(fields, origin)
 	}
 	if !c.star() {
 		fields = append(fields, [2]string{"vary", "Origin"})
