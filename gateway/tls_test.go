@@ -149,10 +149,12 @@ func TestGatewayWantsClientCertificates(t *testing.T) {
 		cancel()
 		wantStatus(t, test.name, err, test.want, "")
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), patience/4)
 	defer cancel()
-	_, err := invoke(ctx, dial(t, g.address()), "/shop.Cart/Who", nil)
-	wantStatus(t, "clear text", err, codes.Unavailable, "")
+	// The client may go on trying, as it does where nobody answers.
+	if _, err := invoke(ctx, dial(t, g.address()), "/shop.Cart/Who", nil); err == nil {
+		t.Error("clear text is served")
+	}
 	if got := b.served.Load(); got != 1 {
 		t.Errorf("the backend got %d RPCs, want 1", got)
 	}
