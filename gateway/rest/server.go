@@ -1,6 +1,8 @@
 package rest
 
 import (
+	"context"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
@@ -67,13 +69,13 @@ func (s *Server) ServeREST(w http.ResponseWriter, r *http.Request, way Way) (han
 		return false
 	}
 	defer found.call.Close()
-	method, st := s.describe(r, way, found.call, found.match.Method.Path)
+	method, st := s.describe(r, way, found, found.match.Method.Path)
+	if st == nil {
+		found.match, st = s.translatable(found, method)
+	}
 	if st != nil {
 		s.Fail(w, r, found.call.Abort(st))
 		return true
-	}
-	if own, ok := found.match.For(method); ok {
-		found.match = own
 	}
 	serve(w, r, found)
 	return true
@@ -140,16 +142,65 @@ func leadsNowhere(st *wire.Status) bool {
 }
 
 // describe is the method as the backend of the call has it.
-func (s *Server) describe(r *http.Request, way Way, call Call, path string) (*schema.Method, *wire.Status) {
-	method, err := way.Method(r.Context(), call.Backend(), path)
+func (s *Server) describe(r *http.Request, way Way, o opened, path string) (*schema.Method, *wire.Status) {
+	ctx := r.Context()
+	if o.timeout > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeout(ctx, o.timeout)
+		defer cancel()
+	}
+	method, err := way.Method(ctx, o.call.Backend(), path)
 	if err != nil {
-		s.log.Debug("method cannot be translated", "method", path, "backend", call.Backend(), "reason", err)
-		return nil, statusFrom(err)
+		s.log.Debug("method cannot be translated", "method", path, "backend", o.call.Backend(), "reason", err)
+		return nil, undescribed(ctx, err)
 	}
 	if method == nil {
-		return nil, refusal(wire.Unimplemented, "backend %q has no method %q", call.Backend(), path)
+		return nil, refusal(wire.Unimplemented, "backend %q has no method %q", o.call.Backend(), path)
 	}
 	return method, nil
+}
+
+// undescribed is the status for a method that nobody describes. UNAVAILABLE, which tells
+// callers to try again, is for backends that could not be asked.
+func undescribed(ctx context.Context, err error) *wire.Status {
+	st, told := errors.AsType[*wire.Status](err)
+	switch ended := ctx.Err(); {
+	case told && st != nil:
+		return st
+	case ended == context.DeadlineExceeded:
+		return refusal(wire.DeadlineExceeded, "the deadline has passed while the schema was asked for: %v", err)
+	case ended != nil:
+		return refusal(wire.Canceled, "the caller has gone while the schema was asked for")
+	case errors.Is(err, schema.ErrNoMethod):
+		return refusalHTTP(http.StatusNotFound, wire.Unimplemented, "%v", err)
+	case errors.Is(err, schema.ErrNoSchema) && !hasCause(err):
+		return refusal(wire.Unimplemented, "%v", err)
+	}
+	return refusal(wire.Unavailable, "%v", err)
+}
+
+// hasCause tells whether an error wraps more than one: that there is no schema, and what
+// failed when it was asked for.
+func hasCause(err error) bool {
+	for err != nil {
+		if all, ok := err.(interface{ Unwrap() []error }); ok {
+			return len(all.Unwrap()) > 1
+		}
+		err = errors.Unwrap(err)
+	}
+	return false
+}
+
+// translatable is the match in the messages of the method that the chosen backend has.
+func (s *Server) translatable(o opened, method *schema.Method) (Match, *wire.Status) {
+	own, err := o.match.On(method)
+	if err == nil {
+		return own, nil
+	}
+	b := o.match.Binding
+	s.log.Debug("method cannot be translated", "method", method.Path, "backend", o.call.Backend(), "reason", err)
+	return Match{}, refusal(wire.Unimplemented, "path %s %s, which another backend's schema gives to method %q, does not fit the one that backend %q has: %v",
+		b.Verb, b.Template, method.Path, o.call.Backend(), err)
 }
 
 // ServeMethod answers "POST /package.Service/Method" with a JSON body. The method
@@ -175,7 +226,7 @@ func (s *Server) ServeMethod(w http.ResponseWriter, r *http.Request, way Way) {
 		return
 	}
 	defer call.Close()
-	method, st := s.describe(r, way, call, path)
+	method, st := s.describe(r, way, opened{call: call, timeout: o.Timeout}, path)
 	if isForeign(r) && (method == nil || !Implicit(method).Raw()) {
 		failForeign(w, call.Abort(refusalHTTP(http.StatusUnsupportedMediaType, wire.InvalidArgument,
 			"the body is of Content-Type %q: want %s", r.Header.Get("Content-Type"), methodTypes)))

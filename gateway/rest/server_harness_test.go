@@ -98,7 +98,7 @@ func (p *shop) Open(r *http.Request, o *Opening) (Call, error) {
 	p.opened = append(p.opened, o.Method)
 	p.seen.Unlock()
 	if p.unrouted[o.Method] {
-		return nil, &wire.Status{Code: wire.Unimplemented, Message: "sluice: no route matches this method", Gateway: true}
+		return nil, &wire.Status{Code: wire.Unimplemented, Message: "sluice: no route matches this method", Gateway: true, HTTP: http.StatusNotFound}
 	}
 	return p.connectWay.Open(r, o)
 }

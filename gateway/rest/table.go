@@ -287,3 +287,34 @@ func (m Match) For(method *schema.Method) (Match, bool) {
 	}
 	return Match{}, false
 }
+
+// On is the same match for the method as another backend describes it, also where that
+// description does not have the path: then template and variables stay, and all that is
+// in messages is compiled anew. The error says what does not fit.
+func (m Match) On(method *schema.Method) (Match, error) {
+	if own, ok := m.For(method); ok {
+		return own, nil
+	}
+	if method.ClientStreaming != m.Method.ClientStreaming || method.ServerStreaming != m.Method.ServerStreaming {
+		return Match{}, fmt.Errorf("it %s, and the one with the path %s", streamsOf(method), streamsOf(m.Method))
+	}
+	e, err := newEndpoint(method, m.Binding)
+	if err != nil {
+		return Match{}, err
+	}
+	m.Endpoint = e
+	return m, nil
+}
+
+// streamsOf says in words which sides of a method stream.
+func streamsOf(m *schema.Method) string {
+	switch {
+	case m.ClientStreaming && m.ServerStreaming:
+		return "streams both ways"
+	case m.ClientStreaming:
+		return "streams requests"
+	case m.ServerStreaming:
+		return "streams answers"
+	}
+	return "is unary"
+}

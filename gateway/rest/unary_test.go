@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"compress/gzip"
 	"context"
+	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -17,6 +19,7 @@ import (
 
 	"google.golang.org/genproto/googleapis/rpc/errdetails"
 
+	"sluice/gateway/schema"
 	"sluice/gateway/wire"
 )
 
@@ -127,12 +130,111 @@ func TestServerSaysWhyNobodyServes(t *testing.T) {
 	})
 }
 
+// untold is a shop whose backend cannot be told about.
+type untold struct {
+	*shop
+	describe func(ctx context.Context) error
+}
+
+func (u untold) Method(ctx context.Context, _, _ string) (*schema.Method, error) {
+	return nil, u.describe(ctx)
+}
+
 func TestServerEndsAnRPCThatNobodyDescribes(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		err    error
+		code   wire.Code
+		status int
+	}{
+		{"the backend has no such method", fmt.Errorf("describing: %w", schema.ErrNoMethod), wire.Unimplemented, 404},
+		{"the backend has no reflection", fmt.Errorf("describing: %w: it has no reflection", schema.ErrNoSchema), wire.Unimplemented, 501},
+		{"its reflection failed", fmt.Errorf("describing: %w", fmt.Errorf("%w: asking its reflection: %w", schema.ErrNoSchema, io.ErrUnexpectedEOF)), wire.Unavailable, 503},
+		{"asking failed", io.ErrUnexpectedEOF, wire.Unavailable, 503},
+		{"its reflection was too slow", fmt.Errorf("describing: %w: asking: %w", schema.ErrNoSchema, context.DeadlineExceeded), wire.Unavailable, 503},
+		{"the caller has gone", fmt.Errorf("describing: %w yet: %w", schema.ErrNoSchema, context.Canceled), wire.Canceled, 499},
+		{"the gateway refuses", &wire.Status{Code: wire.PermissionDenied, Message: "sluice: no"}, wire.PermissionDenied, 403},
+		{"nobody says why", nil, wire.Unimplemented, 501},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			p := newShop(t, reply(nil, nil))
+			way := untold{p, func(context.Context) error { return tt.err }}
+			ctx, cancel := context.WithCancel(t.Context())
+			defer cancel()
+			if tt.code == wire.Canceled {
+				cancel()
+			}
+			for _, path := range []string{"/v1/carts/7/items/tea", "/shop.v1.Cart/Get"} {
+				w := httptest.NewRecorder()
+				if strings.HasPrefix(path, "/v1") {
+					NewServer(Options{}).ServeREST(w, httptest.NewRequestWithContext(ctx, "GET", path, nil), way)
+				} else {
+					NewServer(Options{}).ServeMethod(w, httptest.NewRequestWithContext(ctx, "POST", path, strings.NewReader("{}")), way)
+				}
+				st := p.aborted(t)
+				if w.Code != tt.status || st == nil || st.Code != tt.code || !strings.HasPrefix(st.Message, "sluice: ") {
+					t.Errorf("%s: answer is %d %s, RPC ended for %v, want %d, %v", path, w.Code, w.Body, st, tt.status, tt.code)
+				}
+			}
+		})
+	}
+}
+
+func TestServerWaitsForADescriptionNoLongerThanItsCaller(t *testing.T) {
 	p := newShop(t, reply(nil, nil))
-	delete(p.methods, "/shop.v1.Cart/Get")
-	resp, body := ask(t, clientOf(t, 1), "GET", p.serve(t).URL+"/v1/carts/7/items/tea", "")
-	if resp.StatusCode != 503 || p.aborted(t) == nil {
-		t.Errorf("answer is %d %s, RPC ended for %v", resp.StatusCode, body, p.aborted(t))
+	way := untold{p, func(ctx context.Context) error {
+		if _, bounded := ctx.Deadline(); !bounded {
+			return errors.New("there is no deadline")
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}}
+	synctest.Test(t, func(t *testing.T) {
+		r, w := httptest.NewRequest("GET", "/v1/carts/7/items/tea", nil), httptest.NewRecorder()
+		r.Header.Set("Grpc-Timeout", "1m")
+		if NewServer(Options{}).ServeREST(w, r, way); w.Code != 504 {
+			t.Errorf("answer is %d %s", w.Code, w.Body)
+		}
+	})
+}
+
+// A backend may be of a version that does not have the path, and has other numbers.
+func TestServerSpeaksAsTheChosenBackendDoes(t *testing.T) {
+	const get = `rpc Get(GetRequest) returns (Item) { option (google.api.http) = { get: "/v1/carts/{cart}/items/{name}" }; }`
+	for _, tt := range []struct {
+		name     string
+		old, new string
+		status   int
+		message  string
+	}{
+		{"other numbers", "string cart = 1; string name = 2; int32 page = 3;", "string cart = 7; string name = 8; int32 page = 9;", 200, ""},
+		{"no field for the path", "message GetRequest { string cart = 1; string name = 2;", "message GetRequest { string cart = 1;", 501, `variable {name}: `},
+		{"a stream", "rpc Get(GetRequest) returns (Item)", "rpc Get(GetRequest) returns (stream Item)", 501, "streams"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			source := strings.Replace(cartProto, get, "rpc Get(GetRequest) returns (Item);", 1)
+			other := codecSchema(t, map[string]string{"cart.proto": strings.Replace(source, tt.old, tt.new, 1)}).Method("/shop.v1.Cart/Get")
+			requests := make(chan []byte, 1)
+			p := newShop(t, func(c *connectCall) *wire.Status {
+				if m, ok := c.recv(); ok {
+					requests <- bytes.Clone(m.Data)
+				}
+				c.send(Message{})
+				return nil
+			})
+			p.methods["/shop.v1.Cart/Get"] = other
+			resp, body := ask(t, clientOf(t, 1), "GET", p.serve(t).URL+"/v1/carts/7/items/tea?page=3", "")
+			if resp.StatusCode != tt.status || !strings.Contains(body, tt.message) {
+				t.Fatalf("answer is %d %s, want %d with %s", resp.StatusCode, body, tt.status, tt.message)
+			}
+			if tt.status != 200 {
+				return
+			}
+			text, err := ToJSON(nil, other.Input, <-requests, other.Schema)
+			if err != nil || string(text) != `{"cart":"7","name":"tea","page":3}` {
+				t.Errorf("the backend got %s, %v", text, err)
+			}
+		})
 	}
 }
 
