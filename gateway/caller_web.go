@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"strconv"
 	"strings"
 
 	"sluice/gateway/h2"
@@ -174,6 +175,9 @@ func (w *webCaller) response(f []h2.Field) []h2.Field {
 			continue
 		case "content-length", "trailer":
 			continue
+		case "grpc-status":
+			fields, names = append(fields, h2.IndexedField("grpc-status", clampedStatus(f[i].Value))), append(names, "grpc-status")
+			continue
 		}
 		if !f[i].Pseudo() {
 			names = append(names, f[i].Name)
@@ -183,11 +187,23 @@ func (w *webCaller) response(f []h2.Field) []h2.Field {
 	return w.allow(fields, names)
 }
 
+// clampedStatus is a grpc-status that is a number: clients make of others what they like.
+func clampedStatus(value string) string {
+	if _, ok := wire.ParseStatus(value); !ok {
+		return strconv.Itoa(int(wire.Unknown))
+	}
+	return value
+}
+
 // sendTrailers sends the trailers as a message, and ends the stream.
 func (w *webCaller) sendTrailers(f []h2.Field, b *h2.Batch) {
 	pairs := make([]string, 0, 2*len(f))
 	for i := range f {
-		pairs = append(pairs, f[i].Name, f[i].Value)
+		value := f[i].Value
+		if f[i].Name == "grpc-status" {
+			value = clampedStatus(value)
+		}
+		pairs = append(pairs, f[i].Name, value)
 	}
 	w.buf = web.AppendTrailers(w.buf[:0], pairs...)
 	if w.textOut {
