@@ -10,6 +10,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"google.golang.org/protobuf/proto"
@@ -437,6 +438,28 @@ func TestConnectEndsWhenTheDeadlinePasses(t *testing.T) {
 	if resp.StatusCode != http.StatusGatewayTimeout {
 		t.Errorf("HTTP %d for half a request", resp.StatusCode)
 	}
+}
+
+// A panic beside the exchange's goroutine ends the RPC, and goes on where it is caught.
+func TestConnectPanicsOnlyWhereItIsCaught(t *testing.T) {
+	way := &connectWay{methods: echoMethods(), backend: func(c *connectCall) *wire.Status {
+		<-c.ctx.Done()
+		return nil
+	}}
+	r := httptest.NewRequest("POST", pathBidi, broken{})
+	r.Header.Set("Content-Type", "application/connect+proto")
+	synctest.Test(t, func(t *testing.T) {
+		defer func() {
+			if v := recover(); v != "broken reader" {
+				t.Errorf("recovered %v", v)
+			}
+			c := way.last(t)
+			if c.aborted == nil || c.aborted.Code != wire.Internal || !c.closed {
+				t.Errorf("the RPC ended for %v, closed %t, want INTERNAL", c.aborted, c.closed)
+			}
+		}()
+		Connect{}.ServeConnect(httptest.NewRecorder(), r, way)
+	})
 }
 
 // The gateway ends a stream whose caller keeps its side open.

@@ -110,7 +110,11 @@ type connectUpload struct {
 
 func (u *connectUpload) run() {
 	defer close(u.done)
-	defer func() { u.panicked = recover() }()
+	defer func() {
+		if u.panicked = recover(); u.panicked != nil {
+			u.x.call.Abort(connectFault(wire.Internal, 0, "the request could not be translated"))
+		}
+	}()
 	if st := u.forward(); st != nil {
 		u.fault.Store(st)
 		u.x.call.Abort(st)
