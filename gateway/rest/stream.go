@@ -287,6 +287,8 @@ func (a *streaming) begin(contentType string) {
 		contentType = a.format.contentType
 		h["X-Content-Type-Options"] = noSniffing
 		h["Vary"] = append(h["Vary"], variesStreaming)
+	} else if isCompressible(contentType) {
+		h["Vary"] = append(h["Vary"], variesEncoding)
 	}
 	if contentType != "" { // raw, and no message
 		h["Content-Type"] = []string{contentType}

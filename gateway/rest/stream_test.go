@@ -192,6 +192,24 @@ func TestServerGivesStreamsOfHTTPBodyAsTheyAre(t *testing.T) {
 	})
 }
 
+func TestServerSaysThatStreamsOfTextVaryByEncoding(t *testing.T) {
+	overBoth(t, func(t *testing.T, client *http.Client) {
+		for contentType, want := range map[string]string{"text/csv": "Accept-Encoding", "image/png": ""} {
+			url := newShop(t, func(c *connectCall) *wire.Status {
+				c.recv()
+				c.send(Message{Data: imageOf(t, contentType, "a,b")})
+				return nil
+			}).serve(t).URL + "/v1/receipts/7:scans"
+			for _, accept := range []string{"identity", "gzip"} {
+				resp, body := ask(t, client, "GET", url, "", "Accept-Encoding: "+accept)
+				if got := resp.Header.Get("Vary"); got != want || body == "" {
+					t.Errorf("%s for %s: Vary is %q, want %q", contentType, accept, got, want)
+				}
+			}
+		}
+	})
+}
+
 func TestServerEndsTheRPCOfACallerWhoHasGone(t *testing.T) {
 	overBoth(t, func(t *testing.T, client *http.Client) {
 		gone := make(chan struct{})
