@@ -39,9 +39,14 @@ func TestEncodeBoundsWhatABackendChooses(t *testing.T) {
 	for i := range 2000 {
 		fmt.Fprintf(&wide, "optional int32 f%d = %d;", i, i+1)
 	}
+	var many strings.Builder
+	for i := range 5000 {
+		fmt.Fprintf(&many, "int32 f%d = %d;", i, i+1)
+	}
 	s := codecSchema(t, map[string]string{"long.proto": `syntax = "proto3"; package long.v1;
 enum E { ` + strings.Repeat("A", 100_000) + ` = 0; }
-message M { repeated E packed = 1; repeated N empty = 2; map<int32, N> entries = 3; repeated W wide = 4; M inner = 5; map<int32, M> inners = 6; }
+message M { repeated E packed = 1; repeated N empty = 2; map<int32, N> entries = 3; repeated W wide = 4; M inner = 5; map<int32, M> inners = 6; O one = 7; }
+message O { oneof of { ` + many.String() + ` } }
 message N { string ` + strings.Repeat("n", 10_000) + ` = 1; }
 message W { ` + wide.String() + ` }`})
 	m := codecMessage(t, s, "long.v1.M")
@@ -56,6 +61,7 @@ message W { ` + wide.String() + ` }`})
 		{"fields of a long name, not set", filled("\x12\x00", 1_000_000), "as JSON it is larger than 64 MiB"},
 		{"fields that are many, not set", filled("\x22\x00", 1_000_000), "fields together"},
 		{"a message in many pieces", pieces, ""},
+		{"a choice of many that changes often", protowire.AppendBytes([]byte{0x3a}, filled("\x08\x00\x10\x00", 700_000)), ""},
 		{"an entry in many pieces", protowire.AppendBytes([]byte{0x32}, filled("\x12\x02\x2a\x00", 500_000)), ""},
 	}
 	for _, test := range tests {

@@ -28,7 +28,8 @@ type messagePlan struct {
 	byName     map[string]*fieldPlan // by JSON name and by name
 	byNumber   []*fieldPlan          // those with small numbers, by number
 	byBig      map[protowire.Number]*fieldPlan
-	oneofs     [][]*fieldPlan // members, by the index of the oneof; synthetic ones are empty
+	oneofs     int // synthetic ones too, which lie behind the others
+	choices    int // oneofs that are not synthetic
 	extensible bool
 }
 
@@ -140,7 +141,7 @@ func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
 		desc:       desc,
 		form:       formOf(desc),
 		byName:     make(map[string]*fieldPlan),
-		oneofs:     make([][]*fieldPlan, desc.Oneofs().Len()),
+		oneofs:     desc.Oneofs().Len(),
 		extensible: desc.ExtensionRanges().Len() > 0,
 	}
 	fields := desc.Fields()
@@ -151,7 +152,7 @@ func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
 		p.byName[f.desc.TextName()] = f
 		p.addNumber(f)
 		if f.member {
-			p.oneofs[f.oneof] = append(p.oneofs[f.oneof], f)
+			p.choices = max(p.choices, f.oneof+1)
 		}
 	}
 	for _, f := range p.fields {

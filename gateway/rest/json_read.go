@@ -82,7 +82,7 @@ func (r *jsonReader) object(dst []byte, p *messagePlan, typed bool) ([]byte, *co
 	var given fieldSet
 	var chosen fieldSet // oneofs
 	given.grow(len(p.fields))
-	chosen.grow(len(p.oneofs))
+	chosen.grow(p.oneofs)
 	for first := true; ; first = false {
 		more, fault := r.more('}', first)
 		if !more || fault != nil {

@@ -134,10 +134,11 @@ func (w *jsonWriter) object(dst []byte, p *messagePlan, msg []byte, url string) 
 	return append(dst, '}'), nil
 }
 
-// index pushes the places of a message's fields.
+// index pushes the places of a message's fields, and behind them one for each oneof,
+// which holds the index of the member that was set last, plus one.
 func (w *jsonWriter) index(p *messagePlan, msg []byte) *codecFault {
 	base := len(w.places)
-	w.places = append(w.places, make([]place, len(p.fields))...)
+	w.places = append(w.places, make([]place, len(p.fields)+p.choices)...)
 	if len(msg) > math.MaxInt32 {
 		return answerFault("larger than 2 GiB")
 	}
@@ -172,13 +173,13 @@ func (f *fieldPlan) packable() bool {
 	return f.wire == protowire.VarintType || f.wire == protowire.Fixed32Type || f.wire == protowire.Fixed64Type
 }
 
-// choose drops what the other members of a oneof were set to before.
+// choose drops what another member of a oneof was set to before.
 func (w *jsonWriter) choose(p *messagePlan, base int, f *fieldPlan) {
-	for _, other := range p.oneofs[f.oneof] {
-		if other != f {
-			w.places[base+other.index] = place{}
-		}
+	member, last := int32(f.index+1), &w.places[base+len(p.fields)+f.oneof].first
+	if *last != member && *last != 0 {
+		w.places[base+int(*last)-1] = place{}
 	}
+	*last = member
 }
 
 // note adds a value that lies at start to a field.
