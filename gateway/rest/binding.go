@@ -47,10 +47,11 @@ func newEndpoint(method *schema.Method, b *schema.Binding) (*Endpoint, error) {
 	if b.Verb == "" {
 		return nil, errors.New("it has no verb")
 	}
+	plans := plansOf(method.Schema)
 	e := &Endpoint{
 		Method: method, Binding: b, template: t,
-		input:  planOf(method.Input.Descriptor()),
-		output: planOf(method.Output.Descriptor()),
+		input:  plans.of(method.Input.Descriptor()),
+		output: plans.of(method.Output.Descriptor()),
 	}
 	for _, v := range t.variables {
 		plan, err := newVariablePlan(e.input, v)
@@ -129,7 +130,8 @@ func (e *Endpoint) bindAnswer(b *schema.Binding) error {
 // Implicit is the match of POST /package.Service/Method: the whole message is the body,
 // and the whole answer comes back.
 func Implicit(method *schema.Method) Match {
-	input, output := planOf(method.Input.Descriptor()), planOf(method.Output.Descriptor())
+	plans := plansOf(method.Schema)
+	input, output := plans.of(method.Input.Descriptor()), plans.of(method.Output.Descriptor())
 	return Match{Endpoint: &Endpoint{
 		Method: method,
 		input:  input, whole: true, raw: isRawBody(input),
@@ -193,7 +195,7 @@ func (e *Endpoint) decodeBody(dst, body []byte, contentType string, l Limits) ([
 		}
 		return dst, refuse(violation{what: "this path takes no body: all is said by path and query"})
 	}
-	r := newJSONReader(dst, body, resolverOf(e.Method.Schema), l)
+	r := newJSONReader(dst, body, e.Method.Schema, l)
 	var fault *codecFault
 	switch {
 	case e.whole:
@@ -266,7 +268,7 @@ type EncodeOptions struct {
 // application/json. The error is a *wire.Status, INTERNAL: the backend's message is
 // not what its schema says.
 func (e *Endpoint) Encode(dst, msg []byte, o EncodeOptions) (body []byte, contentType string, err error) {
-	w := newJSONWriter(resolverOf(e.Method.Schema), !o.OmitUnset)
+	w := newJSONWriter(e.Method.Schema, !o.OmitUnset)
 	defer w.release()
 	w.bound(dst, msg)
 	body, contentType, fault := e.encode(w, dst, msg)

@@ -23,8 +23,8 @@ import (
 // *wire.Status, INVALID_ARGUMENT: what, where in the document, why; or
 // RESOURCE_EXHAUSTED when the message is larger than the limit.
 func FromJSON(dst []byte, m protoreflect.MessageType, json []byte, res *schema.Schema, l Limits) ([]byte, error) {
-	r := newJSONReader(dst, json, resolverOf(res), l)
-	out, fault := r.document(dst, planOf(m.Descriptor()))
+	r := newJSONReader(dst, json, res, l)
+	out, fault := r.document(dst, plansOf(res).of(m.Descriptor()))
 	if fault != nil {
 		return dst, fault.ofRequest(json)
 	}
@@ -39,10 +39,10 @@ func ToJSON(dst []byte, m protoreflect.MessageType, msg []byte, res *schema.Sche
 
 // appendJSON is ToJSON with the choice to write the fields that are not set too.
 func appendJSON(dst []byte, m protoreflect.MessageDescriptor, msg []byte, res *schema.Schema, unset bool) ([]byte, error) {
-	w := newJSONWriter(resolverOf(res), unset)
+	w := newJSONWriter(res, unset)
 	defer w.release()
 	w.bound(dst, msg)
-	out, fault := w.message(dst, planOf(m), msg)
+	out, fault := w.message(dst, plansOf(res).of(m), msg)
 	if fault != nil {
 		return dst, fault.ofAnswer(string(m.FullName()))
 	}

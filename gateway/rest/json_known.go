@@ -267,7 +267,7 @@ func (r *jsonReader) any(dst []byte) ([]byte, *codecFault) {
 	if err != nil {
 		return dst, r.fault(at, "the type %q is not known", clip(url)).inField("@type")
 	}
-	p := planOf(t.Descriptor())
+	p := plansOf(r.schema).of(t.Descriptor())
 	dst = protowire.AppendString(append(dst, 1<<3|byte(protowire.BytesType)), url)
 	before := len(dst)
 	dst, value := openLength(append(dst, 2<<3|byte(protowire.BytesType)))

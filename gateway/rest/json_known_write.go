@@ -202,7 +202,7 @@ func (w *jsonWriter) any(dst, msg []byte) ([]byte, *codecFault) {
 		dst = appendBase64JSON(append(dst, `,"value":`...), value)
 		return append(dst, '}'), nil
 	}
-	p := planOf(t.Descriptor())
+	p := plansOf(w.schema).of(t.Descriptor())
 	if p.form == formObject || p.form == formEmpty {
 		return w.object(dst, p, value, url)
 	}

@@ -1,9 +1,11 @@
 package rest
 
 import (
+	"runtime"
 	"strconv"
 	"sync"
 	"sync/atomic"
+	"weak"
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
@@ -17,6 +19,8 @@ import (
 	_ "google.golang.org/protobuf/types/known/structpb"
 	_ "google.golang.org/protobuf/types/known/timestamppb"
 	_ "google.golang.org/protobuf/types/known/wrapperspb"
+
+	"sluice/gateway/schema"
 )
 
 // messagePlan is what the JSON codec knows of a type of message: all that a descriptor
@@ -96,47 +100,83 @@ type fieldPlan struct {
 	enum       *enumPlan  // nil of a field that is none
 	key, value *fieldPlan // of a map
 
+	plans   *planSet                    // that it is one of
 	message atomic.Pointer[messagePlan] // filled in at its first use
 }
 
-// planCacheSize bounds the plans that are kept. Schemas come and go while the gateway
-// runs: when there are so many, all are dropped, and those in use are made anew.
-const planCacheSize = 8192
+// maxPlans bounds the plans of one set and kind. A schema has fewer types; when there are
+// so many all the same, all are dropped, and those in use are made anew.
+const maxPlans = 16 << 10
 
-// planCache keeps what was made of descriptors. What is dropped is still good.
-type planCache[D comparable, P any] struct {
-	make func(D) *P
-
-	mu   sync.RWMutex // guards made
-	made map[D]*P
+// planSet keeps the plans of the types of one schema. What is dropped is still good.
+type planSet struct {
+	mu       sync.RWMutex // guards the maps
+	messages map[protoreflect.MessageDescriptor]*messagePlan
+	enums    map[protoreflect.EnumDescriptor]*enumPlan
 }
 
 var (
-	messagePlans = planCache[protoreflect.MessageDescriptor, messagePlan]{make: newMessagePlan}
-	enumPlans    = planCache[protoreflect.EnumDescriptor, enumPlan]{make: newEnumPlan}
+	// linkedPlans are those of the types that are linked into the binary.
+	linkedPlans planSet
+	// schemaPlans are the other sets, *planSet by weak.Pointer[schema.Schema]. Schemas come
+	// and go while the gateway runs: a set has descriptors of its schema, but not the
+	// schema, and goes with it.
+	schemaPlans sync.Map
 )
 
-func (c *planCache[D, P]) of(desc D) *P {
-	c.mu.RLock()
-	p := c.made[desc]
-	c.mu.RUnlock()
+// plansOf are the plans of a schema's types; nil means what is linked into the binary.
+func plansOf(s *schema.Schema) *planSet {
+	if s == nil {
+		return &linkedPlans
+	}
+	key := weak.Make(s)
+	if kept, ok := schemaPlans.Load(key); ok {
+		return kept.(*planSet)
+	}
+	kept, before := schemaPlans.LoadOrStore(key, new(planSet))
+	if !before {
+		runtime.AddCleanup(s, func(key weak.Pointer[schema.Schema]) { schemaPlans.Delete(key) }, key)
+	}
+	return kept.(*planSet)
+}
+
+// of is the plan of a type of message.
+func (s *planSet) of(desc protoreflect.MessageDescriptor) *messagePlan {
+	s.mu.RLock()
+	p := s.messages[desc]
+	s.mu.RUnlock()
 	if p != nil {
 		return p
 	}
-	p = c.make(desc)
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	if c.made == nil || len(c.made) >= planCacheSize {
-		c.made = make(map[D]*P)
+	p = newMessagePlan(desc, s)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.messages == nil || len(s.messages) >= maxPlans {
+		s.messages = make(map[protoreflect.MessageDescriptor]*messagePlan)
 	}
-	c.made[desc] = p
+	s.messages[desc] = p
 	return p
 }
 
-// planOf is the plan of a type of message.
-func planOf(desc protoreflect.MessageDescriptor) *messagePlan { return messagePlans.of(desc) }
+// ofEnum is the plan of an enum.
+func (s *planSet) ofEnum(desc protoreflect.EnumDescriptor) *enumPlan {
+	s.mu.RLock()
+	p := s.enums[desc]
+	s.mu.RUnlock()
+	if p != nil {
+		return p
+	}
+	p = newEnumPlan(desc)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.enums == nil || len(s.enums) >= maxPlans {
+		s.enums = make(map[protoreflect.EnumDescriptor]*enumPlan)
+	}
+	s.enums[desc] = p
+	return p
+}
 
-func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
+func newMessagePlan(desc protoreflect.MessageDescriptor, plans *planSet) *messagePlan {
 	p := &messagePlan{
 		desc:       desc,
 		form:       formOf(desc),
@@ -146,7 +186,7 @@ func newMessagePlan(desc protoreflect.MessageDescriptor) *messagePlan {
 	}
 	fields := desc.Fields()
 	for i := range fields.Len() {
-		f := newFieldPlan(fields.Get(i))
+		f := newFieldPlan(fields.Get(i), plans)
 		f.index = i
 		p.fields = append(p.fields, f)
 		p.byName[f.desc.TextName()] = f
@@ -210,9 +250,10 @@ func (p *messagePlan) numbered(n protowire.Number) *fieldPlan {
 	return p.byBig[n]
 }
 
-func newFieldPlan(desc protoreflect.FieldDescriptor) *fieldPlan {
+func newFieldPlan(desc protoreflect.FieldDescriptor, plans *planSet) *fieldPlan {
 	f := &fieldPlan{
 		desc:     desc,
+		plans:    plans,
 		index:    -1,
 		number:   desc.Number(),
 		kind:     desc.Kind(),
@@ -232,10 +273,10 @@ func newFieldPlan(desc protoreflect.FieldDescriptor) *fieldPlan {
 		f.oneof, f.member = o.Index(), !o.IsSynthetic()
 	}
 	if f.mapped {
-		f.key, f.value = newFieldPlan(desc.MapKey()), newFieldPlan(desc.MapValue())
+		f.key, f.value = newFieldPlan(desc.MapKey(), plans), newFieldPlan(desc.MapValue(), plans)
 	}
 	if e := desc.Enum(); e != nil {
-		f.enum = enumPlans.of(e)
+		f.enum = plans.ofEnum(e)
 		f.null = e.FullName() == "google.protobuf.NullValue"
 	}
 	f.unset = f.unsetJSON()
@@ -309,7 +350,7 @@ func (f *fieldPlan) sub() *messagePlan {
 	if p := f.message.Load(); p != nil {
 		return p
 	}
-	p := planOf(f.desc.Message())
+	p := f.plans.of(f.desc.Message())
 	f.message.Store(p)
 	return p
 }

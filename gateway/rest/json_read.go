@@ -9,13 +9,16 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"sluice/gateway/schema"
 )
 
 // jsonReader turns one JSON document into one message on the wire, in one pass and
 // without a message in between. Each method appends to dst what the next value says.
 type jsonReader struct {
 	jsonText
-	types         typeResolver
+	schema        *schema.Schema // nil means what is linked into the binary
+	types         typeResolver   // of it
 	ignoreUnknown bool
 	// limit is how long dst may get. A JSON document of a few bytes can say a message
 	// that is several times its size.
@@ -25,14 +28,15 @@ type jsonReader struct {
 	ahead int
 }
 
-func newJSONReader(dst, doc []byte, types typeResolver, l Limits) jsonReader {
+func newJSONReader(dst, doc []byte, s *schema.Schema, l Limits) jsonReader {
 	limit := l.MaxMessage
 	if limit <= 0 {
 		limit = DefaultMaxMessage
 	}
 	return jsonReader{
 		jsonText:      jsonText{in: doc},
-		types:         types,
+		schema:        s,
+		types:         resolverOf(s),
 		ignoreUnknown: l.IgnoreUnknownFields,
 		limit:         len(dst) + limit,
 		ahead:         8*len(doc) + 1024,
@@ -166,7 +170,7 @@ func (r *jsonReader) extension(p *messagePlan, name string, at int) (*fieldPlan,
 	if desc.ContainingMessage().FullName() != p.desc.FullName() || !p.desc.ExtensionRanges().Has(desc.Number()) {
 		return nil, r.fault(at, "it does not extend %s", p.desc.FullName()).inField(name)
 	}
-	return newFieldPlan(desc), nil
+	return newFieldPlan(desc, plansOf(r.schema)), nil
 }
 
 // field reads a field of any kind, with its tags.

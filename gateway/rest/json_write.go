@@ -11,15 +11,18 @@ import (
 
 	"google.golang.org/protobuf/encoding/protowire"
 	"google.golang.org/protobuf/reflect/protoreflect"
+
+	"sluice/gateway/schema"
 )
 
 // jsonWriter turns one message on the wire into JSON. It goes over a message once and
 // notes where the values of each field lie, then writes the fields in the order of
 // their declaration.
 type jsonWriter struct {
-	types typeResolver
-	unset bool // fields that are not set are written too
-	depth int
+	schema *schema.Schema // nil means what is linked into the binary
+	types  typeResolver   // of it
+	unset  bool           // fields that are not set are written too
+	depth  int
 	// limit is how long dst may get, and left how many fields may be looked at: a message
 	// of a few bytes can say a text of any length, and of many fields.
 	limit, left int
@@ -51,9 +54,9 @@ const maxWriterStack = 1 << 12
 
 var jsonWriters = sync.Pool{New: func() any { return new(jsonWriter) }}
 
-func newJSONWriter(types typeResolver, unset bool) *jsonWriter {
+func newJSONWriter(s *schema.Schema, unset bool) *jsonWriter {
 	w := jsonWriters.Get().(*jsonWriter)
-	w.types, w.unset, w.depth = types, unset, 0
+	w.schema, w.types, w.unset, w.depth = s, resolverOf(s), unset, 0
 	w.limit, w.left = 0, maxFieldVisits
 	return w
 }
@@ -73,7 +76,7 @@ func (w *jsonWriter) tooLong(dst []byte) *codecFault {
 
 // release gives the writer back.
 func (w *jsonWriter) release() {
-	w.types = nil
+	w.schema, w.types = nil, nil
 	w.places, w.runs = w.places[:0], w.runs[:0]
 	if cap(w.places) <= maxWriterStack && cap(w.runs) <= maxWriterStack {
 		jsonWriters.Put(w)
@@ -616,7 +619,7 @@ func (w *jsonWriter) extensions(dst []byte, open int, p *messagePlan, msg []byte
 		if err != nil {
 			continue // as any field that the schema does not have
 		}
-		f := newFieldPlan(t.TypeDescriptor())
+		f := newFieldPlan(t.TypeDescriptor(), plansOf(w.schema))
 		found[number] = f
 		own.fields = append(own.fields, f)
 	}

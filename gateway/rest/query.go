@@ -353,7 +353,7 @@ func appendTextMessage(dst []byte, p *messagePlan, text string, res *schema.Sche
 		}
 		return dst, ""
 	}
-	r := newJSONReader(dst, []byte(text), resolverOf(res), Limits{})
+	r := newJSONReader(dst, []byte(text), res, Limits{})
 	dst, f := r.document(dst, p)
 	if f != nil {
 		return dst, "not JSON: " + f.what
