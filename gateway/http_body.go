@@ -5,8 +5,12 @@ import (
 	"io"
 	"maps"
 	"net/http"
+	"slices"
+	"strings"
 	"sync"
 	"time"
+
+	"sluice/gateway/h2"
 )
 
 // requestBody is a client's body on its way. A transport may close it, and read from
@@ -53,15 +57,19 @@ func (b *requestBody) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// carriedTrailers leaves out what no trailer may be (RFC 9110, section 6.5.1).
+// carriedTrailers leaves out what no trailer may be (RFC 9110, section 6.5.1), and what
+// a server that adds trailers to the header would believe.
 func carriedTrailers(h http.Header) http.Header {
 	out := make(http.Header, len(h))
 	for name, values := range h {
 		switch name {
-		case "Transfer-Encoding", "Content-Length", "Trailer", "Host", "Connection", "Upgrade":
-		default:
-			out[name] = values
+		case "Content-Length", "Host", "Authorization", "Cookie", "Content-Type", "Content-Encoding":
+			continue
 		}
+		if f := h2.IndexedField(strings.ToLower(name), ""); slices.Contains(hopFields, name) || f.Forwarding() {
+			continue
+		}
+		out[name] = values
 	}
 	return out
 }

@@ -171,6 +171,9 @@ func (p *passage) hint(status int, header textproto.MIMEHeader) error {
 	if p.answered || status == http.StatusContinue || !p.r.ProtoAtLeast(1, 1) {
 		return nil // 100 is said by whoever reads the body
 	}
+	if p.r.ProtoMajor == 1 && p.r.Header["Expect"] != nil {
+		return nil // and may be said at this very moment
+	}
 	h := p.w.Header()
 	kept := maps.Clone(h)
 	clear(h)

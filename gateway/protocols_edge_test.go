@@ -239,3 +239,37 @@ func TestPassedThroughIsToldInItsOwnWords(t *testing.T) {
 		}
 	}
 }
+
+// TestTrailersClaimNothing: a server may add a request's trailers to its header.
+func TestTrailersClaimNothing(t *testing.T) {
+	t.Parallel()
+	seen := make(chan http.Header, 1)
+	site := httptest.NewServer(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
+		io.Copy(io.Discard, r.Body)
+		seen <- r.Trailer
+	}))
+	t.Cleanup(site.Close)
+	g := startGateway(t, Config{}, restSite(site.URL), `apiVersion: gateway.networking.k8s.io/v1
+kind: HTTPRoute
+metadata: {name: site}
+spec:
+  rules: [{backendRefs: [{group: sluice.dev, kind: Backend, name: site}]}]
+`)
+	r, err := http.NewRequestWithContext(shortly(t), "POST", "http://"+g.address()+"/x", io.NopCloser(strings.NewReader("body")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Trailer = http.Header{"X-Sum": {"1"}, "X-Forwarded-For": {"6.6.6.6"}, "X-Real-Ip": {"6.6.6.6"}, "Authorization": {"Bearer x"}}
+	transport := &http.Transport{}
+	defer transport.CloseIdleConnections()
+	resp, err := transport.RoundTrip(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	for name, values := range <-seen {
+		if (name == "X-Sum") != (len(values) == 1) {
+			t.Errorf("trailer %s: %q", name, values)
+		}
+	}
+}
