@@ -269,7 +269,7 @@ func checkMethodRequest(r *http.Request, path string) *wire.Status {
 }
 
 // NotFound answers a request that nobody has a path for: 405 with Allow when the path
-// is one of REST and the verb is not, else 404. A nil way knows no paths.
+// is one of REST, or a method's own, and the verb is not, else 404. A nil way knows no paths.
 func (s *Server) NotFound(w http.ResponseWriter, r *http.Request, way Way) {
 	path := r.URL.EscapedPath()
 	if st := PathFault(path); st != nil {
@@ -284,7 +284,7 @@ func (s *Server) NotFound(w http.ResponseWriter, r *http.Request, way Way) {
 	s.Fail(w, r, refusalHTTP(http.StatusNotFound, wire.NotFound, "nothing is served on %q", path))
 }
 
-// verbsOf are the verbs that a path of REST has, when it does not have the request's.
+// verbsOf are the verbs that a path has, when it does not have the request's.
 func verbsOf(r *http.Request, way Way, path string) []string {
 	if way == nil {
 		return nil
@@ -294,11 +294,14 @@ func verbsOf(r *http.Request, way Way, path string) []string {
 		return nil
 	}
 	found, allowed := table.Match(r.Method, path)
-	if len(found) > 0 || len(allowed) == 0 {
+	if len(found) > 0 || r.Method == http.MethodPost && table.methods[path] {
 		return nil
 	}
 	if slices.Contains(allowed, http.MethodGet) && !slices.Contains(allowed, http.MethodHead) {
-		allowed = append(slices.Clip(allowed), http.MethodHead)
+		allowed = append(allowed, http.MethodHead)
+	}
+	if table.methods[path] && !slices.Contains(allowed, http.MethodPost) {
+		allowed = append(allowed, http.MethodPost)
 	}
 	return allowed
 }

@@ -19,6 +19,8 @@ type Table struct {
 	// verbColons is the most colons that a custom verb has, its own included; 0 when
 	// no template has a verb.
 	verbColons int
+	// methods are the paths of the methods themselves.
+	methods map[string]bool
 	// endpoints are those of each method that the table was made of: a method of two
 	// backends is two methods.
 	endpoints map[*schema.Method][]*Endpoint
@@ -46,7 +48,7 @@ const maxCandidates = 32
 // NewTable compiles the bindings of methods. The errors name the bindings that are
 // left out, and those that another method's of the same path and verb goes before.
 func NewTable(methods []*schema.Method) (*Table, []error) {
-	t := &Table{endpoints: make(map[*schema.Method][]*Endpoint)}
+	t := &Table{methods: make(map[string]bool), endpoints: make(map[*schema.Method][]*Endpoint)}
 	var faults []error
 	sorted := slices.SortedStableFunc(slices.Values(methods), func(a, b *schema.Method) int {
 		return strings.Compare(a.Path, b.Path)
@@ -54,7 +56,7 @@ func NewTable(methods []*schema.Method) (*Table, []error) {
 	for _, method := range sorted {
 		endpoints, errs := compileEndpoints(method)
 		faults = append(faults, errs...)
-		t.endpoints[method] = endpoints
+		t.methods[method.Path], t.endpoints[method] = true, endpoints
 		for _, e := range endpoints {
 			if before := t.add(e); before != nil {
 				faults = append(faults, fmt.Errorf("adding path %s %s of %s: %s has it already, and goes before",
