@@ -128,7 +128,11 @@ func (k bodyKind) checkType(r *http.Request) *wire.Status {
 	if said == "" {
 		return refusalHTTP(http.StatusUnsupportedMediaType, wire.InvalidArgument, "the request has a body without Content-Type: want %s", k.wants())
 	}
-	return refusalHTTP(http.StatusUnsupportedMediaType, wire.InvalidArgument, "the body is of Content-Type %q: want %s", said, k.wants())
+	hint := ""
+	if base == "application/x-www-form-urlencoded" {
+		hint = " (curl: -H 'content-type: application/json')" // it says so of all that it posts
+	}
+	return refusalHTTP(http.StatusUnsupportedMediaType, wire.InvalidArgument, "the body is of Content-Type %q: want %s%s", said, k.wants(), hint)
 }
 
 func (k bodyKind) takes(mediaType string) bool {

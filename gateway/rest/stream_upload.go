@@ -127,9 +127,19 @@ func (in *upload) sendChunks() *wire.Status {
 func (in *upload) send(body []byte) (ended bool, st *wire.Status) {
 	in.message, st = in.x.decode(in.message[:0], body)
 	if st != nil {
-		return false, st
+		return false, in.hint(body, st)
 	}
 	return in.x.call.Send(Message{Data: in.message}, false) != nil, nil
+}
+
+// hint adds what to do to the fault of a body that is an array of messages.
+func (in *upload) hint(body []byte, st *wire.Status) *wire.Status {
+	if in.kind != bodyValues || body[0] != '[' || !in.x.match.whole || in.x.match.input.form != formObject {
+		return st
+	}
+	said := *st
+	said.Message += "; send the messages one after another, without brackets and commas"
+	return &said
 }
 
 // fromBody is the status for a body that cannot be read on.

@@ -79,6 +79,7 @@ func TestServerTellsWhatIsWrongWithAnUpload(t *testing.T) {
 		{"not JSON", `{"name":"a"} {"name"}`, nil, 400, "sluice: message 2 of the request: "},
 		{"no value", `{"name":"a"} , {}`, nil, 400, `message 2 of the request: ',' begins no JSON value`},
 		{"cut off", `{"name":"a"} {"name":"b"`, nil, 400, "message 2 of the request: reading the request's body: unexpected EOF"},
+		{"an array", `[{"name":"a"},{"name":"b"}]`, nil, 400, "send the messages one after another, without brackets and commas"},
 		{"an unknown field", `{"colour":1}`, nil, 400, "colour"},
 		{"too large", `{"name":"a"} {"name":"` + strings.Repeat("a", 2000) + `"}`, nil, 413, "message 2 of the request: the request's message is larger than 1000 bytes"},
 		{"too large without an end", `{"name":"` + strings.Repeat("a", 1<<20), nil, 413, "larger than 1000 bytes"},

@@ -91,6 +91,25 @@ func TestServerTellsVerbsFromPathsThatAreNotServed(t *testing.T) {
 	}
 }
 
+func TestServerTellsThatMethodsAreCalledByPOST(t *testing.T) {
+	for _, tt := range []struct {
+		verb, path string
+		status     int
+		allow      string
+	}{
+		{"GET", "/shop.v1.Cart/Note", 405, "POST"},
+		{"PUT", "/shop.v1.Cart/Get", 405, "POST"},
+		{"GET", "/shop.v1.Cart/Nothing", 404, ""},
+		{"POST", "/shop.v1.Cart/Note", 404, ""}, // no rule leads to it
+	} {
+		w := httptest.NewRecorder()
+		NewServer(Options{}).NotFound(w, httptest.NewRequest(tt.verb, tt.path, nil), newShop(t, nil))
+		if w.Code != tt.status || w.Header().Get("Allow") != tt.allow {
+			t.Errorf("%s %s: answer is %d, Allow %q, want %d, %q", tt.verb, tt.path, w.Code, w.Header().Get("Allow"), tt.status, tt.allow)
+		}
+	}
+}
+
 func TestServerLeavesWhatNoRouteLeadsTo(t *testing.T) {
 	p := newShop(t, reply(nil, nil))
 	p.unrouted = map[string]bool{"/shop.v1.Cart/Get": true}
@@ -408,7 +427,7 @@ func TestServerRefusesBodiesThatItCannotRead(t *testing.T) {
 		status                 int
 		message                string
 	}{
-		{"a form", "POST", "/v1/carts/7/items", "a=b", []string{"Content-Type: application/x-www-form-urlencoded"}, 415, "want application/json"},
+		{"a form", "POST", "/v1/carts/7/items", "a=b", []string{"Content-Type: application/x-www-form-urlencoded"}, 415, "want application/json (curl: -H 'content-type: application/json')"},
 		{"no type", "POST", "/v1/carts/7/items", "{}", nil, 415, "without Content-Type"},
 		{"two types", "POST", "/v1/carts/7/items", "{}", []string{"Content-Type: application/json", "Content-Type: text/html"}, 415, "want one"},
 		{"lines for one message", "POST", "/v1/carts/7/items", "{}", []string{"Content-Type: application/x-ndjson"}, 415, "want application/json"},
