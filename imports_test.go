@@ -38,7 +38,7 @@ var mayImport = map[string][]string{
 	"gateway": {"gateway/...", "store"},
 
 	// What attacks the gateway sees of it what a node does.
-	"gateway/hostile": {"gateway", "store"},
+	"gateway/hostile": {"gateway", "gateway/schema", "store"},
 
 	// admin sees the gateway only through interfaces of its own.
 	"admin":     {"admin/v1", "store"},

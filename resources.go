@@ -69,6 +69,7 @@ func (r *resources) load() error {
 		return fmt.Errorf("apply resources: %w", err)
 	}
 	r.name(set)
+	r.note(nil) // before it is said that all is well
 	for _, warning := range set.Warnings() {
 		r.log.Warn("resource without effect", "what", warning)
 	}
@@ -92,9 +93,7 @@ const tryAgain = 10 * time.Second
 func (r *resources) reload() {
 	if err := r.load(); err != nil {
 		r.reject(err)
-		return
 	}
-	r.note(nil)
 }
 
 // reject says why what is in the files is not in force. When it is only that there
