@@ -25,12 +25,15 @@ func (r *Registry) Method(ctx context.Context, backend, path string) (*Method, e
 		case <-ctx.Done():
 			return nil, describing(backend, path, fmt.Errorf("%w yet: %w", ErrNoSchema, ctx.Err()))
 		case <-wait.Done():
-			return nil, describing(backend, path, fmt.Errorf("%w yet: no answer of its reflection within %v", ErrNoSchema, learnTimeout))
+			return nil, describing(backend, path, fmt.Errorf("%w yet: %w", ErrNoSchema, errNoAnswer))
 		}
 	}
 	m, err = r.view.Load().lookup(time.Time{}, backend, path)
 	return m, err
 }
+
+// errNoAnswer is why nothing is known yet of a backend that takes its time.
+var errNoAnswer = fmt.Errorf("no answer of its reflection within %v", learnTimeout)
 
 // Learn asks those of the backends that have told nothing yet, and waits for the answers,
 // 5 s at most. It tells whether there is anything new. Who failed before is asked again
