@@ -289,8 +289,9 @@ func TestA05DataBeyondTheWindowByABackend(t *testing.T) {
 		}
 		p.await(patience, func() bool { return p.frames[http2.FrameHeaders] >= maxAtOnce })
 		p.write(script{}.windowUpdate(1, 1<<20))
-		if a := p.result(1, patience); a.status() != "13" {
-			t.Errorf("once it takes what came, the caller got %v, want status 13", &a)
+		// 14 where the connection ends for the others' sake first.
+		if a := p.result(1, patience); a.status() != "13" && a.status() != "14" {
+			t.Errorf("once it takes what came, the caller got %v, want status 13 or 14", &a)
 		}
 		p.close()
 	}
