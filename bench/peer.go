@@ -22,6 +22,7 @@ type proxy struct {
 	optional bool   // measured when its tool happens to be installed, or by name
 	perConn  bool   // balances connections, not RPCs, and holds no idle ones
 	source   source // translators: what it is built from
+	lone     bool   // knows one backend only
 	ours     bool   // is held against the targets, and shows its metrics
 
 	// command writes the configuration for a place and says how to start.

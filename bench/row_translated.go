@@ -57,11 +57,13 @@ func (l *lane) prove() (err error) {
 	if spread, l.body, err = probeSpeech(l.on.site.addr, l.speech); err != nil {
 		return err
 	}
+	if !l.on.proxy.lone {
+		if err := spread.check(true); err != nil {
+			return err
+		}
+	}
 	if !l.on.proxy.ours {
 		return nil
-	}
-	if err := spread.check(true); err != nil {
-		return err
 	}
 	return probeLate(l.on.site.addr, l.speech)
 }

@@ -17,7 +17,7 @@ import (
 // translated protocols. Each is built from a module of its own below peers, with
 // versions that are pinned there, so that nothing of theirs is in ours.
 var translators = []proxy{
-	{name: "grpcwebproxy", optional: true, source: grpcwebproxy, command: grpcwebproxyCommand},
+	{name: "grpcwebproxy", optional: true, lone: true, source: grpcwebproxy, command: grpcwebproxyCommand},
 	{name: "grpcgateway", optional: true, source: grpcgateway, command: grpcgatewayCommand},
 }
 
