@@ -141,25 +141,15 @@ func (w *webCaller) SendHeader(f []h2.Field, end bool, b *h2.Batch) {
 // pass sends a header section of a backend that speaks gRPC-Web itself. What pages of
 // other origins may see is the rule's to say, if it says anything.
 func (w *webCaller) pass(f []h2.Field, end bool, b *h2.Batch) {
-	if corsOf(w.rule) != nil && len(f) > 0 && f[0].Name == ":status" && f[0].Value[0] != '1' {
-		fields, names := make([]h2.Field, 0, len(f)+4), make([]string, 0, len(f))
-		for i := range f {
-			if strings.HasPrefix(f[i].Name, "access-control-") {
-				continue
-			}
-			if fields = append(fields, f[i]); !f[i].Pseudo() {
-				names = append(names, f[i].Name)
-			}
-		}
-		f = w.allow(fields, names)
+	if len(f) > 0 && f[0].Name == ":status" && f[0].Value[0] != '1' {
+		f = w.allow(f)
 	}
 	w.Stream.SendHeader(f, end, b)
 }
 
 // response makes gRPC-Web's fields of gRPC's.
 func (w *webCaller) response(f []h2.Field) []h2.Field {
-	fields := make([]h2.Field, 0, len(f)+4)
-	names := make([]string, 0, len(f))
+	fields := make([]h2.Field, 0, len(f))
 	for i := range f {
 		switch f[i].Name {
 		case "content-type":
@@ -172,19 +162,14 @@ func (w *webCaller) response(f []h2.Field) []h2.Field {
 				codec = "+proto"
 			}
 			fields = append(fields, h2.IndexedField("content-type", form+codec))
-			continue
-		case "content-length", "trailer":
-			continue
 		case "grpc-status":
-			fields, names = append(fields, h2.IndexedField("grpc-status", clampedStatus(f[i].Value))), append(names, "grpc-status")
-			continue
+			fields = append(fields, h2.IndexedField("grpc-status", clampedStatus(f[i].Value)))
+		case "content-length", "trailer":
+		default:
+			fields = append(fields, f[i])
 		}
-		if !f[i].Pseudo() {
-			names = append(names, f[i].Name)
-		}
-		fields = append(fields, f[i])
 	}
-	return w.allow(fields, names)
+	return w.allow(fields)
 }
 
 // clampedStatus is a grpc-status that is a number: clients make of others what they like.

@@ -133,19 +133,7 @@ func (c *corsWriter) begin() {
 		rule, _ := c.g.ruleOfPath(c.request, c.request.Method, headerOf(c.request.Header))
 		c.allow(rule)
 	}
-	if c.cors == nil {
-		return
-	}
-	h := c.Header()
-	names := make([]string, 0, len(h))
-	for name := range h {
-		if !strings.HasPrefix(name, http.TrailerPrefix) {
-			names = append(names, strings.ToLower(name))
-		}
-	}
-	for _, f := range c.cors.Fields(c.request.Header.Get("Origin"), names) {
-		h.Add(f[0], f[1])
-	}
+	c.cors.Set(c.Header(), c.request)
 }
 
 // WriteHeader implements http.ResponseWriter.
@@ -174,16 +162,27 @@ func (c *corsWriter) Flush() { c.FlushError() }
 // Unwrap is for http.ResponseController.
 func (c *corsWriter) Unwrap() http.ResponseWriter { return c.ResponseWriter }
 
-// allow appends to a response's fields what the page may see of it.
-func (w *webCaller) allow(fields []h2.Field, names []string) []h2.Field {
+// allow adds to a response's fields what the page may see of it. What the backend says
+// of that gives way to the rule. The given fields stay as they are.
+func (w *webCaller) allow(fields []h2.Field) []h2.Field {
 	cors := corsOf(w.rule)
 	if cors == nil {
 		return fields
 	}
-	for _, f := range cors.Fields(w.origin, names) {
-		fields = append(fields, h2.IndexedField(strings.ToLower(f[0]), f[1]))
+	allowed, names := make([]h2.Field, 0, len(fields)+4), make([]string, 0, len(fields))
+	for i := range fields {
+		f := &fields[i]
+		if strings.HasPrefix(f.Name, "access-control-") {
+			continue
+		}
+		if allowed = append(allowed, *f); !f.Pseudo() {
+			names = append(names, f.Name)
+		}
 	}
-	return fields
+	for _, f := range cors.Fields(w.origin, names) {
+		allowed = append(allowed, h2.IndexedField(f[0], f[1]))
+	}
+	return allowed
 }
 
 // corsOfWeb is what holds for a request of gRPC-Web: of one that opens a WebSocket the

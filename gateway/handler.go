@@ -33,19 +33,21 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 	to.cors = &corsWriter{ResponseWriter: w, g: g, request: r}
 	w = to.cors
-	switch kind := wire.KindOf(r.Header.Get("Content-Type")); {
-	case g.isForSite(r, kind):
+	kind := wire.KindOf(r.Header.Get("Content-Type"))
+	isWeb, isSocket, isConnect := kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText, web.IsSocket(r), rest.IsConnect(r)
+	switch {
+	case (isWeb || isSocket || isConnect) && !to.leads(r, isSocket) && g.isForSite(r, kind, isConnect):
 		g.servePlain(w, r, to)
-	case web.IsSocket(r):
+	case isSocket:
 		g.spoken[protoWeb].Add(1)
 		g.web.ServeHTTP(to.plain(w), to.with(r))
 	case kind == wire.KindGRPC:
 		g.spoken[protoGRPC].Add(1)
 		refuseGRPC(w, r)
-	case kind == wire.KindGRPCWeb || kind == wire.KindGRPCWebText:
+	case isWeb:
 		g.spoken[protoWeb].Add(1)
 		g.serveWeb(w, r, to)
-	case rest.IsConnect(r):
+	case isConnect:
 		g.spoken[protoConnect].Add(1)
 		g.serveConnect(w, r, to)
 	default:
@@ -53,19 +55,28 @@ func (g *Gateway) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// leads places an RPC of a web protocol whose path is its method, and tells whether a
+// GRPCRoute leads there. The metadata of a WebSocket is not known yet: its RPC is placed
+// when it is.
+func (w *way) leads(r *http.Request, isSocket bool) bool {
+	if !wire.ValidPath(r.URL.Path) {
+		return false
+	}
+	if isSocket {
+		rule, _ := w.g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header))
+		return rule != nil
+	}
+	if p := w.g.place(r.Host, r.URL.Path, headerOf(r.Header)); p.rule != nil {
+		w.placed = &p
+		return true
+	}
+	return false
+}
+
 // isForSite tells a request that looks like an RPC of a web protocol, and names no method
 // that a GRPCRoute leads to, where an HTTPRoute has its path: a backend of plain HTTP
 // may speak what it likes. What is only marked as Connect may be REST, too.
-func (g *Gateway) isForSite(r *http.Request, kind wire.Kind) bool {
-	marked := rest.IsConnect(r)
-	if kind != wire.KindGRPCWeb && kind != wire.KindGRPCWebText && !marked && !web.IsSocket(r) {
-		return false
-	}
-	if wire.ValidPath(r.URL.Path) {
-		if rule, _ := g.table.Load().routes.Lookup(r.Host, r.URL.Path, headerOf(r.Header)); rule != nil {
-			return false
-		}
-	}
+func (g *Gateway) isForSite(r *http.Request, kind wire.Kind, marked bool) bool {
 	if _, found := g.lookupHTTP(r); found {
 		return true
 	}
@@ -105,13 +116,8 @@ func (g *Gateway) serveConnect(w http.ResponseWriter, r *http.Request, to *way) 
 	g.connect.ServeConnect(w, r, to)
 }
 
-// passThrough places a request whose path is its method. One whose backend speaks the
-// caller's protocol itself is passed on as it is.
+// passThrough passes an RPC on as it is whose backend speaks the caller's protocol itself.
 func (g *Gateway) passThrough(w http.ResponseWriter, r *http.Request, to *way, protocol store.Accept) bool {
-	if to.placed == nil && wire.ValidPath(r.URL.Path) {
-		p := g.place(r.Host, r.URL.Path, headerOf(r.Header))
-		to.placed = &p
-	}
 	if p := to.placed; p != nil && p.how == served && p.backend.Accepts(protocol) {
 		to.cors.allow(p.rule)
 		g.proxy(w, r, p)

@@ -349,10 +349,8 @@ func (p *passage) writeHeader(res *http.Response) {
 	dropHopFields(res.Header)
 	p.target.modify.responseHeader(res.Header)
 	h := p.w.Header()
-	decided := corsOf(p.rule) != nil // the rule says what pages of other origins may see
 	for name, values := range res.Header {
 		switch {
-		case decided && strings.HasPrefix(name, "Access-Control-"):
 		case name == "Vary":
 			h[name] = append(h[name], values...)
 		default:

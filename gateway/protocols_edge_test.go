@@ -280,3 +280,39 @@ spec:
 		}
 	}
 }
+
+// TestRuleSpeaksOfOtherOriginsAlone: what a backend says of them gives way, or a page
+// would see two origins, which browsers take for none.
+func TestRuleSpeaksOfOtherOriginsAlone(t *testing.T) {
+	t.Parallel()
+	b := startAnswering(t, map[string]answer{"Name": func(b *backend, st grpc.ServerStream) error {
+		st.SetHeader(metadata.Pairs("access-control-allow-origin", "https://backend.test"))
+		return gridAnswers["Name"](b, st)
+	}})
+	g := startGateway(t, Config{})
+	set := parse(t, gridSchema(t), backendAt("a", b.addr), routeTo("r", "a"))
+	set.GRPCRoutes[0].Spec.Rules[0].Treatment.CORS = &store.CORS{AllowOrigins: []string{shopPage}}
+	if err := g.Apply(set); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ method, path, content, body string }{
+		{"GET", "/v1/name", "", ""},
+		{"POST", "/grid.Grid/Name", "application/json", "{}"},
+		{"POST", "/grid.Grid/Name", "application/proto", ""},
+		{"POST", "/grid.Grid/Name", "application/grpc-web+proto", "\x00\x00\x00\x00\x00"},
+	} {
+		header := map[string]string{"Origin": shopPage}
+		if test.content != "" {
+			header["Content-Type"] = test.content
+		}
+		resp, body := ask1(t, g, test.method, test.path, test.body, header)
+		if got := resp.Header["Access-Control-Allow-Origin"]; resp.StatusCode != 200 || len(got) != 1 || got[0] != shopPage {
+			t.Errorf("%s %s: HTTP %d %q, allowed are %q", test.method, test.content, resp.StatusCode, body, got)
+		}
+	}
+	client := connect(t, g.address(), manners{})
+	head, _ := asked(t, client, 1, "/grid.Grid/Name", "web", message(nil), "origin", shopPage)
+	if got := head.all("access-control-allow-origin"); len(got) != 1 || got[0] != shopPage {
+		t.Errorf("gRPC-Web over HTTP/2: allowed are %q", got)
+	}
+}

@@ -147,31 +147,38 @@ func (r *rpc) arm(b *h2.Batch) bool {
 // admit checks the request and finds its place. The outcome is served when all is
 // well.
 func (r *rpc) admit(se *session, h *h2.Head) (placement, outcome) {
-	nowhere := placement{target: &se.g.nowhere}
-	if r.web != nil { // also of what is refused before it is placed the page is to see why
-		rule, _ := se.g.table.Load().routes.Lookup(h.Authority, h.Path, h)
-		r.web.placed(rule)
-	}
-	switch {
-	case h.Large:
-		return nowhere, requestHeaders
-	case r.native && !wire.ValidPath(h.Path):
-		return nowhere, badPath
-	case r.native && h.BadBinary:
-		return nowhere, badMetadata
-	}
-	if h.Timed {
-		d, ok := wire.ParseTimeout(h.Timeout)
-		if !ok {
-			return nowhere, badTimeout
+	if o := r.check(h); o != served {
+		if r.web != nil { // the page is to see why
+			rule, _ := se.g.table.Load().routes.Lookup(h.Authority, h.Path, h)
+			r.web.placed(rule)
 		}
-		r.deadline = r.started.Add(d)
+		return placement{target: &se.g.nowhere}, o
 	}
 	p := se.g.place(h.Authority, h.Path, h)
 	if r.web != nil {
 		r.web.placed(p.rule)
 	}
 	return p, p.how
+}
+
+// check is what can be told of a request by itself. It notes the deadline.
+func (r *rpc) check(h *h2.Head) outcome {
+	switch {
+	case h.Large:
+		return requestHeaders
+	case r.native && !wire.ValidPath(h.Path):
+		return badPath
+	case r.native && h.BadBinary:
+		return badMetadata
+	}
+	if h.Timed {
+		d, ok := wire.ParseTimeout(h.Timeout)
+		if !ok {
+			return badTimeout
+		}
+		r.deadline = r.started.Add(d)
+	}
+	return served
 }
 
 // forward copies the caller's fields and adds what the gateway says of the hop.
