@@ -32,6 +32,7 @@ var mayImport = map[string][]string{
 	"gateway/web":     {"gateway/wire", "gateway/schema"},
 	"gateway/rest":    {"gateway/wire", "gateway/schema"},
 	"gateway/observe": {"gateway/wire", "store"},
+	"gateway/policy":  {"gateway/wire", "store"},
 	"gateway/upstream": {
 		"gateway/h2", "gateway/balance", "store",
 	},

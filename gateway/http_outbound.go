@@ -79,7 +79,7 @@ func (o *outbound) send(r *http.Request) (*http.Response, error) {
 	var avoid balance.Mask
 	var last error
 	for {
-		e, i := o.backend.Pick(avoid)
+		e, i := o.backend.Pick(balance.Request{Avoid: avoid})
 		if e == nil {
 			return nil, o.fail(noneLeftOutcome(o.backend, last))
 		}

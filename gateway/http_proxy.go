@@ -192,7 +192,7 @@ func (p *passage) roundTrip(out *http.Request) (*http.Response, error) {
 	var avoid balance.Mask
 	var last error
 	for {
-		e, i := p.backend.Pick(avoid)
+		e, i := p.backend.Pick(balance.Request{Avoid: avoid})
 		if e == nil {
 			return nil, &noneLeft{last}
 		}

@@ -106,7 +106,7 @@ func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
 // a connection. The caller holds mu.
 func (r *rpc) dispatch(b *h2.Batch) {
 	for {
-		e, i := r.backend.Pick(r.avoid)
+		e, i := r.backend.Pick(balance.Request{Avoid: r.avoid})
 		if e == nil {
 			r.fail(r.noneLeft(), b)
 			return

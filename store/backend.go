@@ -30,9 +30,13 @@ type Backend struct {
 
 // BackendSpec is the wish itself.
 type BackendSpec struct {
-	// Endpoints may be an empty list: every RPC is then answered UNAVAILABLE.
+	// Endpoints may be an empty list: every RPC is then answered UNAVAILABLE, unless
+	// DNS or Registration bring others.
 	Endpoints []Endpoint `json:"endpoints"`
-	Protocol  Protocol   `json:"protocol"`
+	DNS       *DNS       `json:"dns,omitempty"` // further endpoints are what a name stands for
+	// Registration lets processes announce themselves; nil refuses them.
+	Registration *Registering `json:"registration,omitempty"`
+	Protocol     Protocol     `json:"protocol"`
 	// Accepts are the protocols of requests that the endpoints understand themselves:
 	// those are handed to them as they are, others are translated.
 	Accepts        []Accept      `json:"accepts,omitempty"` // Accepted is what holds
@@ -40,13 +44,32 @@ type BackendSpec struct {
 	LoadBalancing  LoadBalancing `json:"loadBalancing"`
 	Connection     Connection    `json:"connection"`
 	ConnectTimeout Duration      `json:"connectTimeout"` // from dialling to the peer's SETTINGS
+
+	HealthCheck      *HealthCheck      `json:"healthCheck,omitempty"`      // nil asks nobody
+	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"` // nil means the defaults: Outliers is what holds
+	Limits           *BackendLimits    `json:"limits,omitempty"`           // nil sets none
 }
 
 // Endpoint is one address of a service.
 type Endpoint struct {
 	Address string `json:"address"` // host:port; the host is a name, an IPv4 or a bracketed IPv6
 	Weight  uint32 `json:"weight"`  // relative to the others; 0 means no RPC at all
+	Zone    string `json:"zone,omitempty"`
+	Version string `json:"version,omitempty"` // of what runs there, for people
+	// Source and Drain are of an effective set, and no part of a manifest.
+	Source Source `json:"-"`
+	Drain  *Drain `json:"-"` // Weight is 0 then; nil when it is not drained
 }
+
+// Source is who says that an endpoint is there.
+type Source string
+
+// The manifest itself, a name server, or the process that is there.
+const (
+	SourceStatic     Source = ""
+	SourceDNS        Source = "dns"
+	SourceRegistered Source = "registered"
+)
 
 // Protocol is what a backend speaks.
 type Protocol string
@@ -88,20 +111,6 @@ type BackendTLS struct {
 	CertFile   string `json:"certFile,omitempty"`   // PEM; with KeyFile or not at all
 	KeyFile    string `json:"keyFile,omitempty"`    // PEM
 }
-
-// LoadBalancing chooses the endpoint of each RPC.
-type LoadBalancing struct {
-	Policy Policy `json:"policy"`
-}
-
-// Policy is a way to choose.
-type Policy string
-
-// The policies that are supported.
-const (
-	LeastRequest Policy = "LeastRequest"
-	RoundRobin   Policy = "RoundRobin"
-)
 
 // Connection bounds the connections to one endpoint.
 type Connection struct {

@@ -87,7 +87,7 @@ func readLoadBalancing(v *value) LoadBalancing {
 	switch p := Policy(s); {
 	case !ok:
 	case p == LeastRequest || p == RoundRobin:
-		return LoadBalancing{p}
+		return LoadBalancing{Policy: p}
 	case laterPolicies[s]:
 		policy.fault("policy %s is not supported yet", s)
 	default:

@@ -52,14 +52,14 @@ func TestBackendSpecDefaults(t *testing.T) {
 	s.SetDefaults()
 	want := BackendSpec{
 		Protocol:       ProtocolH2C,
-		LoadBalancing:  LoadBalancing{LeastRequest},
+		LoadBalancing:  LoadBalancing{Policy: LeastRequest},
 		Connection:     Connection{MaxStreams: 1000},
 		ConnectTimeout: Duration(5 * time.Second),
 	}
 	if s.Protocol != want.Protocol || s.LoadBalancing != want.LoadBalancing || s.Connection != want.Connection || s.ConnectTimeout != want.ConnectTimeout {
 		t.Errorf("got %+v, want %+v", s, want)
 	}
-	said := BackendSpec{Protocol: ProtocolTLS, LoadBalancing: LoadBalancing{RoundRobin}, Connection: Connection{7, 3}, ConnectTimeout: 1}
+	said := BackendSpec{Protocol: ProtocolTLS, LoadBalancing: LoadBalancing{Policy: RoundRobin}, Connection: Connection{7, 3}, ConnectTimeout: 1}
 	kept := said
 	kept.SetDefaults()
 	if kept.Protocol != said.Protocol || kept.LoadBalancing != said.LoadBalancing || kept.Connection != said.Connection || kept.ConnectTimeout != 1 {

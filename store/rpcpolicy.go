@@ -18,6 +18,9 @@ const (
 	DefaultRetryCount     = 10
 	DefaultRetryInterval  = time.Second
 
+	DefaultBackoffBase = 25 * time.Millisecond
+	DefaultBackoffMax  = 250 * time.Millisecond
+
 	DefaultMaxMessageBytes = 4 << 20
 	maxMaxMessageBytes     = 1 << 30
 )
@@ -39,6 +42,8 @@ type RPCPolicySpec struct {
 	CORS            *CORS            `json:"cors,omitempty"`
 	Translation     *Translation     `json:"translation,omitempty"`
 	Expose          *Expose          `json:"expose,omitempty"`
+	Hedging         *Hedging         `json:"hedging,omitempty"`
+	RateLimits      []RateLimit      `json:"rateLimits,omitempty"`
 }
 
 // TargetRef names a route of the policy's own namespace, or one rule of it.
@@ -53,14 +58,69 @@ type TargetRef struct {
 
 // RPCTimeouts bound an RPC; zero means that the text does not say.
 type RPCTimeouts struct {
-	Request    Duration `json:"request,omitzero"`    // of the whole RPC; a client's own earlier deadline holds
-	StreamIdle Duration `json:"streamIdle,omitzero"` // without a message in either direction
+	// Request bounds a whole RPC that is no stream; a client's own earlier deadline
+	// holds. Of a method that no schema tells of, it bounds the time to the response's
+	// beginning: what goes on after that is taken for a stream.
+	Request      Duration `json:"request,omitzero"`
+	Default      Duration `json:"default,omitzero"`      // the same for callers that name no deadline; Request when zero
+	StreamIdle   Duration `json:"streamIdle,omitzero"`   // of a stream, without a message in either direction
+	StreamMaxAge Duration `json:"streamMaxAge,omitzero"` // of a stream, give or take a tenth; it then ends UNAVAILABLE
 }
 
 // RetryPolicy says which RPCs are sent again.
 type RetryPolicy struct {
-	Attempts int    `json:"attempts"` // after the first, 1 or more
-	Codes    []Code `json:"codes"`    // never empty
+	Attempts      int          `json:"attempts"` // after the first, 1 or more
+	Codes         []Code       `json:"codes"`    // never empty
+	PerTryTimeout Duration     `json:"perTryTimeout,omitzero"`
+	Backoff       Backoff      `json:"backoff,omitzero"`
+	Methods       RetryMethods `json:"methods,omitempty"` // empty means AllMethods
+}
+
+// Backoff is the pause before try n+1: a random part of Base times 2^(n-1), of Max at most.
+type Backoff struct {
+	Base Duration `json:"base"`
+	Max  Duration `json:"max"`
+}
+
+// RetryMethods says which methods are sent again.
+type RetryMethods string
+
+// All of them, or those whose schema says that they may be called twice
+// (idempotency_level).
+const (
+	AllMethods        RetryMethods = "All"
+	IdempotentMethods RetryMethods = "Idempotent"
+)
+
+// DefaultRetry is what holds for a rule of which no policy speaks.
+func DefaultRetry() *RetryPolicy {
+	return &RetryPolicy{
+		Attempts: 1, Codes: []Code{"UNAVAILABLE"}, Methods: IdempotentMethods,
+		Backoff: Backoff{Base: Duration(DefaultBackoffBase), Max: Duration(DefaultBackoffMax)},
+	}
+}
+
+// Hedging sends an RPC again, while nothing has come of the tries before, each Delay,
+// to other endpoints; the first answer counts. It is for unary methods whose schema says
+// that they may be called twice, and for no others.
+type Hedging struct {
+	Attempts int      `json:"attempts"` // after the first
+	Delay    Duration `json:"delay"`
+}
+
+// RateLimit bounds how many RPCs of a rule begin, on each gateway.
+type RateLimit struct {
+	Requests int      `json:"requests"` // in each Interval
+	Interval Duration `json:"interval"`
+	Burst    int      `json:"burst"` // at once; Requests when the text does not say
+	// Key has a limit for each of its values; nil is one limit for all.
+	Key *RateKey `json:"key,omitempty"`
+}
+
+// RateKey is what tells callers apart: exactly one field says something.
+type RateKey struct {
+	Header        string `json:"header,omitempty"` // in lower case; RPCs without it share one limit
+	ClientAddress bool   `json:"clientAddress,omitempty"`
 }
 
 // Code is the name of a status code of gRPC, as UNAVAILABLE.

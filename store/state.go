@@ -16,6 +16,14 @@ type State struct {
 	DrainedEndpoints []string    `json:"drainedEndpoints,omitempty"` // addresses of a Backend
 }
 
+// Drain is since when an endpoint gets no new RPCs, and how long open ones may go on.
+type Drain struct {
+	Endpoint string    `json:"endpoint,omitempty"` // its address; empty is the whole Backend
+	Since    time.Time `json:"since,omitzero"`
+	Grace    Duration  `json:"grace,omitzero"` // zero: as long as they like
+	By       string    `json:"by,omitempty"`
+}
+
 // RuleSplit is how the RPCs of one rule are shared out, in place of what it declares.
 type RuleSplit struct {
 	Rule   string  `json:"rule"` // its name, or its number from 0 when it has none

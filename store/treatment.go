@@ -7,6 +7,12 @@ type Treatment struct {
 	CORS        *CORS       // nil lets no other origin in
 	Translation Translation // with the defaults filled in
 	Expose      Expose
+
+	Timeouts        *RPCTimeouts     // nil bounds nothing
+	Retry           *RetryPolicy     // nil means DefaultRetry
+	RetryConstraint *RetryConstraint // nil means the backend's own budget
+	Hedging         *Hedging
+	RateLimits      []RateLimit
 }
 
 // DefaultTranslation is what holds for a rule of which no policy speaks.

@@ -104,7 +104,7 @@ func TestEffectiveTreatsByPolicies(t *testing.T) {
 		t.Errorf("after a restart %+v, %+v, %+v", g2.Treatment, h2.Treatment, o2.Treatment)
 	}
 	// What is declared stays as it was declared.
-	if rule := mustGet(t, s, web).Resource.(*HTTPRoute).Spec.Rules[0]; rule.Treatment != (Treatment{Translation: DefaultTranslation}) || rule.Steering.SpillOver {
+	if rule := mustGet(t, s, web).Resource.(*HTTPRoute).Spec.Rules[0]; !reflect.DeepEqual(rule.Treatment, Treatment{Translation: DefaultTranslation}) || rule.Steering.SpillOver {
 		t.Errorf("the declaration has %+v, %+v", rule.Treatment, rule.Steering)
 	}
 	mustWrite(t, s, Txn{Ops: []Op{{ID: ID{RPCPolicyKind, "", "rule"}, Delete: true}}})

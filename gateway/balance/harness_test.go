@@ -59,7 +59,7 @@ func sequential(t *testing.T, p Picker, set []*Node, avoid Mask, n int) []int {
 	t.Helper()
 	counts := make([]int, len(set))
 	for range n {
-		i := p.Pick(avoid)
+		i := p.Pick(Request{Avoid: avoid})
 		if i < 0 {
 			t.Fatalf("nothing picked of %d nodes", len(set))
 		}
@@ -75,7 +75,7 @@ func streams(p Picker, goroutines, n int) {
 	for g := range goroutines {
 		wg.Go(func() {
 			for k := g; k < n; k += goroutines {
-				p.Pick(nil)
+				p.Pick(Request{})
 			}
 		})
 	}

@@ -38,7 +38,8 @@ func newLeastRequest(nodes []*Node) leastRequest {
 	return p
 }
 
-func (p *leastRequest) Pick(avoid Mask) int {
+func (p *leastRequest) Pick(r Request) int {
+	avoid := r.Avoid
 	if len(p.lots) > 0 {
 		if i := p.betterOfTwo(avoid); i >= 0 {
 			p.nodes[i].Acquire()

@@ -51,7 +51,7 @@ func TestLeastRequestFillsTheNodeThatIsBehind(t *testing.T) {
 	}
 	p := seededLeastRequest(set) // a new table; the streams of the old one are still there
 	for range 100 {
-		if i := p.Pick(nil); i != 1 {
+		if i := p.Pick(Request{}); i != 1 {
 			t.Fatalf("picked node %d with %v streams open", i, active(set))
 		}
 	}
@@ -115,7 +115,7 @@ func TestLeastRequestOfManySpreadsOpenStreams(t *testing.T) {
 				total += int(w) * tc.per
 			}
 			for range total {
-				p.Pick(nil)
+				p.Pick(Request{})
 			}
 			for i, w := range tc.weights {
 				if got := set[i].Active(); !within(got, int(w)*tc.per, tc.within) {
@@ -135,7 +135,7 @@ func TestLeastRequestLosesNoStream(t *testing.T) {
 		for range 4 {
 			wg.Go(func() {
 				for k := range 2000 {
-					i := p.Pick(nil)
+					i := p.Pick(Request{})
 					set[i].SetUsable(k%7 != 0)
 					set[i].Release()
 				}

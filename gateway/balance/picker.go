@@ -9,10 +9,17 @@ type Picker interface {
 	// stream is over. Choosing and counting are one step, so that goroutines that
 	// pick at the same time see one another's choice.
 	//
-	// Nodes in avoid are never picked. Of the others, one that is not usable is
+	// Nodes in Avoid are never picked. Of the others, one that is not usable is
 	// picked only when none is. The result is -1 when nothing is left, or when
 	// there are no nodes with weight.
-	Pick(avoid Mask) int
+	Pick(r Request) int
+}
+
+// Request is what a picker is told of one RPC.
+type Request struct {
+	Avoid Mask   // nodes that were tried
+	Key   uint64 // a hash of what RingHash and Maglev look at
+	Keyed bool   // the RPC has a key
 }
 
 // field is the nodes that a picker chooses from.

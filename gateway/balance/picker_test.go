@@ -58,7 +58,7 @@ func TestPickerSkipsWhatItMay(t *testing.T) {
 func picked(p Picker, set []*Node, avoid Mask) []int {
 	var which []int
 	for range 1000 {
-		i := p.Pick(avoid)
+		i := p.Pick(Request{Avoid: avoid})
 		if i < 0 {
 			continue
 		}
@@ -112,7 +112,7 @@ func TestPickerAcquiresTheNodeItReturns(t *testing.T) {
 			p := policy.make(set)
 			counts := make([]int, n)
 			for range 50 {
-				counts[p.Pick(nil)]++
+				counts[p.Pick(Request{})]++
 			}
 			if got := active(set); !slices.Equal(got, counts) {
 				t.Errorf("%s of %d: %v streams, picked %v", policy.name, n, got, counts)
@@ -128,7 +128,7 @@ func TestPickerAllocatesNothing(t *testing.T) {
 			set := nodes(weights...)
 			p := policy.make(set)
 			n := testing.AllocsPerRun(1000, func() {
-				if i := p.Pick(avoid); i >= 0 {
+				if i := p.Pick(Request{Avoid: avoid}); i >= 0 {
 					set[i].Release()
 				}
 			})
@@ -151,7 +151,7 @@ func BenchmarkPick(b *testing.B) {
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {
-						set[p.Pick(nil)].Release()
+						set[p.Pick(Request{})].Release()
 					}
 				})
 			})

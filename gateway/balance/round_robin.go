@@ -100,8 +100,8 @@ func euclid(a, b uint64) (common, largest uint64) {
 	return a, largest
 }
 
-func (p *roundRobin) Pick(avoid Mask) int {
-	i := p.choose(avoid)
+func (p *roundRobin) Pick(r Request) int {
+	i := p.choose(r.Avoid)
 	if i >= 0 {
 		p.nodes[i].Acquire()
 	}

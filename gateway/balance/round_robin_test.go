@@ -13,7 +13,7 @@ func TestRoundRobinTakesTurnsOfEquals(t *testing.T) {
 	p.start(8) // the fifth step comes first
 	var got []int
 	for range 7 {
-		got = append(got, p.Pick(nil))
+		got = append(got, p.Pick(Request{}))
 	}
 	if want := []int{1, 2, 0, 1, 2, 0, 1}; !slices.Equal(got, want) {
 		t.Errorf("turns %v, want %v", got, want)
@@ -42,7 +42,7 @@ func TestRoundRobinIsExactOverEveryRound(t *testing.T) {
 			var last []int // the picks of the last round
 			counts := make([]int, len(set))
 			for k := range 3 * tc.round {
-				i := p.Pick(nil)
+				i := p.Pick(Request{})
 				last = append(last, i)
 				counts[i]++
 				if len(last) > tc.round {
@@ -74,7 +74,7 @@ func TestRoundRobinSpreadsEachRound(t *testing.T) {
 		}
 		counts := make([]float64, len(set))
 		for k := range int(sum) {
-			counts[p.Pick(nil)]++
+			counts[p.Pick(Request{})]++
 			for i, w := range weights {
 				share := float64(w) / sum * float64(k+1)
 				if math.Abs(counts[i]-share) > 4 {
@@ -101,7 +101,7 @@ func TestRoundRobinTakesExtremeWeights(t *testing.T) {
 	for range 2 {
 		wg.Go(func() {
 			for range 5000 {
-				set[p.Pick(nil)].Release()
+				set[p.Pick(Request{})].Release()
 			}
 		})
 	}

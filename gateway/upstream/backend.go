@@ -39,9 +39,9 @@ func (b *Backend) makePicker() {
 }
 
 // Pick chooses an endpoint and counts a stream on it, which the caller releases.
-// The index is what avoid means; nil when nothing is left.
-func (b *Backend) Pick(avoid balance.Mask) (e *Endpoint, index int) {
-	i := b.picker.Pick(avoid)
+// The index is what Avoid means; nil when nothing is left.
+func (b *Backend) Pick(r balance.Request) (e *Endpoint, index int) {
+	i := b.picker.Pick(r)
 	if i < 0 {
 		return nil, -1
 	}

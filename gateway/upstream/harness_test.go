@@ -445,7 +445,7 @@ func (w *world) put(backends ...*store.Backend) []*Endpoint {
 	var list []*Endpoint
 	var avoid balance.Mask
 	for range b.Endpoints { // each can be picked
-		e, i := b.Pick(avoid)
+		e, i := b.Pick(balance.Request{Avoid: avoid})
 		if e == nil {
 			break
 		}

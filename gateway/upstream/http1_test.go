@@ -93,7 +93,7 @@ func (w *plainWorld) apply(change func(*store.Backend)) *Backend {
 // get asks the backend's endpoint, which the caller releases.
 func get(t testing.TB, b *Backend, path string) (*Endpoint, *http.Response, error) {
 	t.Helper()
-	e, _ := b.Pick(balance.Mask(nil))
+	e, _ := b.Pick(balance.Request{})
 	if e == nil {
 		t.Fatal("no endpoint")
 	}

@@ -321,7 +321,7 @@ func TestBackendPicksUntilNoneIsLeft(t *testing.T) {
 			var avoid balance.Mask
 			var order []string
 			for x.Others(avoid) {
-				e, i := x.Pick(avoid)
+				e, i := x.Pick(balance.Request{Avoid: avoid})
 				if e == nil || x.Endpoints[i] != e || e.Active() != 1 {
 					t.Fatalf("%s: picked %v, number %d", policy, e, i)
 				}
@@ -332,7 +332,7 @@ func TestBackendPicksUntilNoneIsLeft(t *testing.T) {
 			if len(order) != 4 || order[3] != "b:1" {
 				t.Errorf("%s: the order is %v, want all, and that which is down last", policy, order)
 			}
-			if e, i := x.Pick(avoid); e != nil || i != -1 {
+			if e, i := x.Pick(balance.Request{Avoid: avoid}); e != nil || i != -1 {
 				t.Errorf("%s: picked %v, number %d, of nothing", policy, e, i)
 			}
 		})

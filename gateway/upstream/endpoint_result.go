@@ -1,0 +1,29 @@
+package upstream
+
+import "time"
+
+// Verdict is what one attempt says about its endpoint.
+type Verdict uint8
+
+// Nothing: it never left, or the caller went away, or the answer tells of the request.
+// Success and Failure count for and against the endpoint.
+const (
+	Neutral Verdict = iota
+	Success
+	Failure
+)
+
+// Result is how an attempt at an endpoint ended.
+type Result struct {
+	Verdict Verdict
+	// Took is from the attempt's beginning to its end; zero for a stream, of which it
+	// says nothing.
+	Took time.Duration
+	// FirstByte is from the attempt's beginning to the response's; zero when none came, or
+	// nobody has looked: see Backend.Timed.
+	FirstByte time.Duration
+}
+
+// Done ends an attempt that Pick has counted. It is what follows each Pick, once, in
+// place of Release.
+func (e *Endpoint) Done(Result) { e.Release() }
