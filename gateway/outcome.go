@@ -42,12 +42,6 @@ const (
 	unsupported                    // the caller wants what cannot be translated
 	backendTimeout                 // the backend did not begin its answer in time
 	badTarget                      // the path of a plain request is malformed, or means two things
-	limited                        // over a rate limit of the route
-	saturated                      // the backend has as many RPCs as it may
-	shed                           // the process is short of memory
-	idle                           // a stream without a message for too long
-	aged                           // a stream has reached its age
-	evicted                        // the endpoint drains and its grace is over, or streams were to move
 	numOutcomes
 )
 
@@ -93,12 +87,6 @@ var outcomes = [numOutcomes]struct {
 	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0},
 	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0},
 	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0},
-	limited:         {"limited", wire.ResourceExhausted, "the route's rate limit is reached", true, 429},
-	saturated:       {"saturated", wire.ResourceExhausted, "the backend has as many RPCs as it may", true, 503},
-	shed:            {"shed", wire.ResourceExhausted, "the gateway is short of memory", true, 503},
-	idle:            {"idle", wire.DeadlineExceeded, "nothing was said on the stream for too long", false, 0},
-	aged:            {"aged", wire.Unavailable, "the stream has reached its age: open it again", true, 0},
-	evicted:         {"evicted", wire.Unavailable, "the endpoint is being drained, or streams move: open it again", true, 0},
 }
 
 func (o outcome) String() string { return outcomes[o].label }
