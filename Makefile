@@ -28,6 +28,7 @@ race: ## All tests, with the race detector
 	go test -race -p 1 $$(go list ./... | grep -v '/gateway/hostile$$')
 	go test -run '^(TestMeasured|TestServeWithstands)' .
 	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
+	go test -run '^TestEncodeBounds' ./gateway/rest
 	go test ./gateway/hostile
 
 .PHONY: hostile-race
