@@ -173,22 +173,10 @@ func undescribed(ctx context.Context, err error) *wire.Status {
 		return refusal(wire.Canceled, "the caller has gone while the schema was asked for")
 	case errors.Is(err, schema.ErrNoMethod):
 		return refusalHTTP(http.StatusNotFound, wire.Unimplemented, "%v", err)
-	case errors.Is(err, schema.ErrNoSchema) && !hasCause(err):
+	case errors.Is(err, schema.ErrNoSchema) && !errors.Is(err, schema.ErrUnanswered):
 		return refusal(wire.Unimplemented, "%v", err)
 	}
 	return refusal(wire.Unavailable, "%v", err)
-}
-
-// hasCause tells whether an error wraps more than one: that there is no schema, and what
-// failed when it was asked for.
-func hasCause(err error) bool {
-	for err != nil {
-		if all, ok := err.(interface{ Unwrap() []error }); ok {
-			return len(all.Unwrap()) > 1
-		}
-		err = errors.Unwrap(err)
-	}
-	return false
 }
 
 // translatable is the match in the messages of the method that the chosen backend has.

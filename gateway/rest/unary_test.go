@@ -168,10 +168,10 @@ func TestServerEndsAnRPCThatNobodyDescribes(t *testing.T) {
 	}{
 		{"the backend has no such method", fmt.Errorf("describing: %w", schema.ErrNoMethod), wire.Unimplemented, 404},
 		{"the backend has no reflection", fmt.Errorf("describing: %w: it has no reflection", schema.ErrNoSchema), wire.Unimplemented, 501},
-		{"its reflection failed", fmt.Errorf("describing: %w", fmt.Errorf("%w: asking its reflection: %w", schema.ErrNoSchema, io.ErrUnexpectedEOF)), wire.Unavailable, 503},
+		{"its reflection failed", fmt.Errorf("describing: %w", fmt.Errorf("%w: asking its reflection: %w", schema.ErrUnanswered, io.ErrUnexpectedEOF)), wire.Unavailable, 503},
 		{"asking failed", io.ErrUnexpectedEOF, wire.Unavailable, 503},
-		{"its reflection was too slow", fmt.Errorf("describing: %w: asking: %w", schema.ErrNoSchema, context.DeadlineExceeded), wire.Unavailable, 503},
-		{"the caller has gone", fmt.Errorf("describing: %w yet: %w", schema.ErrNoSchema, context.Canceled), wire.Canceled, 499},
+		{"its reflection was too slow", fmt.Errorf("describing: %w: asking: %w", schema.ErrUnanswered, context.DeadlineExceeded), wire.Unavailable, 503},
+		{"the caller has gone", fmt.Errorf("describing: %w: %w", schema.ErrUnanswered, context.Canceled), wire.Canceled, 499},
 		{"the gateway refuses", &wire.Status{Code: wire.PermissionDenied, Message: "sluice: no"}, wire.PermissionDenied, 403},
 		{"nobody says why", nil, wire.Unimplemented, 501},
 	} {

@@ -20,6 +20,9 @@ var (
 	ErrNoMethod = errors.New("no such method")
 	// ErrNoSchema tells that nothing is known of the backend.
 	ErrNoSchema = errors.New("no schema")
+	// ErrUnanswered is ErrNoSchema of a backend that could not be asked, or has not
+	// answered yet: trying again may help.
+	ErrUnanswered = fmt.Errorf("%w yet", ErrNoSchema)
 )
 
 // How backends are asked.

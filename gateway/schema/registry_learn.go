@@ -23,9 +23,9 @@ func (r *Registry) Method(ctx context.Context, backend, path string) (*Method, e
 		select {
 		case <-a.done:
 		case <-ctx.Done():
-			return nil, describing(backend, path, fmt.Errorf("%w yet: %w", ErrNoSchema, ctx.Err()))
+			return nil, describing(backend, path, fmt.Errorf("%w: %w", ErrUnanswered, ctx.Err()))
 		case <-wait.Done():
-			return nil, describing(backend, path, fmt.Errorf("%w yet: %w", ErrNoSchema, errNoAnswer))
+			return nil, describing(backend, path, fmt.Errorf("%w: %w", ErrUnanswered, errNoAnswer))
 		}
 	}
 	m, err = r.view.Load().lookup(time.Time{}, backend, path)

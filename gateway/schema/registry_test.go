@@ -196,7 +196,7 @@ func TestRegistryMethodTellsWhyThereIsNone(t *testing.T) {
 			want          string
 		}{
 			{"default/a", "/shop.v1.Cart/Drop", ErrNoMethod, `describing method "/shop.v1.Cart/Drop" of backend "default/a": no such method in what the backend's reflection told`},
-			{"default/broken", get, ErrNoSchema, "no schema: asking its reflection: listing services: UNAVAILABLE: connection refused"},
+			{"default/broken", get, ErrNoSchema, "no schema yet: asking its reflection: listing services: UNAVAILABLE: connection refused"},
 			{"default/mute", get, ErrNoSchema, "no schema: it has no reflection: make a Schema object that names it (sluice schema push)"},
 			{"default/silent", get, ErrNoSchema, "no schema yet: no answer of its reflection within 5s"},
 			{"default/legacy", get, ErrNoSchema, "it speaks http1, which has no reflection"},

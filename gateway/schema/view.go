@@ -118,7 +118,7 @@ func (d described) reason() error {
 	case errors.Is(d.err, ErrUnimplemented):
 		return fmt.Errorf("%w: it has no reflection: make a Schema object that names it (sluice schema push)", ErrNoSchema)
 	case d.err != nil:
-		return fmt.Errorf("%w: asking its reflection: %w", ErrNoSchema, d.err)
+		return fmt.Errorf("%w: asking its reflection: %w", ErrUnanswered, d.err)
 	}
 	return ErrNoSchema
 }
