@@ -12,9 +12,10 @@ import (
 
 // permission is what it takes to call a procedure.
 type permission struct {
-	role  adminv1.Role // at least
-	open  bool         // also for nobody: this is how one becomes somebody
-	local bool         // only by the socket
+	role      adminv1.Role // at least
+	open      bool         // also for nobody: this is how one becomes somebody
+	local     bool         // only by the socket
+	registrar bool         // also for the role registrar
 }
 
 var (
@@ -23,6 +24,10 @@ var (
 	operator = permission{role: adminv1.Role_ROLE_OPERATOR}
 	admin    = permission{role: adminv1.Role_ROLE_ADMIN}
 	owner    = permission{role: adminv1.Role_ROLE_ADMIN, local: true}
+
+	// registrar is for processes that announce themselves: they need not be trusted with
+	// routes for that.
+	registrar = permission{role: adminv1.Role_ROLE_OPERATOR, registrar: true}
 )
 
 // permissions is the one place that says who may do what. What is not in it nobody
@@ -49,6 +54,13 @@ var permissions = map[string]permission{
 	adminv1.SchemaServiceListSchemasProcedure: viewer,
 	adminv1.SchemaServiceListMethodsProcedure: viewer,
 	adminv1.SchemaServiceGetOpenAPIProcedure:  viewer,
+
+	adminv1.BackendServiceListEndpointsProcedure: viewer,
+	adminv1.BackendServiceRegisterProcedure:      registrar,
+	adminv1.BackendServiceRenewProcedure:         registrar,
+	adminv1.BackendServiceDeregisterProcedure:    registrar,
+	adminv1.BackendServiceKeepProcedure:          registrar,
+	adminv1.BackendServiceRebalanceProcedure:     operator,
 
 	adminv1.AccessServiceSignInProcedure:          anybody,
 	adminv1.AccessServiceSignOutProcedure:         anybody,
@@ -78,12 +90,41 @@ func authorise(c *caller, procedure string) error {
 	case c.Role == adminv1.Role_ROLE_UNSPECIFIED:
 		return connect.NewError(connect.CodeUnauthenticated,
 			errors.New("sign in, or send a token; on the machine itself the command line needs neither"))
-	case c.Role < p.role:
+	case !p.allows(c.Role):
 		return connect.NewError(connect.CodePermissionDenied,
-			fmt.Errorf("%s has the role %s; %s needs %s", c.Actor, roleName(c.Role), path.Base(procedure), roleName(p.role)))
+			fmt.Errorf("%s has the role %s; %s needs %s", c.Actor, roleName(c.Role), path.Base(procedure), p.roles()))
 	case p.local && !c.Local:
 		return connect.NewError(connect.CodePermissionDenied,
 			errors.New("this can only be done on the machine itself, with the command line"))
 	}
 	return nil
+}
+
+// allows says whether a role suffices. The registrar stands beside the others, which
+// are each more than the one before.
+func (p permission) allows(role adminv1.Role) bool {
+	if role == adminv1.Role_ROLE_REGISTRAR {
+		return p.registrar
+	}
+	return role >= p.role
+}
+
+// noMoreThan is what is left of a token's role when the account that made it has
+// another: who may not register can hand on no right to.
+func noMoreThan(maker, role adminv1.Role) adminv1.Role {
+	switch {
+	case role != adminv1.Role_ROLE_REGISTRAR:
+		return min(role, maker)
+	case registrar.allows(maker):
+		return role
+	}
+	return adminv1.Role_ROLE_UNSPECIFIED
+}
+
+// roles are the least that suffice, in words.
+func (p permission) roles() string {
+	if p.registrar {
+		return roleName(p.role) + " or " + roleName(adminv1.Role_ROLE_REGISTRAR)
+	}
+	return roleName(p.role)
 }

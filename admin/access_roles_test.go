@@ -52,11 +52,16 @@ var wantRoles = map[string]string{
 	"ListSchemas": "viewer", "ListMethods": "viewer", "GetOpenAPI": "viewer",
 	"Apply": "operator", "Delete": "operator", "Rollback": "operator", "Split": "operator", "Drain": "operator", "Disable": "operator", "Adopt": "operator",
 	"Backup": "admin", "Restore": "admin",
+	"ListEndpoints": "viewer", "Register": "operator", "Renew": "operator", "Deregister": "operator", "Keep": "operator", "Rebalance": "operator",
 	"SignIn": "nobody", "SignOut": "nobody", "WhoAmI": "nobody", "SetUp": "nobody",
 	"CreateSetUpLink": "local",
 	"CreateAccount":   "admin", "ListAccounts": "admin", "UpdateAccount": "admin", "DeleteAccount": "admin",
 	"CreateToken": "admin", "ListTokens": "admin", "RevokeToken": "admin", "Audit": "admin",
 }
+
+// registrarMay are the procedures that a registrar calls beside those that nobody need
+// be somebody for.
+var registrarMay = map[string]bool{"Register": true, "Renew": true, "Deregister": true, "Keep": true}
 
 // Every procedure, called by everybody: at the door, and once more by what stands
 // right before the service, should the door ever be left out.
@@ -70,6 +75,7 @@ func TestRolesAreExact(t *testing.T) {
 		"admin":    s.program(s.addToken(t, adminv1.Role_ROLE_ADMIN)),
 		"local":    s.local(),
 	}
+	beside := s.program(s.addToken(t, adminv1.Role_ROLE_REGISTRAR))
 	reached := false
 	s.handler = s.Guard(http.HandlerFunc(func(_ http.ResponseWriter, r *http.Request) {
 		reached = authorise(callerFrom(r.Context()), r.URL.Path) == nil
@@ -97,6 +103,13 @@ func TestRolesAreExact(t *testing.T) {
 			}
 			tried++
 		}
+		name := p[strings.LastIndex(p, "/")+1:]
+		reached = false
+		_, text := beside.post(t, p, "application/json", "{}")
+		if want := registrarMay[name] || wantRoles[name] == "nobody"; reached != want {
+			t.Errorf("%s by registrar: let in %v, want %v (%s)", name, reached, want, text)
+		}
+		tried++
 		if err := authorise(nil, p); connect.CodeOf(err) != connect.CodePermissionDenied {
 			t.Errorf("%s without the door: %v, want a refusal", p, err)
 		}

@@ -327,7 +327,7 @@ func deleteAccount(tx RecordsTx, acc *account) error {
 
 func (s *accessServer) CreateToken(ctx context.Context, r *connect.Request[adminv1.CreateTokenRequest]) (*connect.Response[adminv1.CreateTokenResponse], error) {
 	id, now := IdentityFrom(ctx), s.now()
-	if err := errors.Join(checkAccountName("name", r.Msg.Name), checkRole(r.Msg.Role)); err != nil {
+	if err := errors.Join(checkAccountName("name", r.Msg.Name), checkTokenRole(r.Msg.Role)); err != nil {
 		return nil, invalid(err)
 	}
 	t, shows := newToken()

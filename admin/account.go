@@ -52,7 +52,7 @@ func checkRole(role adminv1.Role) error {
 	return nil
 }
 
-// roleName is "viewer", "operator" or "admin", or empty for nobody.
+// roleName is "viewer", "operator", "admin" or "registrar", or empty for nobody.
 func roleName(role adminv1.Role) string {
 	if role == adminv1.Role_ROLE_UNSPECIFIED {
 		return ""

@@ -3,6 +3,7 @@ package admin
 import (
 	"crypto/subtle"
 	"encoding/base32"
+	"errors"
 	"net/http"
 	"strings"
 	"time"
@@ -39,6 +40,14 @@ func newToken() (t *token, shows string) {
 	secret, hash := newSecret()
 	id := strings.ToLower(base32.StdEncoding.EncodeToString(random(tokenIDBytes)))
 	return &token{ID: id, Hash: hash}, tokenMark + id + "_" + secret
+}
+
+// checkTokenRole takes one role more than accounts have: no person is a registrar.
+func checkTokenRole(role adminv1.Role) error {
+	if role != adminv1.Role_ROLE_REGISTRAR && checkRole(role) != nil {
+		return errors.New("role: want viewer, operator, admin or registrar")
+	}
+	return nil
 }
 
 // splitToken takes apart what a token shows.
@@ -108,7 +117,7 @@ func roleOfToken(tx RecordsTx, t *token) (adminv1.Role, error) {
 	if err != nil || maker == nil {
 		return adminv1.Role_ROLE_UNSPECIFIED, err
 	}
-	return min(t.Role, maker.Role), nil
+	return noMoreThan(maker.Role, t.Role), nil
 }
 
 // tokenSeen writes down that the token was used. One that was revoked meanwhile

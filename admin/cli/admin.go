@@ -26,13 +26,18 @@ root and the user who runs the server are admins without a password.`,
 }
 
 // role is the value of --role.
-type role struct{ is adminv1.Role }
+type role struct {
+	is    adminv1.Role
+	token bool // of a token, which may also be a registrar
+}
 
-func roleNames() []string {
+func (r *role) names() []string {
 	var names []string
 	values := adminv1.Role(0).Descriptor().Values()
 	for i := 1; i < values.Len(); i++ { // the first is no role
-		names = append(names, roleWord(adminv1.Role(values.Get(i).Number())))
+		if of := adminv1.Role(values.Get(i).Number()); r.token || of != adminv1.Role_ROLE_REGISTRAR {
+			names = append(names, roleWord(of))
+		}
 	}
 	return names
 }
@@ -41,21 +46,21 @@ func (r *role) String() string { return roleWord(r.is) }
 func (r *role) Type() string   { return "role" }
 
 func (r *role) Set(s string) error {
-	n := slices.Index(roleNames(), strings.ToLower(s))
+	n := slices.Index(r.names(), strings.ToLower(s))
 	if n < 0 {
-		return fmt.Errorf("want %s", list(roleNames(), "or"))
+		return fmt.Errorf("want %s", list(r.names(), "or"))
 	}
 	r.is = adminv1.Role(n + 1)
 	return nil
 }
 
 func (p *program) addRole(cmd *cobra.Command, r *role) {
-	cmd.Flags().Var(r, "role", "`role`: "+list(roleNames(), "or"))
-	p.complete(cmd, "role", fixed(roleNames()...))
+	cmd.Flags().Var(r, "role", "`role`: "+list(r.names(), "or"))
+	p.complete(cmd, "role", fixed(r.names()...))
 }
 
 func (p *program) createAccountCommand() *cobra.Command {
-	r := role{adminv1.Role_ROLE_ADMIN}
+	r := role{is: adminv1.Role_ROLE_ADMIN}
 	var passwordFile string
 	cmd := &cobra.Command{
 		Use:     "create NAME",

@@ -283,7 +283,7 @@ func (p *program) completeContexts(_ *cobra.Command, args []string, _ string) ([
 func (p *program) completeAccounts(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
 	if len(args) > 0 {
 		if cmd.Name() == "role" && len(args) == 1 {
-			return roleNames(), noFiles
+			return new(role).names(), noFiles
 		}
 		return nil, noFiles
 	}

@@ -44,7 +44,7 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 		{"admin passwd ", "alice bob"},
 		{"admin role bob ", "viewer operator admin"},
 		{"admin token revoke ", "t7"},
-		{"admin token create x --role ", "viewer operator admin"},
+		{"admin token create x --role ", "viewer operator admin registrar"},
 		{"get routes -o ", "table json yaml name"},
 		{"get routes --context ", "prod"},
 		{"context use ", "prod"},

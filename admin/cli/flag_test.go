@@ -13,7 +13,7 @@ func TestFlagSaysWhatItsValueMayBe(t *testing.T) {
 		{[]string{"watch", "--after", "x"}, `sluice: --after "x": want a whole number from 0 to 18446744073709551615; see sluice watch --help`},
 		{[]string{"status", "--wait", "10"}, `sluice: --wait "10": want a time such as 10s or 2m; see sluice status --help`},
 		{[]string{"apply", "--dry-run=perhaps"}, `sluice: --dry-run "perhaps": want true or false; see sluice apply --help`},
-		{[]string{"admin", "token", "create", "x", "--role", "king"}, `sluice: invalid argument "king" for "--role" flag: want viewer, operator or admin; see sluice admin token create --help`},
+		{[]string{"admin", "token", "create", "x", "--role", "king"}, `sluice: invalid argument "king" for "--role" flag: want viewer, operator, admin or registrar; see sluice admin token create --help`},
 		{[]string{"history", "--limits", "1"}, `sluice: unknown flag: --limits; see sluice history --help`},
 	}
 	for _, test := range tests {

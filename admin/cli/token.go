@@ -20,7 +20,7 @@ func (p *program) tokenCommand() *cobra.Command {
 }
 
 func (p *program) createTokenCommand() *cobra.Command {
-	r := role{adminv1.Role_ROLE_VIEWER}
+	r := role{is: adminv1.Role_ROLE_VIEWER, token: true}
 	var expires string
 	cmd := &cobra.Command{
 		Use:   "create NAME",

@@ -35,6 +35,8 @@ const (
 	AccessServiceName = "sluice.admin.v1.AccessService"
 	// SchemaServiceName is the fully-qualified name of the SchemaService service.
 	SchemaServiceName = "sluice.admin.v1.SchemaService"
+	// BackendServiceName is the fully-qualified name of the BackendService service.
+	BackendServiceName = "sluice.admin.v1.BackendService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -121,6 +123,21 @@ const (
 	// SchemaServiceGetOpenAPIProcedure is the fully-qualified name of the SchemaService's GetOpenAPI
 	// RPC.
 	SchemaServiceGetOpenAPIProcedure = "/sluice.admin.v1.SchemaService/GetOpenAPI"
+	// BackendServiceListEndpointsProcedure is the fully-qualified name of the BackendService's
+	// ListEndpoints RPC.
+	BackendServiceListEndpointsProcedure = "/sluice.admin.v1.BackendService/ListEndpoints"
+	// BackendServiceRegisterProcedure is the fully-qualified name of the BackendService's Register RPC.
+	BackendServiceRegisterProcedure = "/sluice.admin.v1.BackendService/Register"
+	// BackendServiceRenewProcedure is the fully-qualified name of the BackendService's Renew RPC.
+	BackendServiceRenewProcedure = "/sluice.admin.v1.BackendService/Renew"
+	// BackendServiceDeregisterProcedure is the fully-qualified name of the BackendService's Deregister
+	// RPC.
+	BackendServiceDeregisterProcedure = "/sluice.admin.v1.BackendService/Deregister"
+	// BackendServiceKeepProcedure is the fully-qualified name of the BackendService's Keep RPC.
+	BackendServiceKeepProcedure = "/sluice.admin.v1.BackendService/Keep"
+	// BackendServiceRebalanceProcedure is the fully-qualified name of the BackendService's Rebalance
+	// RPC.
+	BackendServiceRebalanceProcedure = "/sluice.admin.v1.BackendService/Rebalance"
 )
 
 // ResourceServiceClient is a client for the sluice.admin.v1.ResourceService service.
@@ -147,7 +164,8 @@ type ResourceServiceClient interface {
 	// Split shares out the RPCs of one rule.
 	Split(context.Context, *connect.Request[SplitRequest]) (*connect.Response[WriteResponse], error)
 	// Drain takes a backend, or some of its endpoints, out of the choice for new
-	// RPCs, or puts it back. Open streams go on.
+	// RPCs, or puts it back. Open ones go on, for the grace period if there is one;
+	// BackendService.ListEndpoints shows how many are left.
 	Drain(context.Context, *connect.Request[DrainRequest]) (*connect.Response[WriteResponse], error)
 	// Disable takes a route out of the table without forgetting it, or puts it back.
 	Disable(context.Context, *connect.Request[DisableRequest]) (*connect.Response[WriteResponse], error)
@@ -362,7 +380,8 @@ type ResourceServiceHandler interface {
 	// Split shares out the RPCs of one rule.
 	Split(context.Context, *connect.Request[SplitRequest]) (*connect.Response[WriteResponse], error)
 	// Drain takes a backend, or some of its endpoints, out of the choice for new
-	// RPCs, or puts it back. Open streams go on.
+	// RPCs, or puts it back. Open ones go on, for the grace period if there is one;
+	// BackendService.ListEndpoints shows how many are left.
 	Drain(context.Context, *connect.Request[DrainRequest]) (*connect.Response[WriteResponse], error)
 	// Disable takes a route out of the table without forgetting it, or puts it back.
 	Disable(context.Context, *connect.Request[DisableRequest]) (*connect.Response[WriteResponse], error)
@@ -1225,4 +1244,242 @@ func (UnimplementedSchemaServiceHandler) ListMethods(context.Context, *connect.R
 
 func (UnimplementedSchemaServiceHandler) GetOpenAPI(context.Context, *connect.Request[GetOpenAPIRequest]) (*connect.Response[GetOpenAPIResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.SchemaService.GetOpenAPI is not implemented"))
+}
+
+// BackendServiceClient is a client for the sluice.admin.v1.BackendService service.
+type BackendServiceClient interface {
+	// ListEndpoints lists the endpoints of one backend or of all, and how each is.
+	ListEndpoints(context.Context, *connect.Request[ListEndpointsRequest]) (*connect.Response[ListEndpointsResponse], error)
+	// Register announces a process as an endpoint of a backend that takes registrations.
+	// It holds until the lease is over, unless Renew or Register begins that anew, or
+	// Deregister ends it. It answers when RPCs go there.
+	Register(context.Context, *connect.Request[RegisterRequest]) (*connect.Response[RegisterResponse], error)
+	// Renew begins the lease of a registration anew. NOT_FOUND when it is over, or its
+	// backend is gone: Register then.
+	Renew(context.Context, *connect.Request[RenewRequest]) (*connect.Response[RenewResponse], error)
+	// Deregister ends a registration: the endpoint gets no new RPCs, and those that are
+	// open go on. NOT_FOUND when there is none.
+	Deregister(context.Context, *connect.Request[DeregisterRequest]) (*connect.Response[WriteResponse], error)
+	// Keep is a registration that lives as long as the stream. The process is registered
+	// when the first response comes; others follow as signs of life, one at least in a
+	// third of the lease. When the client ends the stream, by cancelling it, the
+	// registration ends at once; when the connection breaks or the gateway ends, after
+	// the lease, so that there is time to come back.
+	Keep(context.Context, *connect.Request[KeepRequest]) (*connect.ServerStreamForClient[KeepResponse], error)
+	// Rebalance ends a share of the long streams of those endpoints that have more than
+	// the others, softly and spread over 10 s: clients open them again elsewhere.
+	Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error)
+}
+
+// NewBackendServiceClient constructs a client for the sluice.admin.v1.BackendService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewBackendServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) BackendServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	backendServiceMethods := File_v1_admin_proto.Services().ByName("BackendService").Methods()
+	return &backendServiceClient{
+		listEndpoints: connect.NewClient[ListEndpointsRequest, ListEndpointsResponse](
+			httpClient,
+			baseURL+BackendServiceListEndpointsProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("ListEndpoints")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		register: connect.NewClient[RegisterRequest, RegisterResponse](
+			httpClient,
+			baseURL+BackendServiceRegisterProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("Register")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		renew: connect.NewClient[RenewRequest, RenewResponse](
+			httpClient,
+			baseURL+BackendServiceRenewProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("Renew")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		deregister: connect.NewClient[DeregisterRequest, WriteResponse](
+			httpClient,
+			baseURL+BackendServiceDeregisterProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("Deregister")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		keep: connect.NewClient[KeepRequest, KeepResponse](
+			httpClient,
+			baseURL+BackendServiceKeepProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("Keep")),
+			connect.WithClientOptions(opts...),
+		),
+		rebalance: connect.NewClient[RebalanceRequest, RebalanceResponse](
+			httpClient,
+			baseURL+BackendServiceRebalanceProcedure,
+			connect.WithSchema(backendServiceMethods.ByName("Rebalance")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// backendServiceClient implements BackendServiceClient.
+type backendServiceClient struct {
+	listEndpoints *connect.Client[ListEndpointsRequest, ListEndpointsResponse]
+	register      *connect.Client[RegisterRequest, RegisterResponse]
+	renew         *connect.Client[RenewRequest, RenewResponse]
+	deregister    *connect.Client[DeregisterRequest, WriteResponse]
+	keep          *connect.Client[KeepRequest, KeepResponse]
+	rebalance     *connect.Client[RebalanceRequest, RebalanceResponse]
+}
+
+// ListEndpoints calls sluice.admin.v1.BackendService.ListEndpoints.
+func (c *backendServiceClient) ListEndpoints(ctx context.Context, req *connect.Request[ListEndpointsRequest]) (*connect.Response[ListEndpointsResponse], error) {
+	return c.listEndpoints.CallUnary(ctx, req)
+}
+
+// Register calls sluice.admin.v1.BackendService.Register.
+func (c *backendServiceClient) Register(ctx context.Context, req *connect.Request[RegisterRequest]) (*connect.Response[RegisterResponse], error) {
+	return c.register.CallUnary(ctx, req)
+}
+
+// Renew calls sluice.admin.v1.BackendService.Renew.
+func (c *backendServiceClient) Renew(ctx context.Context, req *connect.Request[RenewRequest]) (*connect.Response[RenewResponse], error) {
+	return c.renew.CallUnary(ctx, req)
+}
+
+// Deregister calls sluice.admin.v1.BackendService.Deregister.
+func (c *backendServiceClient) Deregister(ctx context.Context, req *connect.Request[DeregisterRequest]) (*connect.Response[WriteResponse], error) {
+	return c.deregister.CallUnary(ctx, req)
+}
+
+// Keep calls sluice.admin.v1.BackendService.Keep.
+func (c *backendServiceClient) Keep(ctx context.Context, req *connect.Request[KeepRequest]) (*connect.ServerStreamForClient[KeepResponse], error) {
+	return c.keep.CallServerStream(ctx, req)
+}
+
+// Rebalance calls sluice.admin.v1.BackendService.Rebalance.
+func (c *backendServiceClient) Rebalance(ctx context.Context, req *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error) {
+	return c.rebalance.CallUnary(ctx, req)
+}
+
+// BackendServiceHandler is an implementation of the sluice.admin.v1.BackendService service.
+type BackendServiceHandler interface {
+	// ListEndpoints lists the endpoints of one backend or of all, and how each is.
+	ListEndpoints(context.Context, *connect.Request[ListEndpointsRequest]) (*connect.Response[ListEndpointsResponse], error)
+	// Register announces a process as an endpoint of a backend that takes registrations.
+	// It holds until the lease is over, unless Renew or Register begins that anew, or
+	// Deregister ends it. It answers when RPCs go there.
+	Register(context.Context, *connect.Request[RegisterRequest]) (*connect.Response[RegisterResponse], error)
+	// Renew begins the lease of a registration anew. NOT_FOUND when it is over, or its
+	// backend is gone: Register then.
+	Renew(context.Context, *connect.Request[RenewRequest]) (*connect.Response[RenewResponse], error)
+	// Deregister ends a registration: the endpoint gets no new RPCs, and those that are
+	// open go on. NOT_FOUND when there is none.
+	Deregister(context.Context, *connect.Request[DeregisterRequest]) (*connect.Response[WriteResponse], error)
+	// Keep is a registration that lives as long as the stream. The process is registered
+	// when the first response comes; others follow as signs of life, one at least in a
+	// third of the lease. When the client ends the stream, by cancelling it, the
+	// registration ends at once; when the connection breaks or the gateway ends, after
+	// the lease, so that there is time to come back.
+	Keep(context.Context, *connect.Request[KeepRequest], *connect.ServerStream[KeepResponse]) error
+	// Rebalance ends a share of the long streams of those endpoints that have more than
+	// the others, softly and spread over 10 s: clients open them again elsewhere.
+	Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error)
+}
+
+// NewBackendServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewBackendServiceHandler(svc BackendServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	backendServiceMethods := File_v1_admin_proto.Services().ByName("BackendService").Methods()
+	backendServiceListEndpointsHandler := connect.NewUnaryHandler(
+		BackendServiceListEndpointsProcedure,
+		svc.ListEndpoints,
+		connect.WithSchema(backendServiceMethods.ByName("ListEndpoints")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	backendServiceRegisterHandler := connect.NewUnaryHandler(
+		BackendServiceRegisterProcedure,
+		svc.Register,
+		connect.WithSchema(backendServiceMethods.ByName("Register")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	backendServiceRenewHandler := connect.NewUnaryHandler(
+		BackendServiceRenewProcedure,
+		svc.Renew,
+		connect.WithSchema(backendServiceMethods.ByName("Renew")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	backendServiceDeregisterHandler := connect.NewUnaryHandler(
+		BackendServiceDeregisterProcedure,
+		svc.Deregister,
+		connect.WithSchema(backendServiceMethods.ByName("Deregister")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	backendServiceKeepHandler := connect.NewServerStreamHandler(
+		BackendServiceKeepProcedure,
+		svc.Keep,
+		connect.WithSchema(backendServiceMethods.ByName("Keep")),
+		connect.WithHandlerOptions(opts...),
+	)
+	backendServiceRebalanceHandler := connect.NewUnaryHandler(
+		BackendServiceRebalanceProcedure,
+		svc.Rebalance,
+		connect.WithSchema(backendServiceMethods.ByName("Rebalance")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/sluice.admin.v1.BackendService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case BackendServiceListEndpointsProcedure:
+			backendServiceListEndpointsHandler.ServeHTTP(w, r)
+		case BackendServiceRegisterProcedure:
+			backendServiceRegisterHandler.ServeHTTP(w, r)
+		case BackendServiceRenewProcedure:
+			backendServiceRenewHandler.ServeHTTP(w, r)
+		case BackendServiceDeregisterProcedure:
+			backendServiceDeregisterHandler.ServeHTTP(w, r)
+		case BackendServiceKeepProcedure:
+			backendServiceKeepHandler.ServeHTTP(w, r)
+		case BackendServiceRebalanceProcedure:
+			backendServiceRebalanceHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedBackendServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedBackendServiceHandler struct{}
+
+func (UnimplementedBackendServiceHandler) ListEndpoints(context.Context, *connect.Request[ListEndpointsRequest]) (*connect.Response[ListEndpointsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.ListEndpoints is not implemented"))
+}
+
+func (UnimplementedBackendServiceHandler) Register(context.Context, *connect.Request[RegisterRequest]) (*connect.Response[RegisterResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Register is not implemented"))
+}
+
+func (UnimplementedBackendServiceHandler) Renew(context.Context, *connect.Request[RenewRequest]) (*connect.Response[RenewResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Renew is not implemented"))
+}
+
+func (UnimplementedBackendServiceHandler) Deregister(context.Context, *connect.Request[DeregisterRequest]) (*connect.Response[WriteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Deregister is not implemented"))
+}
+
+func (UnimplementedBackendServiceHandler) Keep(context.Context, *connect.Request[KeepRequest], *connect.ServerStream[KeepResponse]) error {
+	return connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Keep is not implemented"))
+}
+
+func (UnimplementedBackendServiceHandler) Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Rebalance is not implemented"))
 }

@@ -16,6 +16,7 @@ package adminv1
 import (
 	protoreflect "google.golang.org/protobuf/reflect/protoreflect"
 	protoimpl "google.golang.org/protobuf/runtime/protoimpl"
+	durationpb "google.golang.org/protobuf/types/known/durationpb"
 	timestamppb "google.golang.org/protobuf/types/known/timestamppb"
 	reflect "reflect"
 	sync "sync"
@@ -36,6 +37,7 @@ const (
 	Role_ROLE_VIEWER      Role = 1 // reads
 	Role_ROLE_OPERATOR    Role = 2 // splits, drains, applies, rolls back
 	Role_ROLE_ADMIN       Role = 3 // accounts, tokens, audit, backup and restore
+	Role_ROLE_REGISTRAR   Role = 4 // announces processes as endpoints, and can do nothing else: for tokens only
 )
 
 // Enum value maps for Role.
@@ -45,12 +47,14 @@ var (
 		1: "ROLE_VIEWER",
 		2: "ROLE_OPERATOR",
 		3: "ROLE_ADMIN",
+		4: "ROLE_REGISTRAR",
 	}
 	Role_value = map[string]int32{
 		"ROLE_UNSPECIFIED": 0,
 		"ROLE_VIEWER":      1,
 		"ROLE_OPERATOR":    2,
 		"ROLE_ADMIN":       3,
+		"ROLE_REGISTRAR":   4,
 	}
 )
 
@@ -185,7 +189,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{20, 0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{21, 0}
 }
 
 type SchemaSource_Kind int32
@@ -234,13 +238,65 @@ func (x SchemaSource_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SchemaSource_Kind.Descriptor instead.
 func (SchemaSource_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{34, 0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{35, 0}
+}
+
+type Endpoint_Source int32
+
+const (
+	Endpoint_SOURCE_UNSPECIFIED Endpoint_Source = 0
+	Endpoint_SOURCE_STATIC      Endpoint_Source = 1 // the manifest says it
+	Endpoint_SOURCE_DNS         Endpoint_Source = 2 // a name server says it
+	Endpoint_SOURCE_REGISTERED  Endpoint_Source = 3 // the process itself says it
+)
+
+// Enum value maps for Endpoint_Source.
+var (
+	Endpoint_Source_name = map[int32]string{
+		0: "SOURCE_UNSPECIFIED",
+		1: "SOURCE_STATIC",
+		2: "SOURCE_DNS",
+		3: "SOURCE_REGISTERED",
+	}
+	Endpoint_Source_value = map[string]int32{
+		"SOURCE_UNSPECIFIED": 0,
+		"SOURCE_STATIC":      1,
+		"SOURCE_DNS":         2,
+		"SOURCE_REGISTERED":  3,
+	}
+)
+
+func (x Endpoint_Source) Enum() *Endpoint_Source {
+	p := new(Endpoint_Source)
+	*p = x
+	return p
+}
+
+func (x Endpoint_Source) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Endpoint_Source) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[4].Descriptor()
+}
+
+func (Endpoint_Source) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[4]
+}
+
+func (x Endpoint_Source) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Endpoint_Source.Descriptor instead.
+func (Endpoint_Source) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{45, 0}
 }
 
 // Ref names an object.
 type Ref struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
-	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // GRPCRoute, HTTPRoute, Backend, RPCPolicy, Schema
+	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`           // GRPCRoute, HTTPRoute, Backend, RPCPolicy, Schema, Registration
 	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // empty means default
 	Name          string                 `protobuf:"bytes,3,opt,name=name,proto3" json:"name,omitempty"`
 	unknownFields protoimpl.UnknownFields
@@ -471,6 +527,7 @@ type State struct {
 	Disabled         bool                   `protobuf:"varint,2,opt,name=disabled,proto3" json:"disabled,omitempty"`                                        // a route
 	Drained          bool                   `protobuf:"varint,3,opt,name=drained,proto3" json:"drained,omitempty"`                                          // a backend, whole
 	DrainedEndpoints []string               `protobuf:"bytes,4,rep,name=drained_endpoints,json=drainedEndpoints,proto3" json:"drained_endpoints,omitempty"` // addresses
+	Drains           []*Drain               `protobuf:"bytes,5,rep,name=drains,proto3" json:"drains,omitempty"`                                             // of a backend: these two, with what else is known of them
 	unknownFields    protoimpl.UnknownFields
 	sizeCache        protoimpl.SizeCache
 }
@@ -533,6 +590,82 @@ func (x *State) GetDrainedEndpoints() []string {
 	return nil
 }
 
+func (x *State) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+// Drain is since when a backend, or an endpoint of it, gets no new RPCs.
+type Drain struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Endpoint      string                 `protobuf:"bytes,1,opt,name=endpoint,proto3" json:"endpoint,omitempty"` // its address; empty: the whole backend
+	Since         *timestamppb.Timestamp `protobuf:"bytes,2,opt,name=since,proto3" json:"since,omitempty"`
+	Grace         *durationpb.Duration   `protobuf:"bytes,3,opt,name=grace,proto3" json:"grace,omitempty"` // how long open RPCs may go on; unset: as long as they like
+	By            string                 `protobuf:"bytes,4,opt,name=by,proto3" json:"by,omitempty"`       // the actor
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Drain) Reset() {
+	*x = Drain{}
+	mi := &file_v1_admin_proto_msgTypes[4]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Drain) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Drain) ProtoMessage() {}
+
+func (x *Drain) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[4]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Drain.ProtoReflect.Descriptor instead.
+func (*Drain) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{4}
+}
+
+func (x *Drain) GetEndpoint() string {
+	if x != nil {
+		return x.Endpoint
+	}
+	return ""
+}
+
+func (x *Drain) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Drain) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
+func (x *Drain) GetBy() string {
+	if x != nil {
+		return x.By
+	}
+	return ""
+}
+
 // RuleSplit is how the RPCs of one rule are shared out, in place of what it declares.
 type RuleSplit struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
@@ -550,7 +683,7 @@ type RuleSplit struct {
 
 func (x *RuleSplit) Reset() {
 	*x = RuleSplit{}
-	mi := &file_v1_admin_proto_msgTypes[4]
+	mi := &file_v1_admin_proto_msgTypes[5]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -562,7 +695,7 @@ func (x *RuleSplit) String() string {
 func (*RuleSplit) ProtoMessage() {}
 
 func (x *RuleSplit) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[4]
+	mi := &file_v1_admin_proto_msgTypes[5]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -575,7 +708,7 @@ func (x *RuleSplit) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RuleSplit.ProtoReflect.Descriptor instead.
 func (*RuleSplit) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{4}
+	return file_v1_admin_proto_rawDescGZIP(), []int{5}
 }
 
 func (x *RuleSplit) GetRule() string {
@@ -645,7 +778,7 @@ type Share struct {
 
 func (x *Share) Reset() {
 	*x = Share{}
-	mi := &file_v1_admin_proto_msgTypes[5]
+	mi := &file_v1_admin_proto_msgTypes[6]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -657,7 +790,7 @@ func (x *Share) String() string {
 func (*Share) ProtoMessage() {}
 
 func (x *Share) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[5]
+	mi := &file_v1_admin_proto_msgTypes[6]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -670,7 +803,7 @@ func (x *Share) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Share.ProtoReflect.Descriptor instead.
 func (*Share) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{5}
+	return file_v1_admin_proto_rawDescGZIP(), []int{6}
 }
 
 func (x *Share) GetBackend() string {
@@ -699,7 +832,7 @@ type Pin struct {
 
 func (x *Pin) Reset() {
 	*x = Pin{}
-	mi := &file_v1_admin_proto_msgTypes[6]
+	mi := &file_v1_admin_proto_msgTypes[7]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -711,7 +844,7 @@ func (x *Pin) String() string {
 func (*Pin) ProtoMessage() {}
 
 func (x *Pin) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[6]
+	mi := &file_v1_admin_proto_msgTypes[7]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -724,7 +857,7 @@ func (x *Pin) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Pin.ProtoReflect.Descriptor instead.
 func (*Pin) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{6}
+	return file_v1_admin_proto_rawDescGZIP(), []int{7}
 }
 
 func (x *Pin) GetHeader() string {
@@ -761,7 +894,7 @@ type Condition struct {
 
 func (x *Condition) Reset() {
 	*x = Condition{}
-	mi := &file_v1_admin_proto_msgTypes[7]
+	mi := &file_v1_admin_proto_msgTypes[8]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -773,7 +906,7 @@ func (x *Condition) String() string {
 func (*Condition) ProtoMessage() {}
 
 func (x *Condition) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[7]
+	mi := &file_v1_admin_proto_msgTypes[8]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -786,7 +919,7 @@ func (x *Condition) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Condition.ProtoReflect.Descriptor instead.
 func (*Condition) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{7}
+	return file_v1_admin_proto_rawDescGZIP(), []int{8}
 }
 
 func (x *Condition) GetType() string {
@@ -826,7 +959,7 @@ type Change struct {
 	Via           string                 `protobuf:"bytes,4,opt,name=via,proto3" json:"via,omitempty"`         // cli, api, page, file, peer
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // of the client
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict
+	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict, register, deregister
 	Ref           *Ref                   `protobuf:"bytes,8,opt,name=ref,proto3" json:"ref,omitempty"`
 	Revision      string                 `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"` // after it
 	Before        *Object                `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
@@ -838,7 +971,7 @@ type Change struct {
 
 func (x *Change) Reset() {
 	*x = Change{}
-	mi := &file_v1_admin_proto_msgTypes[8]
+	mi := &file_v1_admin_proto_msgTypes[9]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -850,7 +983,7 @@ func (x *Change) String() string {
 func (*Change) ProtoMessage() {}
 
 func (x *Change) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[8]
+	mi := &file_v1_admin_proto_msgTypes[9]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -863,7 +996,7 @@ func (x *Change) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Change.ProtoReflect.Descriptor instead.
 func (*Change) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{8}
+	return file_v1_admin_proto_rawDescGZIP(), []int{9}
 }
 
 func (x *Change) GetSequence() uint64 {
@@ -959,7 +1092,7 @@ type GetRequest struct {
 
 func (x *GetRequest) Reset() {
 	*x = GetRequest{}
-	mi := &file_v1_admin_proto_msgTypes[9]
+	mi := &file_v1_admin_proto_msgTypes[10]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -971,7 +1104,7 @@ func (x *GetRequest) String() string {
 func (*GetRequest) ProtoMessage() {}
 
 func (x *GetRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[9]
+	mi := &file_v1_admin_proto_msgTypes[10]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -984,7 +1117,7 @@ func (x *GetRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetRequest.ProtoReflect.Descriptor instead.
 func (*GetRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{9}
+	return file_v1_admin_proto_rawDescGZIP(), []int{10}
 }
 
 func (x *GetRequest) GetRef() *Ref {
@@ -1004,7 +1137,7 @@ type GetResponse struct {
 
 func (x *GetResponse) Reset() {
 	*x = GetResponse{}
-	mi := &file_v1_admin_proto_msgTypes[10]
+	mi := &file_v1_admin_proto_msgTypes[11]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1016,7 +1149,7 @@ func (x *GetResponse) String() string {
 func (*GetResponse) ProtoMessage() {}
 
 func (x *GetResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[10]
+	mi := &file_v1_admin_proto_msgTypes[11]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1029,7 +1162,7 @@ func (x *GetResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetResponse.ProtoReflect.Descriptor instead.
 func (*GetResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{10}
+	return file_v1_admin_proto_rawDescGZIP(), []int{11}
 }
 
 func (x *GetResponse) GetObject() *Object {
@@ -1058,7 +1191,7 @@ type ObservedRule struct {
 
 func (x *ObservedRule) Reset() {
 	*x = ObservedRule{}
-	mi := &file_v1_admin_proto_msgTypes[11]
+	mi := &file_v1_admin_proto_msgTypes[12]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1070,7 +1203,7 @@ func (x *ObservedRule) String() string {
 func (*ObservedRule) ProtoMessage() {}
 
 func (x *ObservedRule) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[11]
+	mi := &file_v1_admin_proto_msgTypes[12]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1083,7 +1216,7 @@ func (x *ObservedRule) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObservedRule.ProtoReflect.Descriptor instead.
 func (*ObservedRule) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{11}
+	return file_v1_admin_proto_rawDescGZIP(), []int{12}
 }
 
 func (x *ObservedRule) GetRule() string {
@@ -1121,7 +1254,7 @@ type ObservedShare struct {
 
 func (x *ObservedShare) Reset() {
 	*x = ObservedShare{}
-	mi := &file_v1_admin_proto_msgTypes[12]
+	mi := &file_v1_admin_proto_msgTypes[13]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1133,7 +1266,7 @@ func (x *ObservedShare) String() string {
 func (*ObservedShare) ProtoMessage() {}
 
 func (x *ObservedShare) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[12]
+	mi := &file_v1_admin_proto_msgTypes[13]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1146,7 +1279,7 @@ func (x *ObservedShare) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ObservedShare.ProtoReflect.Descriptor instead.
 func (*ObservedShare) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{12}
+	return file_v1_admin_proto_rawDescGZIP(), []int{13}
 }
 
 func (x *ObservedShare) GetBackend() string {
@@ -1201,7 +1334,7 @@ type ListRequest struct {
 
 func (x *ListRequest) Reset() {
 	*x = ListRequest{}
-	mi := &file_v1_admin_proto_msgTypes[13]
+	mi := &file_v1_admin_proto_msgTypes[14]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1213,7 +1346,7 @@ func (x *ListRequest) String() string {
 func (*ListRequest) ProtoMessage() {}
 
 func (x *ListRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[13]
+	mi := &file_v1_admin_proto_msgTypes[14]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1226,7 +1359,7 @@ func (x *ListRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListRequest.ProtoReflect.Descriptor instead.
 func (*ListRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{13}
+	return file_v1_admin_proto_rawDescGZIP(), []int{14}
 }
 
 func (x *ListRequest) GetKind() string {
@@ -1253,7 +1386,7 @@ type ListResponse struct {
 
 func (x *ListResponse) Reset() {
 	*x = ListResponse{}
-	mi := &file_v1_admin_proto_msgTypes[14]
+	mi := &file_v1_admin_proto_msgTypes[15]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1265,7 +1398,7 @@ func (x *ListResponse) String() string {
 func (*ListResponse) ProtoMessage() {}
 
 func (x *ListResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[14]
+	mi := &file_v1_admin_proto_msgTypes[15]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1278,7 +1411,7 @@ func (x *ListResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListResponse.ProtoReflect.Descriptor instead.
 func (*ListResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{14}
+	return file_v1_admin_proto_rawDescGZIP(), []int{15}
 }
 
 func (x *ListResponse) GetObjects() []*Object {
@@ -1309,7 +1442,7 @@ type ApplyRequest struct {
 
 func (x *ApplyRequest) Reset() {
 	*x = ApplyRequest{}
-	mi := &file_v1_admin_proto_msgTypes[15]
+	mi := &file_v1_admin_proto_msgTypes[16]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1321,7 +1454,7 @@ func (x *ApplyRequest) String() string {
 func (*ApplyRequest) ProtoMessage() {}
 
 func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[15]
+	mi := &file_v1_admin_proto_msgTypes[16]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1334,7 +1467,7 @@ func (x *ApplyRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ApplyRequest.ProtoReflect.Descriptor instead.
 func (*ApplyRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{15}
+	return file_v1_admin_proto_rawDescGZIP(), []int{16}
 }
 
 func (x *ApplyRequest) GetText() string {
@@ -1390,7 +1523,7 @@ type DiffRequest struct {
 
 func (x *DiffRequest) Reset() {
 	*x = DiffRequest{}
-	mi := &file_v1_admin_proto_msgTypes[16]
+	mi := &file_v1_admin_proto_msgTypes[17]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1402,7 +1535,7 @@ func (x *DiffRequest) String() string {
 func (*DiffRequest) ProtoMessage() {}
 
 func (x *DiffRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[16]
+	mi := &file_v1_admin_proto_msgTypes[17]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1415,7 +1548,7 @@ func (x *DiffRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DiffRequest.ProtoReflect.Descriptor instead.
 func (*DiffRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{16}
+	return file_v1_admin_proto_rawDescGZIP(), []int{17}
 }
 
 func (x *DiffRequest) GetText() string {
@@ -1452,7 +1585,7 @@ type DeleteRequest struct {
 
 func (x *DeleteRequest) Reset() {
 	*x = DeleteRequest{}
-	mi := &file_v1_admin_proto_msgTypes[17]
+	mi := &file_v1_admin_proto_msgTypes[18]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1464,7 +1597,7 @@ func (x *DeleteRequest) String() string {
 func (*DeleteRequest) ProtoMessage() {}
 
 func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[17]
+	mi := &file_v1_admin_proto_msgTypes[18]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1477,7 +1610,7 @@ func (x *DeleteRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteRequest.ProtoReflect.Descriptor instead.
 func (*DeleteRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{17}
+	return file_v1_admin_proto_rawDescGZIP(), []int{18}
 }
 
 func (x *DeleteRequest) GetRef() *Ref {
@@ -1521,13 +1654,14 @@ type WriteResponse struct {
 	Unchanged     []*Ref                 `protobuf:"bytes,2,rep,name=unchanged,proto3" json:"unchanged,omitempty"`
 	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
+	Draining      []*Endpoint            `protobuf:"bytes,5,rep,name=draining,proto3" json:"draining,omitempty"` // of Drain: the endpoints that get no new RPCs, as they are now
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *WriteResponse) Reset() {
 	*x = WriteResponse{}
-	mi := &file_v1_admin_proto_msgTypes[18]
+	mi := &file_v1_admin_proto_msgTypes[19]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1539,7 +1673,7 @@ func (x *WriteResponse) String() string {
 func (*WriteResponse) ProtoMessage() {}
 
 func (x *WriteResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[18]
+	mi := &file_v1_admin_proto_msgTypes[19]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1552,7 +1686,7 @@ func (x *WriteResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WriteResponse.ProtoReflect.Descriptor instead.
 func (*WriteResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{18}
+	return file_v1_admin_proto_rawDescGZIP(), []int{19}
 }
 
 func (x *WriteResponse) GetChanges() []*Change {
@@ -1583,6 +1717,13 @@ func (x *WriteResponse) GetSequence() uint64 {
 	return 0
 }
 
+func (x *WriteResponse) GetDraining() []*Endpoint {
+	if x != nil {
+		return x.Draining
+	}
+	return nil
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1594,7 +1735,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_v1_admin_proto_msgTypes[19]
+	mi := &file_v1_admin_proto_msgTypes[20]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1606,7 +1747,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[19]
+	mi := &file_v1_admin_proto_msgTypes[20]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1619,7 +1760,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{19}
+	return file_v1_admin_proto_rawDescGZIP(), []int{20}
 }
 
 func (x *WatchRequest) GetKind() string {
@@ -1655,7 +1796,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_v1_admin_proto_msgTypes[20]
+	mi := &file_v1_admin_proto_msgTypes[21]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1667,7 +1808,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[20]
+	mi := &file_v1_admin_proto_msgTypes[21]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1680,7 +1821,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_v1_admin_proto_rawDescGZIP(), []int{21}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -1722,7 +1863,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_v1_admin_proto_msgTypes[21]
+	mi := &file_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1734,7 +1875,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[21]
+	mi := &file_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1747,7 +1888,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *HistoryRequest) GetRef() *Ref {
@@ -1780,7 +1921,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_v1_admin_proto_msgTypes[22]
+	mi := &file_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1792,7 +1933,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[22]
+	mi := &file_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1805,7 +1946,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *HistoryResponse) GetChanges() []*Change {
@@ -1829,7 +1970,7 @@ type RollbackRequest struct {
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_v1_admin_proto_msgTypes[23]
+	mi := &file_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1841,7 +1982,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[23]
+	mi := &file_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1854,7 +1995,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *RollbackRequest) GetRef() *Ref {
@@ -1918,7 +2059,7 @@ type SplitRequest struct {
 
 func (x *SplitRequest) Reset() {
 	*x = SplitRequest{}
-	mi := &file_v1_admin_proto_msgTypes[24]
+	mi := &file_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1930,7 +2071,7 @@ func (x *SplitRequest) String() string {
 func (*SplitRequest) ProtoMessage() {}
 
 func (x *SplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[24]
+	mi := &file_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1943,7 +2084,7 @@ func (x *SplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
 func (*SplitRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *SplitRequest) GetRoute() *Ref {
@@ -2030,13 +2171,14 @@ type DrainRequest struct {
 	Undo          bool                   `protobuf:"varint,3,opt,name=undo,proto3" json:"undo,omitempty"`
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Grace         *durationpb.Duration   `protobuf:"bytes,6,opt,name=grace,proto3" json:"grace,omitempty"` // for open RPCs, which are then ended softly; unset: as long as they like
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_v1_admin_proto_msgTypes[25]
+	mi := &file_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2048,7 +2190,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[25]
+	mi := &file_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2061,7 +2203,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *DrainRequest) GetBackend() *Ref {
@@ -2099,6 +2241,13 @@ func (x *DrainRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *DrainRequest) GetGrace() *durationpb.Duration {
+	if x != nil {
+		return x.Grace
+	}
+	return nil
+}
+
 type DisableRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
@@ -2111,7 +2260,7 @@ type DisableRequest struct {
 
 func (x *DisableRequest) Reset() {
 	*x = DisableRequest{}
-	mi := &file_v1_admin_proto_msgTypes[26]
+	mi := &file_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2123,7 +2272,7 @@ func (x *DisableRequest) String() string {
 func (*DisableRequest) ProtoMessage() {}
 
 func (x *DisableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[26]
+	mi := &file_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2136,7 +2285,7 @@ func (x *DisableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableRequest.ProtoReflect.Descriptor instead.
 func (*DisableRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *DisableRequest) GetRoute() *Ref {
@@ -2178,7 +2327,7 @@ type AdoptRequest struct {
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_v1_admin_proto_msgTypes[27]
+	mi := &file_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2339,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[27]
+	mi := &file_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2352,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *AdoptRequest) GetRef() *Ref {
@@ -2238,7 +2387,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_v1_admin_proto_msgTypes[28]
+	mi := &file_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2250,7 +2399,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[28]
+	mi := &file_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2263,7 +2412,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *ExplainRequest) GetAuthority() string {
@@ -2297,7 +2446,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_v1_admin_proto_msgTypes[29]
+	mi := &file_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2309,7 +2458,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[29]
+	mi := &file_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2322,7 +2471,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *Header) GetName() string {
@@ -2352,7 +2501,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_v1_admin_proto_msgTypes[30]
+	mi := &file_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2364,7 +2513,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[30]
+	mi := &file_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2377,7 +2526,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainResponse) GetCandidates() []*Candidate {
@@ -2429,7 +2578,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_v1_admin_proto_msgTypes[31]
+	mi := &file_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2441,7 +2590,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[31]
+	mi := &file_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2454,7 +2603,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Candidate) GetRoute() string {
@@ -2508,7 +2657,7 @@ type ListSchemasRequest struct {
 
 func (x *ListSchemasRequest) Reset() {
 	*x = ListSchemasRequest{}
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2520,7 +2669,7 @@ func (x *ListSchemasRequest) String() string {
 func (*ListSchemasRequest) ProtoMessage() {}
 
 func (x *ListSchemasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2533,7 +2682,7 @@ func (x *ListSchemasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchemasRequest.ProtoReflect.Descriptor instead.
 func (*ListSchemasRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ListSchemasRequest) GetLearn() bool {
@@ -2552,7 +2701,7 @@ type ListSchemasResponse struct {
 
 func (x *ListSchemasResponse) Reset() {
 	*x = ListSchemasResponse{}
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2564,7 +2713,7 @@ func (x *ListSchemasResponse) String() string {
 func (*ListSchemasResponse) ProtoMessage() {}
 
 func (x *ListSchemasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2577,7 +2726,7 @@ func (x *ListSchemasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchemasResponse.ProtoReflect.Descriptor instead.
 func (*ListSchemasResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *ListSchemasResponse) GetSources() []*SchemaSource {
@@ -2603,7 +2752,7 @@ type SchemaSource struct {
 
 func (x *SchemaSource) Reset() {
 	*x = SchemaSource{}
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2615,7 +2764,7 @@ func (x *SchemaSource) String() string {
 func (*SchemaSource) ProtoMessage() {}
 
 func (x *SchemaSource) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2628,7 +2777,7 @@ func (x *SchemaSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaSource.ProtoReflect.Descriptor instead.
 func (*SchemaSource) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *SchemaSource) GetKind() SchemaSource_Kind {
@@ -2691,7 +2840,7 @@ type ListMethodsRequest struct {
 
 func (x *ListMethodsRequest) Reset() {
 	*x = ListMethodsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2703,7 +2852,7 @@ func (x *ListMethodsRequest) String() string {
 func (*ListMethodsRequest) ProtoMessage() {}
 
 func (x *ListMethodsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2716,7 +2865,7 @@ func (x *ListMethodsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMethodsRequest.ProtoReflect.Descriptor instead.
 func (*ListMethodsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListMethodsRequest) GetBackend() string {
@@ -2750,7 +2899,7 @@ type ListMethodsResponse struct {
 
 func (x *ListMethodsResponse) Reset() {
 	*x = ListMethodsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2762,7 +2911,7 @@ func (x *ListMethodsResponse) String() string {
 func (*ListMethodsResponse) ProtoMessage() {}
 
 func (x *ListMethodsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2775,7 +2924,7 @@ func (x *ListMethodsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMethodsResponse.ProtoReflect.Descriptor instead.
 func (*ListMethodsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *ListMethodsResponse) GetMethods() []*Method {
@@ -2811,7 +2960,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2823,7 +2972,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2836,7 +2985,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *Method) GetName() string {
@@ -2922,7 +3071,7 @@ type HttpBinding struct {
 
 func (x *HttpBinding) Reset() {
 	*x = HttpBinding{}
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2934,7 +3083,7 @@ func (x *HttpBinding) String() string {
 func (*HttpBinding) ProtoMessage() {}
 
 func (x *HttpBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2947,7 +3096,7 @@ func (x *HttpBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpBinding.ProtoReflect.Descriptor instead.
 func (*HttpBinding) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *HttpBinding) GetVerb() string {
@@ -2987,7 +3136,7 @@ type GetOpenAPIRequest struct {
 
 func (x *GetOpenAPIRequest) Reset() {
 	*x = GetOpenAPIRequest{}
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2999,7 +3148,7 @@ func (x *GetOpenAPIRequest) String() string {
 func (*GetOpenAPIRequest) ProtoMessage() {}
 
 func (x *GetOpenAPIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3012,7 +3161,7 @@ func (x *GetOpenAPIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOpenAPIRequest.ProtoReflect.Descriptor instead.
 func (*GetOpenAPIRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *GetOpenAPIRequest) GetRoute() *Ref {
@@ -3031,7 +3180,7 @@ type GetOpenAPIResponse struct {
 
 func (x *GetOpenAPIResponse) Reset() {
 	*x = GetOpenAPIResponse{}
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3043,7 +3192,7 @@ func (x *GetOpenAPIResponse) String() string {
 func (*GetOpenAPIResponse) ProtoMessage() {}
 
 func (x *GetOpenAPIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3056,7 +3205,7 @@ func (x *GetOpenAPIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOpenAPIResponse.ProtoReflect.Descriptor instead.
 func (*GetOpenAPIResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *GetOpenAPIResponse) GetDocument() string {
@@ -3064,6 +3213,947 @@ func (x *GetOpenAPIResponse) GetDocument() string {
 		return x.Document
 	}
 	return ""
+}
+
+type ListEndpointsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`     // unset: all
+	Namespace     string                 `protobuf:"bytes,2,opt,name=namespace,proto3" json:"namespace,omitempty"` // of all: only of this one; empty means every one
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEndpointsRequest) Reset() {
+	*x = ListEndpointsRequest{}
+	mi := &file_v1_admin_proto_msgTypes[42]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEndpointsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEndpointsRequest) ProtoMessage() {}
+
+func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[42]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
+func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{42}
+}
+
+func (x *ListEndpointsRequest) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *ListEndpointsRequest) GetNamespace() string {
+	if x != nil {
+		return x.Namespace
+	}
+	return ""
+}
+
+type ListEndpointsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backends      []*BackendEndpoints    `protobuf:"bytes,1,rep,name=backends,proto3" json:"backends,omitempty"` // in the order of their names
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListEndpointsResponse) Reset() {
+	*x = ListEndpointsResponse{}
+	mi := &file_v1_admin_proto_msgTypes[43]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListEndpointsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListEndpointsResponse) ProtoMessage() {}
+
+func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[43]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
+func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{43}
+}
+
+func (x *ListEndpointsResponse) GetBackends() []*BackendEndpoints {
+	if x != nil {
+		return x.Backends
+	}
+	return nil
+}
+
+// BackendEndpoints is what is seen of one backend.
+type BackendEndpoints struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Endpoints     []*Endpoint            `protobuf:"bytes,2,rep,name=endpoints,proto3" json:"endpoints,omitempty"` // as they are known to this node, in the order of their addresses
+	Problem       string                 `protobuf:"bytes,3,opt,name=problem,proto3" json:"problem,omitempty"`     // why it, or a part of it, does not serve; empty when it does
+	Drains        []*Drain               `protobuf:"bytes,4,rep,name=drains,proto3" json:"drains,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *BackendEndpoints) Reset() {
+	*x = BackendEndpoints{}
+	mi := &file_v1_admin_proto_msgTypes[44]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *BackendEndpoints) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*BackendEndpoints) ProtoMessage() {}
+
+func (x *BackendEndpoints) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[44]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use BackendEndpoints.ProtoReflect.Descriptor instead.
+func (*BackendEndpoints) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{44}
+}
+
+func (x *BackendEndpoints) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *BackendEndpoints) GetEndpoints() []*Endpoint {
+	if x != nil {
+		return x.Endpoints
+	}
+	return nil
+}
+
+func (x *BackendEndpoints) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+func (x *BackendEndpoints) GetDrains() []*Drain {
+	if x != nil {
+		return x.Drains
+	}
+	return nil
+}
+
+// Endpoint is one address of a backend, and how this node sees it.
+type Endpoint struct {
+	state   protoimpl.MessageState `protogen:"open.v1"`
+	Address string                 `protobuf:"bytes,1,opt,name=address,proto3" json:"address,omitempty"` // host:port
+	Source  Endpoint_Source        `protobuf:"varint,2,opt,name=source,proto3,enum=sluice.admin.v1.Endpoint_Source" json:"source,omitempty"`
+	Zone    string                 `protobuf:"bytes,3,opt,name=zone,proto3" json:"zone,omitempty"`
+	Version string                 `protobuf:"bytes,4,opt,name=version,proto3" json:"version,omitempty"`
+	Weight  uint32                 `protobuf:"varint,5,opt,name=weight,proto3" json:"weight,omitempty"` // in force: 0 while it is drained
+	// new, connecting, healthy, warming, down, unhealthy, ejected, stalled, draining;
+	// or unused: it is kept, and not in force.
+	State         string                 `protobuf:"bytes,6,opt,name=state,proto3" json:"state,omitempty"`
+	Why           string                 `protobuf:"bytes,7,opt,name=why,proto3" json:"why,omitempty"`                    // it is in that state; empty when it is healthy
+	Since         *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=since,proto3" json:"since,omitempty"`                // it is in that state
+	Active        uint32                 `protobuf:"varint,9,opt,name=active,proto3" json:"active,omitempty"`             // RPCs open, streams included
+	Connections   uint32                 `protobuf:"varint,10,opt,name=connections,proto3" json:"connections,omitempty"`  // open
+	Rpcs          uint64                 `protobuf:"varint,11,opt,name=rpcs,proto3" json:"rpcs,omitempty"`                // begun in the last minute
+	Success       *float64               `protobuf:"fixed64,12,opt,name=success,proto3,oneof" json:"success,omitempty"`   // share of those that ended well in the last minute, 0 to 1; unset: none ended
+	P99           *durationpb.Duration   `protobuf:"bytes,13,opt,name=p99,proto3" json:"p99,omitempty"`                   // until the first byte of the answer, 99 of 100 in the last minute; unset: none
+	Drain         *Drain                 `protobuf:"bytes,14,opt,name=drain,proto3" json:"drain,omitempty"`               // unset: it is not drained
+	Registration  *Registration          `protobuf:"bytes,15,opt,name=registration,proto3" json:"registration,omitempty"` // unset: it did not announce itself
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Endpoint) Reset() {
+	*x = Endpoint{}
+	mi := &file_v1_admin_proto_msgTypes[45]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Endpoint) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Endpoint) ProtoMessage() {}
+
+func (x *Endpoint) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[45]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
+func (*Endpoint) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{45}
+}
+
+func (x *Endpoint) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Endpoint) GetSource() Endpoint_Source {
+	if x != nil {
+		return x.Source
+	}
+	return Endpoint_SOURCE_UNSPECIFIED
+}
+
+func (x *Endpoint) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Endpoint) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Endpoint) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Endpoint) GetState() string {
+	if x != nil {
+		return x.State
+	}
+	return ""
+}
+
+func (x *Endpoint) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
+func (x *Endpoint) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Endpoint) GetActive() uint32 {
+	if x != nil {
+		return x.Active
+	}
+	return 0
+}
+
+func (x *Endpoint) GetConnections() uint32 {
+	if x != nil {
+		return x.Connections
+	}
+	return 0
+}
+
+func (x *Endpoint) GetRpcs() uint64 {
+	if x != nil {
+		return x.Rpcs
+	}
+	return 0
+}
+
+func (x *Endpoint) GetSuccess() float64 {
+	if x != nil && x.Success != nil {
+		return *x.Success
+	}
+	return 0
+}
+
+func (x *Endpoint) GetP99() *durationpb.Duration {
+	if x != nil {
+		return x.P99
+	}
+	return nil
+}
+
+func (x *Endpoint) GetDrain() *Drain {
+	if x != nil {
+		return x.Drain
+	}
+	return nil
+}
+
+func (x *Endpoint) GetRegistration() *Registration {
+	if x != nil {
+		return x.Registration
+	}
+	return nil
+}
+
+// Registration is a process that has announced itself.
+type Registration struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // of the object that keeps it
+	Backend       *Ref                   `protobuf:"bytes,2,opt,name=backend,proto3" json:"backend,omitempty"`
+	Address       string                 `protobuf:"bytes,3,opt,name=address,proto3" json:"address,omitempty"` // host:port
+	Weight        uint32                 `protobuf:"varint,4,opt,name=weight,proto3" json:"weight,omitempty"`
+	Zone          string                 `protobuf:"bytes,5,opt,name=zone,proto3" json:"zone,omitempty"`
+	Version       string                 `protobuf:"bytes,6,opt,name=version,proto3" json:"version,omitempty"`
+	Lease         *durationpb.Duration   `protobuf:"bytes,7,opt,name=lease,proto3" json:"lease,omitempty"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,8,opt,name=expires,proto3" json:"expires,omitempty"`        // unless it is renewed; unset while a stream keeps it
+	Kept          bool                   `protobuf:"varint,9,opt,name=kept,proto3" json:"kept,omitempty"`             // by a stream
+	Registered    *timestamppb.Timestamp `protobuf:"bytes,10,opt,name=registered,proto3" json:"registered,omitempty"` // first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Registration) Reset() {
+	*x = Registration{}
+	mi := &file_v1_admin_proto_msgTypes[46]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Registration) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Registration) ProtoMessage() {}
+
+func (x *Registration) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[46]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Registration.ProtoReflect.Descriptor instead.
+func (*Registration) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{46}
+}
+
+func (x *Registration) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *Registration) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *Registration) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Registration) GetWeight() uint32 {
+	if x != nil {
+		return x.Weight
+	}
+	return 0
+}
+
+func (x *Registration) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *Registration) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Registration) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *Registration) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+func (x *Registration) GetKept() bool {
+	if x != nil {
+		return x.Kept
+	}
+	return false
+}
+
+func (x *Registration) GetRegistered() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Registered
+	}
+	return nil
+}
+
+type RegisterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`      // host:port, as this node reaches it
+	Weight        *uint32                `protobuf:"varint,3,opt,name=weight,proto3,oneof" json:"weight,omitempty"` // unset means 1
+	Zone          string                 `protobuf:"bytes,4,opt,name=zone,proto3" json:"zone,omitempty"`
+	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
+	Lease         *durationpb.Duration   `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"` // from 1 s to what the backend allows; unset means 30 s
+	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterRequest) Reset() {
+	*x = RegisterRequest{}
+	mi := &file_v1_admin_proto_msgTypes[47]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterRequest) ProtoMessage() {}
+
+func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[47]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
+func (*RegisterRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{47}
+}
+
+func (x *RegisterRequest) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetWeight() uint32 {
+	if x != nil && x.Weight != nil {
+		return *x.Weight
+	}
+	return 0
+}
+
+func (x *RegisterRequest) GetZone() string {
+	if x != nil {
+		return x.Zone
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *RegisterRequest) GetLease() *durationpb.Duration {
+	if x != nil {
+		return x.Lease
+	}
+	return nil
+}
+
+func (x *RegisterRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RegisterResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Registration  *Registration          `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"`
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RegisterResponse) Reset() {
+	*x = RegisterResponse{}
+	mi := &file_v1_admin_proto_msgTypes[48]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RegisterResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RegisterResponse) ProtoMessage() {}
+
+func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[48]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
+func (*RegisterResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{48}
+}
+
+func (x *RegisterResponse) GetRegistration() *Registration {
+	if x != nil {
+		return x.Registration
+	}
+	return nil
+}
+
+func (x *RegisterResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type RenewRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewRequest) Reset() {
+	*x = RenewRequest{}
+	mi := &file_v1_admin_proto_msgTypes[49]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewRequest) ProtoMessage() {}
+
+func (x *RenewRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[49]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
+func (*RenewRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{49}
+}
+
+func (x *RenewRequest) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *RenewRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+type RenewResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Expires       *timestamppb.Timestamp `protobuf:"bytes,1,opt,name=expires,proto3" json:"expires,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RenewResponse) Reset() {
+	*x = RenewResponse{}
+	mi := &file_v1_admin_proto_msgTypes[50]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RenewResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RenewResponse) ProtoMessage() {}
+
+func (x *RenewResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[50]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
+func (*RenewResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{50}
+}
+
+func (x *RenewResponse) GetExpires() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Expires
+	}
+	return nil
+}
+
+type DeregisterRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DeregisterRequest) Reset() {
+	*x = DeregisterRequest{}
+	mi := &file_v1_admin_proto_msgTypes[51]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DeregisterRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DeregisterRequest) ProtoMessage() {}
+
+func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[51]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
+func (*DeregisterRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{51}
+}
+
+func (x *DeregisterRequest) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *DeregisterRequest) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *DeregisterRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type KeepRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Registration  *RegisterRequest       `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepRequest) Reset() {
+	*x = KeepRequest{}
+	mi := &file_v1_admin_proto_msgTypes[52]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepRequest) ProtoMessage() {}
+
+func (x *KeepRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[52]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
+func (*KeepRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{52}
+}
+
+func (x *KeepRequest) GetRegistration() *RegisterRequest {
+	if x != nil {
+		return x.Registration
+	}
+	return nil
+}
+
+type KeepResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Registration  *Registration          `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"` // as it is
+	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`         // of the first response
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeepResponse) Reset() {
+	*x = KeepResponse{}
+	mi := &file_v1_admin_proto_msgTypes[53]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeepResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeepResponse) ProtoMessage() {}
+
+func (x *KeepResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[53]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
+func (*KeepResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{53}
+}
+
+func (x *KeepResponse) GetRegistration() *Registration {
+	if x != nil {
+		return x.Registration
+	}
+	return nil
+}
+
+func (x *KeepResponse) GetWarnings() []string {
+	if x != nil {
+		return x.Warnings
+	}
+	return nil
+}
+
+type RebalanceRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
+	Percent       uint32                 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"` // of what is above the others' mean, 1 to 100; 0 means 100
+	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceRequest) Reset() {
+	*x = RebalanceRequest{}
+	mi := &file_v1_admin_proto_msgTypes[54]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceRequest) ProtoMessage() {}
+
+func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[54]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
+func (*RebalanceRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{54}
+}
+
+func (x *RebalanceRequest) GetBackend() *Ref {
+	if x != nil {
+		return x.Backend
+	}
+	return nil
+}
+
+func (x *RebalanceRequest) GetPercent() uint32 {
+	if x != nil {
+		return x.Percent
+	}
+	return 0
+}
+
+func (x *RebalanceRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RebalanceResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Moved         uint32                 `protobuf:"varint,1,opt,name=moved,proto3" json:"moved,omitempty"` // streams that are ended within the next 10 s
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RebalanceResponse) Reset() {
+	*x = RebalanceResponse{}
+	mi := &file_v1_admin_proto_msgTypes[55]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RebalanceResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RebalanceResponse) ProtoMessage() {}
+
+func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[55]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
+func (*RebalanceResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{55}
+}
+
+func (x *RebalanceResponse) GetMoved() uint32 {
+	if x != nil {
+		return x.Moved
+	}
+	return 0
 }
 
 type StatusRequest struct {
@@ -3074,7 +4164,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3086,7 +4176,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3099,7 +4189,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 type StatusResponse struct {
@@ -3121,7 +4211,7 @@ type StatusResponse struct {
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3133,7 +4223,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3146,7 +4236,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -3234,7 +4324,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[58]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3246,7 +4336,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[58]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3259,7 +4349,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_v1_admin_proto_rawDescGZIP(), []int{58}
 }
 
 type BackupResponse struct {
@@ -3271,7 +4361,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[59]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3283,7 +4373,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[59]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3296,7 +4386,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_v1_admin_proto_rawDescGZIP(), []int{59}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -3317,7 +4407,7 @@ type RestoreRequest struct {
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[60]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3329,7 +4419,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[60]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3342,7 +4432,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_v1_admin_proto_rawDescGZIP(), []int{60}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -3378,7 +4468,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[61]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3390,7 +4480,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[61]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3403,7 +4493,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_v1_admin_proto_rawDescGZIP(), []int{61}
 }
 
 func (x *Account) GetName() string {
@@ -3449,7 +4539,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[62]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3461,7 +4551,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[62]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3474,7 +4564,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_v1_admin_proto_rawDescGZIP(), []int{62}
 }
 
 func (x *Token) GetId() string {
@@ -3536,7 +4626,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[63]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3548,7 +4638,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[63]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3561,7 +4651,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_v1_admin_proto_rawDescGZIP(), []int{63}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -3588,7 +4678,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[64]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3600,7 +4690,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[64]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3613,7 +4703,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_v1_admin_proto_rawDescGZIP(), []int{64}
 }
 
 func (x *SignInResponse) GetAccount() *Account {
@@ -3638,7 +4728,7 @@ type SignOutRequest struct {
 
 func (x *SignOutRequest) Reset() {
 	*x = SignOutRequest{}
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[65]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3650,7 +4740,7 @@ func (x *SignOutRequest) String() string {
 func (*SignOutRequest) ProtoMessage() {}
 
 func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[65]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3663,7 +4753,7 @@ func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutRequest.ProtoReflect.Descriptor instead.
 func (*SignOutRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_v1_admin_proto_rawDescGZIP(), []int{65}
 }
 
 type SignOutResponse struct {
@@ -3674,7 +4764,7 @@ type SignOutResponse struct {
 
 func (x *SignOutResponse) Reset() {
 	*x = SignOutResponse{}
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[66]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3686,7 +4776,7 @@ func (x *SignOutResponse) String() string {
 func (*SignOutResponse) ProtoMessage() {}
 
 func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[66]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3699,7 +4789,7 @@ func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutResponse.ProtoReflect.Descriptor instead.
 func (*SignOutResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_v1_admin_proto_rawDescGZIP(), []int{66}
 }
 
 type WhoAmIRequest struct {
@@ -3710,7 +4800,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[67]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3722,7 +4812,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[67]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3735,7 +4825,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_v1_admin_proto_rawDescGZIP(), []int{67}
 }
 
 type WhoAmIResponse struct {
@@ -3749,7 +4839,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[68]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3761,7 +4851,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[68]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3774,7 +4864,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_v1_admin_proto_rawDescGZIP(), []int{68}
 }
 
 func (x *WhoAmIResponse) GetActor() string {
@@ -3809,7 +4899,7 @@ type SetUpRequest struct {
 
 func (x *SetUpRequest) Reset() {
 	*x = SetUpRequest{}
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[69]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3821,7 +4911,7 @@ func (x *SetUpRequest) String() string {
 func (*SetUpRequest) ProtoMessage() {}
 
 func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[69]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3834,7 +4924,7 @@ func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpRequest.ProtoReflect.Descriptor instead.
 func (*SetUpRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_v1_admin_proto_rawDescGZIP(), []int{69}
 }
 
 func (x *SetUpRequest) GetSecret() string {
@@ -3867,7 +4957,7 @@ type SetUpResponse struct {
 
 func (x *SetUpResponse) Reset() {
 	*x = SetUpResponse{}
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[70]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3879,7 +4969,7 @@ func (x *SetUpResponse) String() string {
 func (*SetUpResponse) ProtoMessage() {}
 
 func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[70]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3892,7 +4982,7 @@ func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpResponse.ProtoReflect.Descriptor instead.
 func (*SetUpResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_v1_admin_proto_rawDescGZIP(), []int{70}
 }
 
 func (x *SetUpResponse) GetAccount() *Account {
@@ -3910,7 +5000,7 @@ type CreateSetUpLinkRequest struct {
 
 func (x *CreateSetUpLinkRequest) Reset() {
 	*x = CreateSetUpLinkRequest{}
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[71]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3922,7 +5012,7 @@ func (x *CreateSetUpLinkRequest) String() string {
 func (*CreateSetUpLinkRequest) ProtoMessage() {}
 
 func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[71]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3935,7 +5025,7 @@ func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkRequest.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_v1_admin_proto_rawDescGZIP(), []int{71}
 }
 
 type CreateSetUpLinkResponse struct {
@@ -3949,7 +5039,7 @@ type CreateSetUpLinkResponse struct {
 
 func (x *CreateSetUpLinkResponse) Reset() {
 	*x = CreateSetUpLinkResponse{}
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[72]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3961,7 +5051,7 @@ func (x *CreateSetUpLinkResponse) String() string {
 func (*CreateSetUpLinkResponse) ProtoMessage() {}
 
 func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[72]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3974,7 +5064,7 @@ func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkResponse.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_v1_admin_proto_rawDescGZIP(), []int{72}
 }
 
 func (x *CreateSetUpLinkResponse) GetUrls() []string {
@@ -4009,7 +5099,7 @@ type CreateAccountRequest struct {
 
 func (x *CreateAccountRequest) Reset() {
 	*x = CreateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[73]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4021,7 +5111,7 @@ func (x *CreateAccountRequest) String() string {
 func (*CreateAccountRequest) ProtoMessage() {}
 
 func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[73]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4034,7 +5124,7 @@ func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountRequest.ProtoReflect.Descriptor instead.
 func (*CreateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_v1_admin_proto_rawDescGZIP(), []int{73}
 }
 
 func (x *CreateAccountRequest) GetName() string {
@@ -4067,7 +5157,7 @@ type CreateAccountResponse struct {
 
 func (x *CreateAccountResponse) Reset() {
 	*x = CreateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[74]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4079,7 +5169,7 @@ func (x *CreateAccountResponse) String() string {
 func (*CreateAccountResponse) ProtoMessage() {}
 
 func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[74]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4092,7 +5182,7 @@ func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountResponse.ProtoReflect.Descriptor instead.
 func (*CreateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_v1_admin_proto_rawDescGZIP(), []int{74}
 }
 
 func (x *CreateAccountResponse) GetAccount() *Account {
@@ -4110,7 +5200,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[75]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4122,7 +5212,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[75]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4135,7 +5225,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_v1_admin_proto_rawDescGZIP(), []int{75}
 }
 
 type ListAccountsResponse struct {
@@ -4147,7 +5237,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[76]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4159,7 +5249,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[76]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4172,7 +5262,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_v1_admin_proto_rawDescGZIP(), []int{76}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -4193,7 +5283,7 @@ type UpdateAccountRequest struct {
 
 func (x *UpdateAccountRequest) Reset() {
 	*x = UpdateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[77]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4205,7 +5295,7 @@ func (x *UpdateAccountRequest) String() string {
 func (*UpdateAccountRequest) ProtoMessage() {}
 
 func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[77]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4218,7 +5308,7 @@ func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_v1_admin_proto_rawDescGZIP(), []int{77}
 }
 
 func (x *UpdateAccountRequest) GetName() string {
@@ -4251,7 +5341,7 @@ type UpdateAccountResponse struct {
 
 func (x *UpdateAccountResponse) Reset() {
 	*x = UpdateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4263,7 +5353,7 @@ func (x *UpdateAccountResponse) String() string {
 func (*UpdateAccountResponse) ProtoMessage() {}
 
 func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4276,7 +5366,7 @@ func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 func (x *UpdateAccountResponse) GetAccount() *Account {
@@ -4295,7 +5385,7 @@ type DeleteAccountRequest struct {
 
 func (x *DeleteAccountRequest) Reset() {
 	*x = DeleteAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4307,7 +5397,7 @@ func (x *DeleteAccountRequest) String() string {
 func (*DeleteAccountRequest) ProtoMessage() {}
 
 func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4320,7 +5410,7 @@ func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *DeleteAccountRequest) GetName() string {
@@ -4338,7 +5428,7 @@ type DeleteAccountResponse struct {
 
 func (x *DeleteAccountResponse) Reset() {
 	*x = DeleteAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[80]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4350,7 +5440,7 @@ func (x *DeleteAccountResponse) String() string {
 func (*DeleteAccountResponse) ProtoMessage() {}
 
 func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[80]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4363,7 +5453,7 @@ func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_v1_admin_proto_rawDescGZIP(), []int{80}
 }
 
 type CreateTokenRequest struct {
@@ -4377,7 +5467,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4389,7 +5479,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4402,7 +5492,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_v1_admin_proto_rawDescGZIP(), []int{81}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -4436,7 +5526,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4448,7 +5538,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4461,7 +5551,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_v1_admin_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -4486,7 +5576,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4498,7 +5588,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4511,7 +5601,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_v1_admin_proto_rawDescGZIP(), []int{83}
 }
 
 type ListTokensResponse struct {
@@ -4523,7 +5613,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_v1_admin_proto_msgTypes[69]
+	mi := &file_v1_admin_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4535,7 +5625,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[69]
+	mi := &file_v1_admin_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4548,7 +5638,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_v1_admin_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -4567,7 +5657,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[70]
+	mi := &file_v1_admin_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4579,7 +5669,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[70]
+	mi := &file_v1_admin_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4592,7 +5682,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_v1_admin_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -4610,7 +5700,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[71]
+	mi := &file_v1_admin_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4622,7 +5712,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[71]
+	mi := &file_v1_admin_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4635,7 +5725,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_v1_admin_proto_rawDescGZIP(), []int{86}
 }
 
 type AuditRequest struct {
@@ -4651,7 +5741,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_v1_admin_proto_msgTypes[72]
+	mi := &file_v1_admin_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4663,7 +5753,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[72]
+	mi := &file_v1_admin_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4676,7 +5766,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_v1_admin_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *AuditRequest) GetLimit() uint32 {
@@ -4723,7 +5813,7 @@ type AuditResponse struct {
 
 func (x *AuditResponse) Reset() {
 	*x = AuditResponse{}
-	mi := &file_v1_admin_proto_msgTypes[73]
+	mi := &file_v1_admin_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4735,7 +5825,7 @@ func (x *AuditResponse) String() string {
 func (*AuditResponse) ProtoMessage() {}
 
 func (x *AuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[73]
+	mi := &file_v1_admin_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4748,7 +5838,7 @@ func (x *AuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResponse.ProtoReflect.Descriptor instead.
 func (*AuditResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_v1_admin_proto_rawDescGZIP(), []int{88}
 }
 
 func (x *AuditResponse) GetEntries() []*AuditEntry {
@@ -4778,7 +5868,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_v1_admin_proto_msgTypes[74]
+	mi := &file_v1_admin_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4790,7 +5880,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[74]
+	mi := &file_v1_admin_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4803,7 +5893,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_v1_admin_proto_rawDescGZIP(), []int{89}
 }
 
 func (x *AuditEntry) GetId() uint64 {
@@ -4900,7 +5990,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_v1_admin_proto_msgTypes[75]
+	mi := &file_v1_admin_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4912,7 +6002,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[75]
+	mi := &file_v1_admin_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4925,7 +6015,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_v1_admin_proto_rawDescGZIP(), []int{90}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -4948,7 +6038,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_v1_admin_proto_msgTypes[76]
+	mi := &file_v1_admin_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4960,7 +6050,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[76]
+	mi := &file_v1_admin_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4973,7 +6063,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_v1_admin_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *Fault) GetFile() string {
@@ -5022,7 +6112,7 @@ type Conflict struct {
 
 func (x *Conflict) Reset() {
 	*x = Conflict{}
-	mi := &file_v1_admin_proto_msgTypes[77]
+	mi := &file_v1_admin_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5034,7 +6124,7 @@ func (x *Conflict) String() string {
 func (*Conflict) ProtoMessage() {}
 
 func (x *Conflict) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[77]
+	mi := &file_v1_admin_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5047,7 +6137,7 @@ func (x *Conflict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
 func (*Conflict) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_v1_admin_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *Conflict) GetExpected() string {
@@ -5068,7 +6158,7 @@ var File_v1_admin_proto protoreflect.FileDescriptor
 
 const file_v1_admin_proto_rawDesc = "" +
 	"\n" +
-	"\x0ev1/admin.proto\x12\x0fsluice.admin.v1\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
+	"\x0ev1/admin.proto\x12\x0fsluice.admin.v1\x1a\x1egoogle/protobuf/duration.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"K\n" +
 	"\x03Ref\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
@@ -5093,12 +6183,18 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\f\n" +
 	"\bKIND_API\x10\x02\x12\r\n" +
-	"\tKIND_PEER\x10\x03\"\x9e\x01\n" +
+	"\tKIND_PEER\x10\x03\"\xce\x01\n" +
 	"\x05State\x122\n" +
 	"\x06splits\x18\x01 \x03(\v2\x1a.sluice.admin.v1.RuleSplitR\x06splits\x12\x1a\n" +
 	"\bdisabled\x18\x02 \x01(\bR\bdisabled\x12\x18\n" +
 	"\adrained\x18\x03 \x01(\bR\adrained\x12+\n" +
-	"\x11drained_endpoints\x18\x04 \x03(\tR\x10drainedEndpoints\"\x9c\x02\n" +
+	"\x11drained_endpoints\x18\x04 \x03(\tR\x10drainedEndpoints\x12.\n" +
+	"\x06drains\x18\x05 \x03(\v2\x16.sluice.admin.v1.DrainR\x06drains\"\x96\x01\n" +
+	"\x05Drain\x12\x1a\n" +
+	"\bendpoint\x18\x01 \x01(\tR\bendpoint\x120\n" +
+	"\x05since\x18\x02 \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12/\n" +
+	"\x05grace\x18\x03 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12\x0e\n" +
+	"\x02by\x18\x04 \x01(\tR\x02by\"\x9c\x02\n" +
 	"\tRuleSplit\x12\x12\n" +
 	"\x04rule\x18\x01 \x01(\tR\x04rule\x12.\n" +
 	"\x06shares\x18\x02 \x03(\v2\x16.sluice.admin.v1.ShareR\x06shares\x12(\n" +
@@ -5178,12 +6274,13 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\vif_revision\x18\x03 \x01(\tR\n" +
 	"ifRevision\x12)\n" +
 	"\x10allow_unresolved\x18\x04 \x01(\bR\x0fallowUnresolved\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xae\x01\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xe5\x01\n" +
 	"\rWriteResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\x122\n" +
 	"\tunchanged\x18\x02 \x03(\v2\x14.sluice.admin.v1.RefR\tunchanged\x12\x1a\n" +
 	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x1a\n" +
-	"\bsequence\x18\x04 \x01(\x04R\bsequence\"R\n" +
+	"\bsequence\x18\x04 \x01(\x04R\bsequence\x125\n" +
+	"\bdraining\x18\x05 \x03(\v2\x19.sluice.admin.v1.EndpointR\bdraining\"R\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x18\n" +
@@ -5230,13 +6327,14 @@ const file_v1_admin_proto_rawDesc = "" +
 	"ifRevision\x12\x17\n" +
 	"\adry_run\x18\v \x01(\bR\x06dryRunB\t\n" +
 	"\a_stickyB\r\n" +
-	"\v_spill_over\"\xa1\x01\n" +
+	"\v_spill_over\"\xd2\x01\n" +
 	"\fDrainRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x1c\n" +
 	"\tendpoints\x18\x02 \x03(\tR\tendpoints\x12\x12\n" +
 	"\x04undo\x18\x03 \x01(\bR\x04undo\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\x81\x01\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12/\n" +
+	"\x05grace\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x81\x01\n" +
 	"\x0eDisableRequest\x12*\n" +
 	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\x12\x12\n" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x16\n" +
@@ -5314,7 +6412,88 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x11GetOpenAPIRequest\x12*\n" +
 	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\"0\n" +
 	"\x12GetOpenAPIResponse\x12\x1a\n" +
-	"\bdocument\x18\x01 \x01(\tR\bdocument\"\x0f\n" +
+	"\bdocument\x18\x01 \x01(\tR\bdocument\"d\n" +
+	"\x14ListEndpointsRequest\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x1c\n" +
+	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"V\n" +
+	"\x15ListEndpointsResponse\x12=\n" +
+	"\bbackends\x18\x01 \x03(\v2!.sluice.admin.v1.BackendEndpointsR\bbackends\"\xc5\x01\n" +
+	"\x10BackendEndpoints\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x127\n" +
+	"\tendpoints\x18\x02 \x03(\v2\x19.sluice.admin.v1.EndpointR\tendpoints\x12\x18\n" +
+	"\aproblem\x18\x03 \x01(\tR\aproblem\x12.\n" +
+	"\x06drains\x18\x04 \x03(\v2\x16.sluice.admin.v1.DrainR\x06drains\"\xf1\x04\n" +
+	"\bEndpoint\x12\x18\n" +
+	"\aaddress\x18\x01 \x01(\tR\aaddress\x128\n" +
+	"\x06source\x18\x02 \x01(\x0e2 .sluice.admin.v1.Endpoint.SourceR\x06source\x12\x12\n" +
+	"\x04zone\x18\x03 \x01(\tR\x04zone\x12\x18\n" +
+	"\aversion\x18\x04 \x01(\tR\aversion\x12\x16\n" +
+	"\x06weight\x18\x05 \x01(\rR\x06weight\x12\x14\n" +
+	"\x05state\x18\x06 \x01(\tR\x05state\x12\x10\n" +
+	"\x03why\x18\a \x01(\tR\x03why\x120\n" +
+	"\x05since\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x16\n" +
+	"\x06active\x18\t \x01(\rR\x06active\x12 \n" +
+	"\vconnections\x18\n" +
+	" \x01(\rR\vconnections\x12\x12\n" +
+	"\x04rpcs\x18\v \x01(\x04R\x04rpcs\x12\x1d\n" +
+	"\asuccess\x18\f \x01(\x01H\x00R\asuccess\x88\x01\x01\x12+\n" +
+	"\x03p99\x18\r \x01(\v2\x19.google.protobuf.DurationR\x03p99\x12,\n" +
+	"\x05drain\x18\x0e \x01(\v2\x16.sluice.admin.v1.DrainR\x05drain\x12A\n" +
+	"\fregistration\x18\x0f \x01(\v2\x1d.sluice.admin.v1.RegistrationR\fregistration\"Z\n" +
+	"\x06Source\x12\x16\n" +
+	"\x12SOURCE_UNSPECIFIED\x10\x00\x12\x11\n" +
+	"\rSOURCE_STATIC\x10\x01\x12\x0e\n" +
+	"\n" +
+	"SOURCE_DNS\x10\x02\x12\x15\n" +
+	"\x11SOURCE_REGISTERED\x10\x03B\n" +
+	"\n" +
+	"\b_success\"\xfd\x02\n" +
+	"\fRegistration\x12&\n" +
+	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12.\n" +
+	"\abackend\x18\x02 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
+	"\aaddress\x18\x03 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06weight\x18\x04 \x01(\rR\x06weight\x12\x12\n" +
+	"\x04zone\x18\x05 \x01(\tR\x04zone\x12\x18\n" +
+	"\aversion\x18\x06 \x01(\tR\aversion\x12/\n" +
+	"\x05lease\x18\a \x01(\v2\x19.google.protobuf.DurationR\x05lease\x124\n" +
+	"\aexpires\x18\b \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\x12\x12\n" +
+	"\x04kept\x18\t \x01(\bR\x04kept\x12:\n" +
+	"\n" +
+	"registered\x18\n" +
+	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"registered\"\xfa\x01\n" +
+	"\x0fRegisterRequest\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
+	"\x06weight\x18\x03 \x01(\rH\x00R\x06weight\x88\x01\x01\x12\x12\n" +
+	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
+	"\aversion\x18\x05 \x01(\tR\aversion\x12/\n" +
+	"\x05lease\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
+	"\x06reason\x18\a \x01(\tR\x06reasonB\t\n" +
+	"\a_weight\"q\n" +
+	"\x10RegisterResponse\x12A\n" +
+	"\fregistration\x18\x01 \x01(\v2\x1d.sluice.admin.v1.RegistrationR\fregistration\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"X\n" +
+	"\fRenewRequest\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\"E\n" +
+	"\rRenewResponse\x124\n" +
+	"\aexpires\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"u\n" +
+	"\x11DeregisterRequest\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
+	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\"S\n" +
+	"\vKeepRequest\x12D\n" +
+	"\fregistration\x18\x01 \x01(\v2 .sluice.admin.v1.RegisterRequestR\fregistration\"m\n" +
+	"\fKeepResponse\x12A\n" +
+	"\fregistration\x18\x01 \x01(\v2\x1d.sluice.admin.v1.RegistrationR\fregistration\x12\x1a\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"t\n" +
+	"\x10RebalanceRequest\x12.\n" +
+	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
+	"\apercent\x18\x02 \x01(\rR\apercent\x12\x16\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\")\n" +
+	"\x11RebalanceResponse\x12\x14\n" +
+	"\x05moved\x18\x01 \x01(\rR\x05moved\"\x0f\n" +
 	"\rStatusRequest\"\xac\x03\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
@@ -5444,13 +6623,14 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"Y\n" +
 	"\bConflict\x12\x1a\n" +
 	"\bexpected\x18\x01 \x01(\tR\bexpected\x121\n" +
-	"\acurrent\x18\x02 \x01(\v2\x17.sluice.admin.v1.ObjectR\acurrent*P\n" +
+	"\acurrent\x18\x02 \x01(\v2\x17.sluice.admin.v1.ObjectR\acurrent*d\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
 	"\rROLE_OPERATOR\x10\x02\x12\x0e\n" +
 	"\n" +
-	"ROLE_ADMIN\x10\x032\xf4\a\n" +
+	"ROLE_ADMIN\x10\x03\x12\x12\n" +
+	"\x0eROLE_REGISTRAR\x10\x042\xf4\a\n" +
 	"\x0fResourceService\x12E\n" +
 	"\x03Get\x12\x1b.sluice.admin.v1.GetRequest\x1a\x1c.sluice.admin.v1.GetResponse\"\x03\x90\x02\x01\x12H\n" +
 	"\x04List\x12\x1c.sluice.admin.v1.ListRequest\x1a\x1d.sluice.admin.v1.ListResponse\"\x03\x90\x02\x01\x12H\n" +
@@ -5488,7 +6668,15 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\vListSchemas\x12#.sluice.admin.v1.ListSchemasRequest\x1a$.sluice.admin.v1.ListSchemasResponse\"\x03\x90\x02\x01\x12]\n" +
 	"\vListMethods\x12#.sluice.admin.v1.ListMethodsRequest\x1a$.sluice.admin.v1.ListMethodsResponse\"\x03\x90\x02\x01\x12Z\n" +
 	"\n" +
-	"GetOpenAPI\x12\".sluice.admin.v1.GetOpenAPIRequest\x1a#.sluice.admin.v1.GetOpenAPIResponse\"\x03\x90\x02\x01B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
+	"GetOpenAPI\x12\".sluice.admin.v1.GetOpenAPIRequest\x1a#.sluice.admin.v1.GetOpenAPIResponse\"\x03\x90\x02\x012\x8e\x04\n" +
+	"\x0eBackendService\x12c\n" +
+	"\rListEndpoints\x12%.sluice.admin.v1.ListEndpointsRequest\x1a&.sluice.admin.v1.ListEndpointsResponse\"\x03\x90\x02\x01\x12T\n" +
+	"\bRegister\x12 .sluice.admin.v1.RegisterRequest\x1a!.sluice.admin.v1.RegisterResponse\"\x03\x90\x02\x02\x12K\n" +
+	"\x05Renew\x12\x1d.sluice.admin.v1.RenewRequest\x1a\x1e.sluice.admin.v1.RenewResponse\"\x03\x90\x02\x02\x12U\n" +
+	"\n" +
+	"Deregister\x12\".sluice.admin.v1.DeregisterRequest\x1a\x1e.sluice.admin.v1.WriteResponse\"\x03\x90\x02\x02\x12G\n" +
+	"\x04Keep\x12\x1c.sluice.admin.v1.KeepRequest\x1a\x1d.sluice.admin.v1.KeepResponse\"\x000\x01\x12T\n" +
+	"\tRebalance\x12!.sluice.admin.v1.RebalanceRequest\x1a\".sluice.admin.v1.RebalanceResponse\"\x00B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_v1_admin_proto_rawDescOnce sync.Once
@@ -5502,243 +6690,301 @@ func file_v1_admin_proto_rawDescGZIP() []byte {
 	return file_v1_admin_proto_rawDescData
 }
 
-var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 4)
-var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 79)
+var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
+var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
 var file_v1_admin_proto_goTypes = []any{
 	(Role)(0),                       // 0: sluice.admin.v1.Role
 	(Owner_Kind)(0),                 // 1: sluice.admin.v1.Owner.Kind
 	(WatchResponse_Kind)(0),         // 2: sluice.admin.v1.WatchResponse.Kind
 	(SchemaSource_Kind)(0),          // 3: sluice.admin.v1.SchemaSource.Kind
-	(*Ref)(nil),                     // 4: sluice.admin.v1.Ref
-	(*Object)(nil),                  // 5: sluice.admin.v1.Object
-	(*Owner)(nil),                   // 6: sluice.admin.v1.Owner
-	(*State)(nil),                   // 7: sluice.admin.v1.State
-	(*RuleSplit)(nil),               // 8: sluice.admin.v1.RuleSplit
-	(*Share)(nil),                   // 9: sluice.admin.v1.Share
-	(*Pin)(nil),                     // 10: sluice.admin.v1.Pin
-	(*Condition)(nil),               // 11: sluice.admin.v1.Condition
-	(*Change)(nil),                  // 12: sluice.admin.v1.Change
-	(*GetRequest)(nil),              // 13: sluice.admin.v1.GetRequest
-	(*GetResponse)(nil),             // 14: sluice.admin.v1.GetResponse
-	(*ObservedRule)(nil),            // 15: sluice.admin.v1.ObservedRule
-	(*ObservedShare)(nil),           // 16: sluice.admin.v1.ObservedShare
-	(*ListRequest)(nil),             // 17: sluice.admin.v1.ListRequest
-	(*ListResponse)(nil),            // 18: sluice.admin.v1.ListResponse
-	(*ApplyRequest)(nil),            // 19: sluice.admin.v1.ApplyRequest
-	(*DiffRequest)(nil),             // 20: sluice.admin.v1.DiffRequest
-	(*DeleteRequest)(nil),           // 21: sluice.admin.v1.DeleteRequest
-	(*WriteResponse)(nil),           // 22: sluice.admin.v1.WriteResponse
-	(*WatchRequest)(nil),            // 23: sluice.admin.v1.WatchRequest
-	(*WatchResponse)(nil),           // 24: sluice.admin.v1.WatchResponse
-	(*HistoryRequest)(nil),          // 25: sluice.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),         // 26: sluice.admin.v1.HistoryResponse
-	(*RollbackRequest)(nil),         // 27: sluice.admin.v1.RollbackRequest
-	(*SplitRequest)(nil),            // 28: sluice.admin.v1.SplitRequest
-	(*DrainRequest)(nil),            // 29: sluice.admin.v1.DrainRequest
-	(*DisableRequest)(nil),          // 30: sluice.admin.v1.DisableRequest
-	(*AdoptRequest)(nil),            // 31: sluice.admin.v1.AdoptRequest
-	(*ExplainRequest)(nil),          // 32: sluice.admin.v1.ExplainRequest
-	(*Header)(nil),                  // 33: sluice.admin.v1.Header
-	(*ExplainResponse)(nil),         // 34: sluice.admin.v1.ExplainResponse
-	(*Candidate)(nil),               // 35: sluice.admin.v1.Candidate
-	(*ListSchemasRequest)(nil),      // 36: sluice.admin.v1.ListSchemasRequest
-	(*ListSchemasResponse)(nil),     // 37: sluice.admin.v1.ListSchemasResponse
-	(*SchemaSource)(nil),            // 38: sluice.admin.v1.SchemaSource
-	(*ListMethodsRequest)(nil),      // 39: sluice.admin.v1.ListMethodsRequest
-	(*ListMethodsResponse)(nil),     // 40: sluice.admin.v1.ListMethodsResponse
-	(*Method)(nil),                  // 41: sluice.admin.v1.Method
-	(*HttpBinding)(nil),             // 42: sluice.admin.v1.HttpBinding
-	(*GetOpenAPIRequest)(nil),       // 43: sluice.admin.v1.GetOpenAPIRequest
-	(*GetOpenAPIResponse)(nil),      // 44: sluice.admin.v1.GetOpenAPIResponse
-	(*StatusRequest)(nil),           // 45: sluice.admin.v1.StatusRequest
-	(*StatusResponse)(nil),          // 46: sluice.admin.v1.StatusResponse
-	(*BackupRequest)(nil),           // 47: sluice.admin.v1.BackupRequest
-	(*BackupResponse)(nil),          // 48: sluice.admin.v1.BackupResponse
-	(*RestoreRequest)(nil),          // 49: sluice.admin.v1.RestoreRequest
-	(*Account)(nil),                 // 50: sluice.admin.v1.Account
-	(*Token)(nil),                   // 51: sluice.admin.v1.Token
-	(*SignInRequest)(nil),           // 52: sluice.admin.v1.SignInRequest
-	(*SignInResponse)(nil),          // 53: sluice.admin.v1.SignInResponse
-	(*SignOutRequest)(nil),          // 54: sluice.admin.v1.SignOutRequest
-	(*SignOutResponse)(nil),         // 55: sluice.admin.v1.SignOutResponse
-	(*WhoAmIRequest)(nil),           // 56: sluice.admin.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),          // 57: sluice.admin.v1.WhoAmIResponse
-	(*SetUpRequest)(nil),            // 58: sluice.admin.v1.SetUpRequest
-	(*SetUpResponse)(nil),           // 59: sluice.admin.v1.SetUpResponse
-	(*CreateSetUpLinkRequest)(nil),  // 60: sluice.admin.v1.CreateSetUpLinkRequest
-	(*CreateSetUpLinkResponse)(nil), // 61: sluice.admin.v1.CreateSetUpLinkResponse
-	(*CreateAccountRequest)(nil),    // 62: sluice.admin.v1.CreateAccountRequest
-	(*CreateAccountResponse)(nil),   // 63: sluice.admin.v1.CreateAccountResponse
-	(*ListAccountsRequest)(nil),     // 64: sluice.admin.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),    // 65: sluice.admin.v1.ListAccountsResponse
-	(*UpdateAccountRequest)(nil),    // 66: sluice.admin.v1.UpdateAccountRequest
-	(*UpdateAccountResponse)(nil),   // 67: sluice.admin.v1.UpdateAccountResponse
-	(*DeleteAccountRequest)(nil),    // 68: sluice.admin.v1.DeleteAccountRequest
-	(*DeleteAccountResponse)(nil),   // 69: sluice.admin.v1.DeleteAccountResponse
-	(*CreateTokenRequest)(nil),      // 70: sluice.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 71: sluice.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 72: sluice.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 73: sluice.admin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),      // 74: sluice.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 75: sluice.admin.v1.RevokeTokenResponse
-	(*AuditRequest)(nil),            // 76: sluice.admin.v1.AuditRequest
-	(*AuditResponse)(nil),           // 77: sluice.admin.v1.AuditResponse
-	(*AuditEntry)(nil),              // 78: sluice.admin.v1.AuditEntry
-	(*Faults)(nil),                  // 79: sluice.admin.v1.Faults
-	(*Fault)(nil),                   // 80: sluice.admin.v1.Fault
-	(*Conflict)(nil),                // 81: sluice.admin.v1.Conflict
-	nil,                             // 82: sluice.admin.v1.StatusResponse.ObjectsEntry
-	(*timestamppb.Timestamp)(nil),   // 83: google.protobuf.Timestamp
+	(Endpoint_Source)(0),            // 4: sluice.admin.v1.Endpoint.Source
+	(*Ref)(nil),                     // 5: sluice.admin.v1.Ref
+	(*Object)(nil),                  // 6: sluice.admin.v1.Object
+	(*Owner)(nil),                   // 7: sluice.admin.v1.Owner
+	(*State)(nil),                   // 8: sluice.admin.v1.State
+	(*Drain)(nil),                   // 9: sluice.admin.v1.Drain
+	(*RuleSplit)(nil),               // 10: sluice.admin.v1.RuleSplit
+	(*Share)(nil),                   // 11: sluice.admin.v1.Share
+	(*Pin)(nil),                     // 12: sluice.admin.v1.Pin
+	(*Condition)(nil),               // 13: sluice.admin.v1.Condition
+	(*Change)(nil),                  // 14: sluice.admin.v1.Change
+	(*GetRequest)(nil),              // 15: sluice.admin.v1.GetRequest
+	(*GetResponse)(nil),             // 16: sluice.admin.v1.GetResponse
+	(*ObservedRule)(nil),            // 17: sluice.admin.v1.ObservedRule
+	(*ObservedShare)(nil),           // 18: sluice.admin.v1.ObservedShare
+	(*ListRequest)(nil),             // 19: sluice.admin.v1.ListRequest
+	(*ListResponse)(nil),            // 20: sluice.admin.v1.ListResponse
+	(*ApplyRequest)(nil),            // 21: sluice.admin.v1.ApplyRequest
+	(*DiffRequest)(nil),             // 22: sluice.admin.v1.DiffRequest
+	(*DeleteRequest)(nil),           // 23: sluice.admin.v1.DeleteRequest
+	(*WriteResponse)(nil),           // 24: sluice.admin.v1.WriteResponse
+	(*WatchRequest)(nil),            // 25: sluice.admin.v1.WatchRequest
+	(*WatchResponse)(nil),           // 26: sluice.admin.v1.WatchResponse
+	(*HistoryRequest)(nil),          // 27: sluice.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),         // 28: sluice.admin.v1.HistoryResponse
+	(*RollbackRequest)(nil),         // 29: sluice.admin.v1.RollbackRequest
+	(*SplitRequest)(nil),            // 30: sluice.admin.v1.SplitRequest
+	(*DrainRequest)(nil),            // 31: sluice.admin.v1.DrainRequest
+	(*DisableRequest)(nil),          // 32: sluice.admin.v1.DisableRequest
+	(*AdoptRequest)(nil),            // 33: sluice.admin.v1.AdoptRequest
+	(*ExplainRequest)(nil),          // 34: sluice.admin.v1.ExplainRequest
+	(*Header)(nil),                  // 35: sluice.admin.v1.Header
+	(*ExplainResponse)(nil),         // 36: sluice.admin.v1.ExplainResponse
+	(*Candidate)(nil),               // 37: sluice.admin.v1.Candidate
+	(*ListSchemasRequest)(nil),      // 38: sluice.admin.v1.ListSchemasRequest
+	(*ListSchemasResponse)(nil),     // 39: sluice.admin.v1.ListSchemasResponse
+	(*SchemaSource)(nil),            // 40: sluice.admin.v1.SchemaSource
+	(*ListMethodsRequest)(nil),      // 41: sluice.admin.v1.ListMethodsRequest
+	(*ListMethodsResponse)(nil),     // 42: sluice.admin.v1.ListMethodsResponse
+	(*Method)(nil),                  // 43: sluice.admin.v1.Method
+	(*HttpBinding)(nil),             // 44: sluice.admin.v1.HttpBinding
+	(*GetOpenAPIRequest)(nil),       // 45: sluice.admin.v1.GetOpenAPIRequest
+	(*GetOpenAPIResponse)(nil),      // 46: sluice.admin.v1.GetOpenAPIResponse
+	(*ListEndpointsRequest)(nil),    // 47: sluice.admin.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),   // 48: sluice.admin.v1.ListEndpointsResponse
+	(*BackendEndpoints)(nil),        // 49: sluice.admin.v1.BackendEndpoints
+	(*Endpoint)(nil),                // 50: sluice.admin.v1.Endpoint
+	(*Registration)(nil),            // 51: sluice.admin.v1.Registration
+	(*RegisterRequest)(nil),         // 52: sluice.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),        // 53: sluice.admin.v1.RegisterResponse
+	(*RenewRequest)(nil),            // 54: sluice.admin.v1.RenewRequest
+	(*RenewResponse)(nil),           // 55: sluice.admin.v1.RenewResponse
+	(*DeregisterRequest)(nil),       // 56: sluice.admin.v1.DeregisterRequest
+	(*KeepRequest)(nil),             // 57: sluice.admin.v1.KeepRequest
+	(*KeepResponse)(nil),            // 58: sluice.admin.v1.KeepResponse
+	(*RebalanceRequest)(nil),        // 59: sluice.admin.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),       // 60: sluice.admin.v1.RebalanceResponse
+	(*StatusRequest)(nil),           // 61: sluice.admin.v1.StatusRequest
+	(*StatusResponse)(nil),          // 62: sluice.admin.v1.StatusResponse
+	(*BackupRequest)(nil),           // 63: sluice.admin.v1.BackupRequest
+	(*BackupResponse)(nil),          // 64: sluice.admin.v1.BackupResponse
+	(*RestoreRequest)(nil),          // 65: sluice.admin.v1.RestoreRequest
+	(*Account)(nil),                 // 66: sluice.admin.v1.Account
+	(*Token)(nil),                   // 67: sluice.admin.v1.Token
+	(*SignInRequest)(nil),           // 68: sluice.admin.v1.SignInRequest
+	(*SignInResponse)(nil),          // 69: sluice.admin.v1.SignInResponse
+	(*SignOutRequest)(nil),          // 70: sluice.admin.v1.SignOutRequest
+	(*SignOutResponse)(nil),         // 71: sluice.admin.v1.SignOutResponse
+	(*WhoAmIRequest)(nil),           // 72: sluice.admin.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),          // 73: sluice.admin.v1.WhoAmIResponse
+	(*SetUpRequest)(nil),            // 74: sluice.admin.v1.SetUpRequest
+	(*SetUpResponse)(nil),           // 75: sluice.admin.v1.SetUpResponse
+	(*CreateSetUpLinkRequest)(nil),  // 76: sluice.admin.v1.CreateSetUpLinkRequest
+	(*CreateSetUpLinkResponse)(nil), // 77: sluice.admin.v1.CreateSetUpLinkResponse
+	(*CreateAccountRequest)(nil),    // 78: sluice.admin.v1.CreateAccountRequest
+	(*CreateAccountResponse)(nil),   // 79: sluice.admin.v1.CreateAccountResponse
+	(*ListAccountsRequest)(nil),     // 80: sluice.admin.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),    // 81: sluice.admin.v1.ListAccountsResponse
+	(*UpdateAccountRequest)(nil),    // 82: sluice.admin.v1.UpdateAccountRequest
+	(*UpdateAccountResponse)(nil),   // 83: sluice.admin.v1.UpdateAccountResponse
+	(*DeleteAccountRequest)(nil),    // 84: sluice.admin.v1.DeleteAccountRequest
+	(*DeleteAccountResponse)(nil),   // 85: sluice.admin.v1.DeleteAccountResponse
+	(*CreateTokenRequest)(nil),      // 86: sluice.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 87: sluice.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 88: sluice.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 89: sluice.admin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 90: sluice.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 91: sluice.admin.v1.RevokeTokenResponse
+	(*AuditRequest)(nil),            // 92: sluice.admin.v1.AuditRequest
+	(*AuditResponse)(nil),           // 93: sluice.admin.v1.AuditResponse
+	(*AuditEntry)(nil),              // 94: sluice.admin.v1.AuditEntry
+	(*Faults)(nil),                  // 95: sluice.admin.v1.Faults
+	(*Fault)(nil),                   // 96: sluice.admin.v1.Fault
+	(*Conflict)(nil),                // 97: sluice.admin.v1.Conflict
+	nil,                             // 98: sluice.admin.v1.StatusResponse.ObjectsEntry
+	(*timestamppb.Timestamp)(nil),   // 99: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 100: google.protobuf.Duration
 }
 var file_v1_admin_proto_depIdxs = []int32{
-	4,   // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
-	6,   // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
-	7,   // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
-	11,  // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
-	12,  // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
-	83,  // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
+	5,   // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
+	7,   // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
+	8,   // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
+	13,  // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
+	14,  // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
+	99,  // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
 	1,   // 6: sluice.admin.v1.Owner.kind:type_name -> sluice.admin.v1.Owner.Kind
-	8,   // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
-	9,   // 8: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
-	10,  // 9: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
-	83,  // 10: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
-	83,  // 11: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
-	4,   // 12: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
-	5,   // 13: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
-	5,   // 14: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
-	5,   // 15: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
-	4,   // 16: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
-	5,   // 17: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
-	15,  // 18: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
-	16,  // 19: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
-	5,   // 20: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
-	4,   // 21: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
-	12,  // 22: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
-	4,   // 23: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
-	2,   // 24: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
-	5,   // 25: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
-	12,  // 26: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
-	4,   // 27: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
-	12,  // 28: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
-	4,   // 29: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
-	83,  // 30: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
-	4,   // 31: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
-	9,   // 32: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
-	10,  // 33: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
-	4,   // 34: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
-	4,   // 35: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
-	4,   // 36: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
-	33,  // 37: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
-	35,  // 38: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
-	16,  // 39: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
-	38,  // 40: sluice.admin.v1.ListSchemasResponse.sources:type_name -> sluice.admin.v1.SchemaSource
-	3,   // 41: sluice.admin.v1.SchemaSource.kind:type_name -> sluice.admin.v1.SchemaSource.Kind
-	4,   // 42: sluice.admin.v1.SchemaSource.object:type_name -> sluice.admin.v1.Ref
-	83,  // 43: sluice.admin.v1.SchemaSource.learnt:type_name -> google.protobuf.Timestamp
-	4,   // 44: sluice.admin.v1.ListMethodsRequest.route:type_name -> sluice.admin.v1.Ref
-	41,  // 45: sluice.admin.v1.ListMethodsResponse.methods:type_name -> sluice.admin.v1.Method
-	38,  // 46: sluice.admin.v1.ListMethodsResponse.problems:type_name -> sluice.admin.v1.SchemaSource
-	42,  // 47: sluice.admin.v1.Method.bindings:type_name -> sluice.admin.v1.HttpBinding
-	4,   // 48: sluice.admin.v1.GetOpenAPIRequest.route:type_name -> sluice.admin.v1.Ref
-	83,  // 49: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	82,  // 50: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
-	0,   // 51: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
-	83,  // 52: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
-	83,  // 53: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
-	0,   // 54: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
-	83,  // 55: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	83,  // 56: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	83,  // 57: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
-	50,  // 58: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
-	83,  // 59: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
-	0,   // 60: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
-	50,  // 61: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
-	83,  // 62: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
-	0,   // 63: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	50,  // 64: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	50,  // 65: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
-	0,   // 66: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	50,  // 67: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	0,   // 68: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
-	83,  // 69: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	51,  // 70: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
-	51,  // 71: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
-	4,   // 72: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
-	78,  // 73: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
-	83,  // 74: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	4,   // 75: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
-	12,  // 76: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
-	80,  // 77: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
-	5,   // 78: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
-	13,  // 79: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
-	17,  // 80: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
-	19,  // 81: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	21,  // 82: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
-	20,  // 83: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
-	23,  // 84: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	25,  // 85: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
-	27,  // 86: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	28,  // 87: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
-	29,  // 88: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
-	30,  // 89: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
-	31,  // 90: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
-	32,  // 91: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	45,  // 92: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
-	47,  // 93: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
-	49,  // 94: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
-	52,  // 95: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
-	54,  // 96: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
-	56,  // 97: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
-	58,  // 98: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
-	60,  // 99: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
-	62,  // 100: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
-	64,  // 101: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
-	66,  // 102: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
-	68,  // 103: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
-	70,  // 104: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
-	72,  // 105: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
-	74,  // 106: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
-	76,  // 107: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
-	36,  // 108: sluice.admin.v1.SchemaService.ListSchemas:input_type -> sluice.admin.v1.ListSchemasRequest
-	39,  // 109: sluice.admin.v1.SchemaService.ListMethods:input_type -> sluice.admin.v1.ListMethodsRequest
-	43,  // 110: sluice.admin.v1.SchemaService.GetOpenAPI:input_type -> sluice.admin.v1.GetOpenAPIRequest
-	14,  // 111: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
-	18,  // 112: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
-	22,  // 113: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 114: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 115: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 116: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	26,  // 117: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
-	22,  // 118: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 119: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 120: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 121: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
-	22,  // 122: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
-	34,  // 123: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	46,  // 124: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
-	48,  // 125: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
-	22,  // 126: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
-	53,  // 127: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
-	55,  // 128: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
-	57,  // 129: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
-	59,  // 130: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
-	61,  // 131: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
-	63,  // 132: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
-	65,  // 133: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
-	67,  // 134: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
-	69,  // 135: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
-	71,  // 136: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
-	73,  // 137: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
-	75,  // 138: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
-	77,  // 139: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
-	37,  // 140: sluice.admin.v1.SchemaService.ListSchemas:output_type -> sluice.admin.v1.ListSchemasResponse
-	40,  // 141: sluice.admin.v1.SchemaService.ListMethods:output_type -> sluice.admin.v1.ListMethodsResponse
-	44,  // 142: sluice.admin.v1.SchemaService.GetOpenAPI:output_type -> sluice.admin.v1.GetOpenAPIResponse
-	111, // [111:143] is the sub-list for method output_type
-	79,  // [79:111] is the sub-list for method input_type
-	79,  // [79:79] is the sub-list for extension type_name
-	79,  // [79:79] is the sub-list for extension extendee
-	0,   // [0:79] is the sub-list for field type_name
+	10,  // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
+	9,   // 8: sluice.admin.v1.State.drains:type_name -> sluice.admin.v1.Drain
+	99,  // 9: sluice.admin.v1.Drain.since:type_name -> google.protobuf.Timestamp
+	100, // 10: sluice.admin.v1.Drain.grace:type_name -> google.protobuf.Duration
+	11,  // 11: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
+	12,  // 12: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
+	99,  // 13: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
+	99,  // 14: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
+	5,   // 15: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
+	6,   // 16: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
+	6,   // 17: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
+	6,   // 18: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
+	5,   // 19: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
+	6,   // 20: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
+	17,  // 21: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
+	18,  // 22: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
+	6,   // 23: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
+	5,   // 24: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
+	14,  // 25: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
+	5,   // 26: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
+	50,  // 27: sluice.admin.v1.WriteResponse.draining:type_name -> sluice.admin.v1.Endpoint
+	2,   // 28: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
+	6,   // 29: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
+	14,  // 30: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
+	5,   // 31: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
+	14,  // 32: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
+	5,   // 33: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
+	99,  // 34: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
+	5,   // 35: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
+	11,  // 36: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
+	12,  // 37: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
+	5,   // 38: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
+	100, // 39: sluice.admin.v1.DrainRequest.grace:type_name -> google.protobuf.Duration
+	5,   // 40: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
+	5,   // 41: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
+	35,  // 42: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
+	37,  // 43: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
+	18,  // 44: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
+	40,  // 45: sluice.admin.v1.ListSchemasResponse.sources:type_name -> sluice.admin.v1.SchemaSource
+	3,   // 46: sluice.admin.v1.SchemaSource.kind:type_name -> sluice.admin.v1.SchemaSource.Kind
+	5,   // 47: sluice.admin.v1.SchemaSource.object:type_name -> sluice.admin.v1.Ref
+	99,  // 48: sluice.admin.v1.SchemaSource.learnt:type_name -> google.protobuf.Timestamp
+	5,   // 49: sluice.admin.v1.ListMethodsRequest.route:type_name -> sluice.admin.v1.Ref
+	43,  // 50: sluice.admin.v1.ListMethodsResponse.methods:type_name -> sluice.admin.v1.Method
+	40,  // 51: sluice.admin.v1.ListMethodsResponse.problems:type_name -> sluice.admin.v1.SchemaSource
+	44,  // 52: sluice.admin.v1.Method.bindings:type_name -> sluice.admin.v1.HttpBinding
+	5,   // 53: sluice.admin.v1.GetOpenAPIRequest.route:type_name -> sluice.admin.v1.Ref
+	5,   // 54: sluice.admin.v1.ListEndpointsRequest.backend:type_name -> sluice.admin.v1.Ref
+	49,  // 55: sluice.admin.v1.ListEndpointsResponse.backends:type_name -> sluice.admin.v1.BackendEndpoints
+	5,   // 56: sluice.admin.v1.BackendEndpoints.backend:type_name -> sluice.admin.v1.Ref
+	50,  // 57: sluice.admin.v1.BackendEndpoints.endpoints:type_name -> sluice.admin.v1.Endpoint
+	9,   // 58: sluice.admin.v1.BackendEndpoints.drains:type_name -> sluice.admin.v1.Drain
+	4,   // 59: sluice.admin.v1.Endpoint.source:type_name -> sluice.admin.v1.Endpoint.Source
+	99,  // 60: sluice.admin.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	100, // 61: sluice.admin.v1.Endpoint.p99:type_name -> google.protobuf.Duration
+	9,   // 62: sluice.admin.v1.Endpoint.drain:type_name -> sluice.admin.v1.Drain
+	51,  // 63: sluice.admin.v1.Endpoint.registration:type_name -> sluice.admin.v1.Registration
+	5,   // 64: sluice.admin.v1.Registration.ref:type_name -> sluice.admin.v1.Ref
+	5,   // 65: sluice.admin.v1.Registration.backend:type_name -> sluice.admin.v1.Ref
+	100, // 66: sluice.admin.v1.Registration.lease:type_name -> google.protobuf.Duration
+	99,  // 67: sluice.admin.v1.Registration.expires:type_name -> google.protobuf.Timestamp
+	99,  // 68: sluice.admin.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	5,   // 69: sluice.admin.v1.RegisterRequest.backend:type_name -> sluice.admin.v1.Ref
+	100, // 70: sluice.admin.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
+	51,  // 71: sluice.admin.v1.RegisterResponse.registration:type_name -> sluice.admin.v1.Registration
+	5,   // 72: sluice.admin.v1.RenewRequest.backend:type_name -> sluice.admin.v1.Ref
+	99,  // 73: sluice.admin.v1.RenewResponse.expires:type_name -> google.protobuf.Timestamp
+	5,   // 74: sluice.admin.v1.DeregisterRequest.backend:type_name -> sluice.admin.v1.Ref
+	52,  // 75: sluice.admin.v1.KeepRequest.registration:type_name -> sluice.admin.v1.RegisterRequest
+	51,  // 76: sluice.admin.v1.KeepResponse.registration:type_name -> sluice.admin.v1.Registration
+	5,   // 77: sluice.admin.v1.RebalanceRequest.backend:type_name -> sluice.admin.v1.Ref
+	99,  // 78: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	98,  // 79: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
+	0,   // 80: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
+	99,  // 81: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
+	99,  // 82: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
+	0,   // 83: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
+	99,  // 84: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	99,  // 85: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	99,  // 86: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
+	66,  // 87: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
+	99,  // 88: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
+	0,   // 89: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
+	66,  // 90: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
+	99,  // 91: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
+	0,   // 92: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	66,  // 93: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	66,  // 94: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
+	0,   // 95: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	66,  // 96: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	0,   // 97: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
+	99,  // 98: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	67,  // 99: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
+	67,  // 100: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
+	5,   // 101: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
+	94,  // 102: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
+	99,  // 103: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	5,   // 104: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
+	14,  // 105: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
+	96,  // 106: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
+	6,   // 107: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
+	15,  // 108: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
+	19,  // 109: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
+	21,  // 110: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	23,  // 111: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
+	22,  // 112: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
+	25,  // 113: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	27,  // 114: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
+	29,  // 115: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	30,  // 116: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
+	31,  // 117: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
+	32,  // 118: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
+	33,  // 119: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
+	34,  // 120: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	61,  // 121: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
+	63,  // 122: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
+	65,  // 123: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
+	68,  // 124: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
+	70,  // 125: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
+	72,  // 126: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
+	74,  // 127: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
+	76,  // 128: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
+	78,  // 129: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
+	80,  // 130: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
+	82,  // 131: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
+	84,  // 132: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
+	86,  // 133: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
+	88,  // 134: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
+	90,  // 135: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
+	92,  // 136: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
+	38,  // 137: sluice.admin.v1.SchemaService.ListSchemas:input_type -> sluice.admin.v1.ListSchemasRequest
+	41,  // 138: sluice.admin.v1.SchemaService.ListMethods:input_type -> sluice.admin.v1.ListMethodsRequest
+	45,  // 139: sluice.admin.v1.SchemaService.GetOpenAPI:input_type -> sluice.admin.v1.GetOpenAPIRequest
+	47,  // 140: sluice.admin.v1.BackendService.ListEndpoints:input_type -> sluice.admin.v1.ListEndpointsRequest
+	52,  // 141: sluice.admin.v1.BackendService.Register:input_type -> sluice.admin.v1.RegisterRequest
+	54,  // 142: sluice.admin.v1.BackendService.Renew:input_type -> sluice.admin.v1.RenewRequest
+	56,  // 143: sluice.admin.v1.BackendService.Deregister:input_type -> sluice.admin.v1.DeregisterRequest
+	57,  // 144: sluice.admin.v1.BackendService.Keep:input_type -> sluice.admin.v1.KeepRequest
+	59,  // 145: sluice.admin.v1.BackendService.Rebalance:input_type -> sluice.admin.v1.RebalanceRequest
+	16,  // 146: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
+	20,  // 147: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
+	24,  // 148: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 149: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 150: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
+	26,  // 151: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	28,  // 152: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
+	24,  // 153: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 154: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 155: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 156: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
+	24,  // 157: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
+	36,  // 158: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	62,  // 159: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
+	64,  // 160: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
+	24,  // 161: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
+	69,  // 162: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
+	71,  // 163: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
+	73,  // 164: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
+	75,  // 165: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
+	77,  // 166: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
+	79,  // 167: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
+	81,  // 168: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
+	83,  // 169: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
+	85,  // 170: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
+	87,  // 171: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
+	89,  // 172: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
+	91,  // 173: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
+	93,  // 174: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
+	39,  // 175: sluice.admin.v1.SchemaService.ListSchemas:output_type -> sluice.admin.v1.ListSchemasResponse
+	42,  // 176: sluice.admin.v1.SchemaService.ListMethods:output_type -> sluice.admin.v1.ListMethodsResponse
+	46,  // 177: sluice.admin.v1.SchemaService.GetOpenAPI:output_type -> sluice.admin.v1.GetOpenAPIResponse
+	48,  // 178: sluice.admin.v1.BackendService.ListEndpoints:output_type -> sluice.admin.v1.ListEndpointsResponse
+	53,  // 179: sluice.admin.v1.BackendService.Register:output_type -> sluice.admin.v1.RegisterResponse
+	55,  // 180: sluice.admin.v1.BackendService.Renew:output_type -> sluice.admin.v1.RenewResponse
+	24,  // 181: sluice.admin.v1.BackendService.Deregister:output_type -> sluice.admin.v1.WriteResponse
+	58,  // 182: sluice.admin.v1.BackendService.Keep:output_type -> sluice.admin.v1.KeepResponse
+	60,  // 183: sluice.admin.v1.BackendService.Rebalance:output_type -> sluice.admin.v1.RebalanceResponse
+	146, // [146:184] is the sub-list for method output_type
+	108, // [108:146] is the sub-list for method input_type
+	108, // [108:108] is the sub-list for extension type_name
+	108, // [108:108] is the sub-list for extension extendee
+	0,   // [0:108] is the sub-list for field type_name
 }
 
 func init() { file_v1_admin_proto_init() }
@@ -5746,17 +6992,19 @@ func file_v1_admin_proto_init() {
 	if File_v1_admin_proto != nil {
 		return
 	}
-	file_v1_admin_proto_msgTypes[4].OneofWrappers = []any{}
-	file_v1_admin_proto_msgTypes[24].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[5].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[25].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_admin_proto_rawDesc), len(file_v1_admin_proto_rawDesc)),
-			NumEnums:      4,
-			NumMessages:   79,
+			NumEnums:      5,
+			NumMessages:   94,
 			NumExtensions: 0,
-			NumServices:   4,
+			NumServices:   5,
 		},
 		GoTypes:           file_v1_admin_proto_goTypes,
 		DependencyIndexes: file_v1_admin_proto_depIdxs,
