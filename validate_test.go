@@ -37,7 +37,8 @@ func TestValidate(t *testing.T) {
 		"---\napiVersion: sluice.dev/v1alpha1\nkind: RPCPolicy\nmetadata: {name: p}\nspec:\n"+
 		"  targetRefs: [{group: gateway.networking.k8s.io, kind: HTTPRoute, name: w}]\n  timeouts: {request: 5s}\n"+
 		"---\napiVersion: sluice.dev/v1alpha1\nkind: Schema\nmetadata: {name: s}\n"+
-		"spec: {backendRefs: [{name: w}], descriptorSet: ChkKB2EucHJvdG8SAWEiAwoBTWIGcHJvdG8z}\n")
+		"spec: {backendRefs: [{name: w}], descriptorSet: ChkKB2EucHJvdG8SAWEiAwoBTWIGcHJvdG8z}\n"+
+		"---\napiVersion: gateway.networking.k8s.io/v1\nkind: Gateway\nmetadata: {name: edge}\n")
 
 	tests := []struct {
 		name   string
@@ -52,7 +53,7 @@ func TestValidate(t *testing.T) {
 		{"a reference to nothing", []string{"-f", dangling}, 1, "", []string{dangling + ":6:", "sluice: 1 fault in the resources"}},
 		{"a reference to nothing, allowed", []string{"-f", dangling, "--allow-unresolved"}, 0, "ok: 1 route, 0 backends\n", nil},
 		{"a file that is not there", []string{"-f", dir + "/none"}, 1, "", []string{dir + "/none", "sluice: 1 fault"}},
-		{"what has no effect yet", []string{"-f", web}, 0, "ok: 1 route, 2 backends, 1 HTTP route, 1 policy, 1 schema\n", []string{"warning: " + web + ":28: RPCPolicy default/p: not in force in this version: timeouts"}},
+		{"what has no effect", []string{"-f", web}, 0, "ok: 1 route, 2 backends, 1 HTTP route, 1 policy, 1 schema\n", []string{"warning: " + web + ":40: Gateway edge is ignored: "}},
 		{"nothing", nil, 2, "", []string{"sluice: nothing to check; give a file with -f"}},
 	}
 	for _, test := range tests {

@@ -122,19 +122,33 @@ type Connection struct {
 
 // SetDefaults gives each field that is zero, and whose zero says nothing, what
 // holds for a text that leaves it out. Weights are not among them: zero is a weight.
+// A field that is nil says nothing as a whole, and stays so.
 func (s *BackendSpec) SetDefaults() {
 	if s.Protocol == "" {
 		s.Protocol = ProtocolH2C
 	}
 	s.Accepts = s.Accepted()
-	if s.LoadBalancing.Policy == "" {
-		s.LoadBalancing.Policy = LeastRequest
-	}
+	s.LoadBalancing.setDefaults()
 	if s.Connection.MaxStreams == 0 {
 		s.Connection.MaxStreams = DefaultMaxStreams
 	}
 	if s.ConnectTimeout == 0 {
 		s.ConnectTimeout = Duration(DefaultConnectTimeout)
+	}
+	if s.DNS != nil {
+		s.DNS.setDefaults()
+	}
+	if s.Registration != nil {
+		s.Registration.setDefaults()
+	}
+	if s.HealthCheck != nil {
+		s.HealthCheck.setDefaults()
+	}
+	if s.OutlierDetection != nil {
+		s.OutlierDetection.setDefaults()
+	}
+	if s.Limits != nil && s.Limits.AdaptiveConcurrency != nil {
+		s.Limits.AdaptiveConcurrency.setDefaults()
 	}
 }
 

@@ -11,14 +11,19 @@ import (
 
 func readBackendSpec(m *mapping) BackendSpec {
 	defer m.finish()
-	m.refuse("dns", "registration", "healthCheck", "outlierDetection")
 	spec := BackendSpec{
 		Endpoints:      readEndpoints(m),
+		DNS:            readDNS(m.optional("dns")),
+		Registration:   readRegistering(m.optional("registration")),
 		Protocol:       readProtocol(m),
 		LoadBalancing:  readLoadBalancing(m.optional("loadBalancing")),
 		Connection:     readConnection(m.optional("connection")),
 		ConnectTimeout: m.optional("connectTimeout").duration(DefaultConnectTimeout, time.Millisecond, maxConnectTimeout),
+
+		OutlierDetection: readOutlierDetection(m.optional("outlierDetection")),
+		Limits:           readBackendLimits(m.optional("limits")),
 	}
+	spec.HealthCheck = readHealthCheck(m.optional("healthCheck"), spec.Protocol)
 	spec.Accepts = readAccepts(m.optional("accepts"), spec.Protocol)
 	if tls := m.optional("tls"); !tls.absent() {
 		spec.TLS = readTLS(tls.mapping())
@@ -32,7 +37,7 @@ func readBackendSpec(m *mapping) BackendSpec {
 
 func readEndpoints(m *mapping) []Endpoint {
 	v := m.optional("endpoints")
-	if v.absent() && !m.has("dns") && !m.has("registration") {
+	if m.optional("dns").absent() && m.optional("registration").absent() { // who else would bring them
 		v = m.required("endpoints")
 	}
 	seen := make(map[string]bool)
@@ -41,8 +46,10 @@ func readEndpoints(m *mapping) []Endpoint {
 		defer m.finish()
 		address := m.required("address")
 		e := Endpoint{
-			Address: address.word(checkAddress),
+			Address: address.word(checkEndpoint),
 			Weight:  uint32(m.optional("weight").integer(defaultEndpointWeight, 0, maxWeight)),
+			Zone:    m.optional("zone").word(checkEndpointLabel),
+			Version: m.optional("version").word(checkEndpointLabel),
 		}
 		if e.Address != "" && seen[e.Address] {
 			address.fault("%s is there already", e.Address)
@@ -75,25 +82,6 @@ func readAccepts(v *value, protocol Protocol) []Accept {
 		}
 	}
 	return all
-}
-
-var laterPolicies = map[string]bool{"PeakEWMA": true, "RingHash": true, "Maglev": true}
-
-func readLoadBalancing(v *value) LoadBalancing {
-	m := v.mapping()
-	defer m.finish()
-	policy := m.optional("policy")
-	s, ok := policy.text()
-	switch p := Policy(s); {
-	case !ok:
-	case p == LeastRequest || p == RoundRobin:
-		return LoadBalancing{Policy: p}
-	case laterPolicies[s]:
-		policy.fault("policy %s is not supported yet", s)
-	default:
-		policy.fault("unknown policy %s, want %s or %s", quote(s), LeastRequest, RoundRobin)
-	}
-	return LoadBalancing{}
 }
 
 func readConnection(v *value) Connection {

@@ -77,7 +77,8 @@ func targetedBy(policies []*Object) map[ID][]*Object {
 
 // treats tells whether the policy says anything that an effective set has.
 func (s *RPCPolicySpec) treats() bool {
-	return s.Split != nil || s.CORS != nil || s.Translation != nil || s.Expose != nil
+	return s.Split != nil || s.CORS != nil || s.Translation != nil || s.Expose != nil || s.Timeouts != nil ||
+		s.Retry != nil || s.RetryConstraint != nil || s.Hedging != nil || len(s.RateLimits) > 0
 }
 
 func (p *RPCPolicy) target(ref *TargetRef) ID { return ID{ref.Kind, p.Namespace, ref.Name} }

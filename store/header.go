@@ -42,6 +42,17 @@ func checkHeaderName(s string) string {
 	return ""
 }
 
+// checkCookieName is for the name of a cookie: a token (RFC 6265, section 4.1.1).
+func checkCookieName(s string) string {
+	if s == "" {
+		return "want the name of a cookie"
+	}
+	if s[0] == ':' {
+		return "want letters, digits and !#$%&'*+-.^_`|~"
+	}
+	return checkHeaderName(s)
+}
+
 // checkModifiedName is for the name of a header to set, add or remove.
 func checkModifiedName(s string) string {
 	if problem := checkHeaderName(s); problem != "" {

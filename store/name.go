@@ -6,6 +6,7 @@ import (
 	"strconv"
 	"strings"
 	"unicode"
+	"unicode/utf8"
 )
 
 // Each check returns what is wrong with a text that the operator wrote, in words
@@ -116,6 +117,25 @@ func checkAddress(s string) string {
 	return checkServerName(host)
 }
 
+// checkEndpoint is checkAddress for what can be dialled, and is one machine.
+func checkEndpoint(s string) string {
+	if problem := checkAddress(s); problem != "" {
+		return problem
+	}
+	host, _, _ := cutPort(s)
+	addr, err := netip.ParseAddr(strings.Trim(host, "[]"))
+	if err != nil { // a name
+		return ""
+	}
+	switch addr = addr.Unmap(); {
+	case addr.WithZone("").IsUnspecified():
+		return "want the address of one machine: this one stands for every address of its own"
+	case addr.IsMulticast(), addr == netip.AddrFrom4([4]byte{255, 255, 255, 255}):
+		return "want the address of one machine, not of several"
+	}
+	return ""
+}
+
 // checkServerName is for a name or an address without a port.
 func checkServerName(s string) string {
 	if addr, err := netip.ParseAddr(s); err == nil && addr.Zone() == "" {
@@ -219,6 +239,20 @@ func checkFile(s string) string {
 		return "want the name of a file"
 	}
 	return checkControls(s)
+}
+
+// checkEndpointLabel is for what an endpoint says of itself: its zone, its version.
+func checkEndpointLabel(s string) string { return checkPrintable(s, maxEndpointLabel) }
+
+// checkPrintable is for a short text of letters, digits and the like, on one line.
+func checkPrintable(s string, limit int) string {
+	if len(s) > limit {
+		return fmt.Sprintf("%d bytes, limit %d", len(s), limit)
+	}
+	if strings.ContainsFunc(s, func(r rune) bool { return r == utf8.RuneError || !unicode.IsPrint(r) }) {
+		return "want printable characters"
+	}
+	return ""
 }
 
 // checkControls is for a text that ends up in a line of output.

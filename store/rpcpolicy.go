@@ -25,8 +25,7 @@ const (
 	maxMaxMessageBytes     = 1 << 30
 )
 
-// RPCPolicy says how the RPCs of routes are treated, beside where they go. Split is
-// in force; timeouts and retries are checked and kept, and not in force yet.
+// RPCPolicy says how the RPCs of routes are treated, beside where they go.
 type RPCPolicy struct {
 	Meta `json:"metadata"`
 	Spec RPCPolicySpec `json:"spec"`

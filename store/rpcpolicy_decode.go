@@ -13,6 +13,17 @@ const (
 	maxAttempts      = 10
 	maxRetryCount    = 1_000_000
 	maxRetryInterval = time.Hour
+	maxBackoff       = time.Hour
+	maxHedges        = 5
+	maxHedgeDelay    = time.Hour
+	maxRateLimits    = 8 // of one policy
+	maxRate          = 10_000_000
+	maxRateWindow    = 24 * time.Hour
+
+	defaultRateWindow = time.Second
+	// backoffSpan is how many times its base a pause grows to, where the text does not
+	// say: up to DefaultBackoffMax from DefaultBackoffBase.
+	backoffSpan = 10
 )
 
 // codes are the names of gRPC's status codes but OK, which is no reason to try again.
@@ -33,6 +44,8 @@ func readRPCPolicySpec(m *mapping) RPCPolicySpec {
 		CORS:            readPolicyCORS(m.optional("cors")),
 		Translation:     readTranslation(m.optional("translation")),
 		Expose:          readExpose(m.optional("expose")),
+		Hedging:         readHedging(m.optional("hedging")),
+		RateLimits:      each(m.optional("rateLimits").list(maxRateLimits), readRateLimit),
 	}
 	for _, ref := range spec.TargetRefs {
 		if spec.Expose != nil && ref.Kind == HTTPRouteKind {
@@ -101,10 +114,17 @@ func readRPCTimeouts(v *value) *RPCTimeouts {
 	}
 	m := v.mapping()
 	defer m.finish()
-	return &RPCTimeouts{
-		Request:    m.optional("request").duration(0, time.Millisecond, maxTimeout),
-		StreamIdle: m.optional("streamIdle").duration(0, time.Millisecond, maxTimeout),
+	usual := m.optional("default")
+	t := &RPCTimeouts{
+		Request:      m.optional("request").duration(0, time.Millisecond, maxTimeout),
+		Default:      usual.duration(0, time.Millisecond, maxTimeout),
+		StreamIdle:   m.optional("streamIdle").duration(0, time.Millisecond, maxTimeout),
+		StreamMaxAge: m.optional("streamMaxAge").duration(0, time.Millisecond, maxTimeout),
 	}
+	if t.Request != 0 && t.Default > t.Request {
+		usual.fault("%s is longer than an RPC may take at all, request: %s", t.Default, t.Request)
+	}
+	return t
 }
 
 func readRetryPolicy(v *value) *RetryPolicy {
@@ -113,21 +133,91 @@ func readRetryPolicy(v *value) *RetryPolicy {
 	}
 	m := v.mapping()
 	defer m.finish()
-	m.refuse("backoff")
-	return &RetryPolicy{
-		Attempts: m.required("attempts").integer(1, 1, maxAttempts),
-		Codes:    readCodes(m.optional("codes")),
+	p := &RetryPolicy{
+		Attempts:      m.required("attempts").integer(1, 1, maxAttempts),
+		Codes:         readCodes(m.optional("codes"), DefaultRetry().Codes, checkCode),
+		PerTryTimeout: m.optional("perTryTimeout").duration(0, time.Millisecond, maxTimeout),
+		Backoff:       readBackoff(m.optional("backoff")),
+		Methods:       oneOf(m.optional("methods"), "choice of methods", AllMethods, AllMethods, IdempotentMethods),
+	}
+	p.setDefaults()
+	return p
+}
+
+func readBackoff(v *value) Backoff {
+	m := v.mapping()
+	defer m.finish()
+	most := m.optional("max")
+	b := Backoff{
+		Base: m.optional("base").duration(DefaultBackoffBase, time.Millisecond, maxBackoff),
+		Max:  most.duration(0, time.Millisecond, maxBackoff),
+	}
+	if b.Max != 0 && b.Max < b.Base {
+		most.fault("%s is shorter than base, %s", b.Max, b.Base)
+	}
+	return b
+}
+
+// setDefaults fills in what holds for a text that does not say, or was kept when there
+// was less to be said.
+func (p *RetryPolicy) setDefaults() {
+	if p.Methods == "" {
+		p.Methods = AllMethods
+	}
+	if p.Backoff.Base == 0 {
+		p.Backoff.Base = Duration(DefaultBackoffBase)
+	}
+	if p.Backoff.Max == 0 {
+		p.Backoff.Max = min(backoffSpan*p.Backoff.Base, Duration(maxBackoff))
 	}
 }
 
-func readCodes(v *value) []Code {
+func readHedging(v *value) *Hedging {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	return &Hedging{
+		Attempts: m.optional("attempts").integer(1, 1, maxHedges),
+		Delay:    m.required("delay").duration(time.Millisecond, time.Millisecond, maxHedgeDelay),
+	}
+}
+
+func readRateLimit(v *value) RateLimit {
+	m := v.mapping()
+	defer m.finish()
+	requests := m.required("requests").integer(1, 1, maxRate)
+	return RateLimit{
+		Requests: requests,
+		Interval: m.optional("interval").duration(defaultRateWindow, time.Millisecond, maxRateWindow),
+		Burst:    m.optional("burst").integer(requests, 1, maxRate),
+		Key:      readRateKey(m.optional("key")),
+	}
+}
+
+func readRateKey(v *value) *RateKey {
+	if v.absent() {
+		return nil
+	}
+	m := v.mapping()
+	defer m.finish()
+	m.exactlyOne("header", "clientAddress")
+	return &RateKey{
+		Header:        strings.ToLower(m.optional("header").word(checkHeaderName)),
+		ClientAddress: m.optional("clientAddress").yes(),
+	}
+}
+
+// readCodes reads a list without repetitions; def stands for no list, and for an empty one.
+func readCodes(v *value, def []Code, check func(string) string) []Code {
 	items := v.list(len(codes))
 	if len(items) == 0 {
-		return []Code{"UNAVAILABLE"}
+		return def
 	}
 	seen := make(map[Code]bool, len(items))
 	return each(items, func(v *value) Code {
-		code := Code(v.word(checkCode))
+		code := Code(v.word(check))
 		if code != "" && seen[code] {
 			v.fault("%s is there already", code)
 		}

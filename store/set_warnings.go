@@ -19,22 +19,17 @@ func (s *Set) Warnings() []string {
 	for _, r := range s.HTTPRoutes {
 		w.about(r)
 	}
-	for _, p := range s.RPCPolicies {
-		w.about(p)
-	}
 	return w.lines()
 }
 
 // NotInForce names what a resource declares and this version does not do; it is empty
 // when there is nothing.
 func NotInForce(r Resource) string {
-	var fields []string
-	switch r := r.(type) {
-	case *HTTPRoute:
-		fields = r.Spec.idle()
-	case *RPCPolicy:
-		fields = r.Spec.idle()
+	route, ok := r.(*HTTPRoute)
+	if !ok {
+		return ""
 	}
+	fields := route.Spec.idle()
 	if len(fields) == 0 {
 		return ""
 	}
@@ -65,21 +60,6 @@ func (s *HTTPRouteSpec) idle() []string {
 	}
 	if attempts {
 		fields = append(fields, "timeouts.backendRequest")
-	}
-	return fields
-}
-
-// idle has the fields that are set and do nothing yet.
-func (s *RPCPolicySpec) idle() []string {
-	var fields []string
-	if s.Timeouts != nil {
-		fields = append(fields, "timeouts")
-	}
-	if s.Retry != nil {
-		fields = append(fields, "retry")
-	}
-	if s.RetryConstraint != nil {
-		fields = append(fields, "retryConstraint")
 	}
 	return fields
 }

@@ -20,7 +20,7 @@ func TestSetWarnsOfWhatIsNotInForce(t *testing.T) {
 		{"mirrors", httpText(mirrors), []string{"in.yaml:1: HTTPRoute default/r: not in force in this version: filter RequestMirror, timeouts.backendRequest"}},
 		{"timeouts", httpText("timeouts: {request: 5s, backendRequest: 5s}"), []string{"in.yaml:1: HTTPRoute default/r: not in force in this version: timeouts.request, timeouts.backendRequest"}},
 		{"a mirror of one backend", httpText("backendRefs: [{name: a, filters: [" + mirror + "]}]"), []string{"in.yaml:1: HTTPRoute default/r: not in force in this version: filter RequestMirror"}},
-		{"a policy", policyText(", timeouts: {}, retry: {attempts: 1}, retryConstraint: {}"), []string{"in.yaml:1: RPCPolicy default/p: not in force in this version: timeouts, retry, retryConstraint"}},
+		{"a policy", policyText(", timeouts: {}, retry: {attempts: 1}, retryConstraint: {}"), nil},
 	}
 	for _, tt := range tests {
 		if got := mustParse(t, tt.text).Warnings(); !slices.Equal(got, tt.want) {
@@ -31,12 +31,12 @@ func TestSetWarnsOfWhatIsNotInForce(t *testing.T) {
 	if len(got) != maxWarnings+1 || got[maxWarnings] != "and 980 more" {
 		t.Errorf("of a thousand: %d lines, the last %q", len(got), got[len(got)-1])
 	}
-	read, err := Decode(RPCPolicyKind, []byte(`{"metadata": {"name": "r"}, "spec": {"retry": {}}}`))
+	read, err := Decode(HTTPRouteKind, []byte(`{"metadata": {"name": "r"}, "spec": {"rules": [{"filters": [{"type": "RequestMirror", "requestMirror": {}}]}]}}`))
 	if err != nil {
 		t.Fatal(err)
 	}
-	set := Set{RPCPolicies: []*RPCPolicy{read.(*RPCPolicy)}}
-	if got, want := set.Warnings()[0], "RPCPolicy default/r: not in force in this version: retry"; got != want {
+	set := Set{HTTPRoutes: []*HTTPRoute{read.(*HTTPRoute)}}
+	if got, want := set.Warnings()[0], "HTTPRoute default/r: not in force in this version: filter RequestMirror"; got != want {
 		t.Errorf("without a text: got %q, want %q", got, want)
 	}
 }

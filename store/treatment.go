@@ -43,13 +43,31 @@ func corsFilter(filters []Filter) *CORS {
 // before them.
 func treat(route Route, rule routeRule, policies []*Object) {
 	t := rule.treatment
-	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.CORS != nil }); p != nil && t.CORS == nil {
+	said := func(says func(*RPCPolicySpec) bool) *RPCPolicySpec { return policyOf(route, rule.name, policies, says) }
+	if p := said(func(s *RPCPolicySpec) bool { return s.CORS != nil }); p != nil && t.CORS == nil {
 		t.CORS = p.CORS
 	}
-	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.Translation != nil }); p != nil {
+	if p := said(func(s *RPCPolicySpec) bool { return s.Translation != nil }); p != nil {
 		t.Translation = *p.Translation
 	}
-	if p := policyOf(route, rule.name, policies, func(s *RPCPolicySpec) bool { return s.Expose != nil }); p != nil {
+	if p := said(func(s *RPCPolicySpec) bool { return s.Expose != nil }); p != nil {
 		t.Expose = *p.Expose
+	}
+	if p := said(func(s *RPCPolicySpec) bool { return s.Timeouts != nil }); p != nil {
+		t.Timeouts = p.Timeouts
+	}
+	if p := said(func(s *RPCPolicySpec) bool { return s.Retry != nil }); p != nil {
+		retry := *p.Retry
+		retry.setDefaults() // one that was kept when there were fewer fields
+		t.Retry = &retry
+	}
+	if p := said(func(s *RPCPolicySpec) bool { return s.RetryConstraint != nil }); p != nil {
+		t.RetryConstraint = p.RetryConstraint
+	}
+	if p := said(func(s *RPCPolicySpec) bool { return s.Hedging != nil }); p != nil {
+		t.Hedging = p.Hedging
+	}
+	if p := said(func(s *RPCPolicySpec) bool { return len(s.RateLimits) > 0 }); p != nil {
+		t.RateLimits = p.RateLimits
 	}
 }

@@ -114,6 +114,68 @@ func TestEffectiveTreatsByPolicies(t *testing.T) {
 	check("of two routes, one has not the rule that is named", "https://grpc.example", "none", "https://own.example")
 }
 
+// Each field counts by itself, of whatever policy says something about it.
+func TestEffectiveTreatsFieldByField(t *testing.T) {
+	wall := newTestClock()
+	s := openStore(t, Options{Now: wall.Now})
+	applyText(t, s, twoKinds)
+	for _, text := range []string{
+		policyOn("a", "HTTPRoute", "name: web", "timeouts: {request: 9s, streamIdle: 1m}, rateLimits: [{requests: 5}]"),
+		policyOn("b", "HTTPRoute", "name: web, sectionName: all", "timeouts: {default: 2s}, hedging: {delay: 10ms}"),
+		policyOn("c", "HTTPRoute", "name: web", "retry: {attempts: 3}, retryConstraint: {budget: {percent: 7}}, rateLimits: [{requests: 6}]"),
+		policyOn("d", "HTTPRoute", "name: web, sectionName: all", "rateLimits: []"), // says nothing
+	} {
+		applyText(t, s, text)
+		wall.pass(time.Hour)
+	}
+	for range 2 {
+		_, all, own := effectiveRules(s)
+		retry := &RetryPolicy{
+			Attempts: 3, Codes: []Code{"UNAVAILABLE"}, Methods: AllMethods,
+			Backoff: Backoff{Duration(25 * time.Millisecond), Duration(250 * time.Millisecond)},
+		}
+		constraint := &RetryConstraint{RetryBudget{7, Duration(10 * time.Second)}, RetryRate{10, Duration(time.Second)}}
+		limits := []RateLimit{{Requests: 5, Interval: Duration(time.Second), Burst: 5}}
+		want := Treatment{
+			Translation: DefaultTranslation, Timeouts: &RPCTimeouts{Default: Duration(2 * time.Second)}, Retry: retry,
+			RetryConstraint: constraint, Hedging: &Hedging{1, Duration(10 * time.Millisecond)}, RateLimits: limits,
+		}
+		if !reflect.DeepEqual(all.Treatment, want) {
+			t.Errorf("the rule that is named has %+v, want %+v", all.Treatment, want)
+		}
+		want.CORS, want.Hedging = own.Treatment.CORS, nil
+		want.Timeouts = &RPCTimeouts{Request: Duration(9 * time.Second), StreamIdle: Duration(time.Minute)}
+		if !reflect.DeepEqual(own.Treatment, want) {
+			t.Errorf("the other rule has %+v, want %+v", own.Treatment, want)
+		}
+		s = reopen(t, s)
+	}
+}
+
+// A policy that an earlier version has kept means what it meant then.
+func TestEffectiveFillsInWhatOlderPoliciesLack(t *testing.T) {
+	old, err := Decode(RPCPolicyKind, []byte(`{"metadata": {"namespace": "default", "name": "p"}, "spec": {
+		"targetRefs": [{"group": "gateway.networking.k8s.io", "kind": "HTTPRoute", "name": "web"}],
+		"timeouts": {"request": "2s"}, "retry": {"attempts": 2, "codes": ["ABORTED"]}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s := openStore(t, Options{})
+	applyText(t, s, twoKinds)
+	mustWrite(t, s, Txn{Ops: []Op{{Apply: old}}})
+	_, rule, _ := effectiveRules(s)
+	want := &RetryPolicy{
+		Attempts: 2, Codes: []Code{"ABORTED"}, Methods: AllMethods,
+		Backoff: Backoff{Duration(DefaultBackoffBase), Duration(DefaultBackoffMax)},
+	}
+	if got := rule.Treatment; !reflect.DeepEqual(got.Retry, want) || *got.Timeouts != (RPCTimeouts{Request: Duration(2 * time.Second)}) {
+		t.Errorf("retry %+v, timeouts %+v", got.Retry, got.Timeouts)
+	}
+	if kept := mustGet(t, s, ResourceID(old)).Resource.(*RPCPolicy).Spec.Retry; kept.Methods != "" {
+		t.Errorf("the declaration became %+v", kept)
+	}
+}
+
 // An HTTPRoute is split, pinned, made sticky and disabled as a GRPCRoute is.
 func TestHTTPRouteIsSplit(t *testing.T) {
 	s := openStore(t, Options{})

@@ -168,6 +168,31 @@ func (v *value) integer(def, low, high int) int {
 	return n
 }
 
+// maxNumber is how long the text of a number may be.
+const maxNumber = 20
+
+// number reads a decimal number within the bounds, both included.
+func (v *value) number(def, low, high float64) float64 {
+	if v.absent() {
+		return def
+	}
+	tag, text := v.node.ShortTag(), v.node.Value
+	if v.node.Kind != yaml.ScalarNode || tag != "!!int" && tag != "!!float" {
+		v.fault("want a number, not %s", describe(v.node))
+		return def
+	}
+	n, err := strconv.ParseFloat(text, 64)
+	switch {
+	case len(text) > maxNumber || strings.Trim(text, "-0123456789.") != "" || err != nil:
+		v.fault("%s: want a number in decimal", printable(short(text)))
+	case n < low || n > high:
+		v.fault("%s is out of range, want %v to %v", text, low, high)
+	default:
+		return n
+	}
+	return def
+}
+
 // oneOf reads one of the words, def when there is none to check, and "" for a fault;
 // noun is what the words are.
 func oneOf[T ~string](v *value, noun string, def T, words ...T) T {
@@ -210,6 +235,15 @@ func (v *value) boolean() bool {
 		return false
 	}
 	return v.node.Value == "true"
+}
+
+// yes reads true, for a field that says nothing when it is not there.
+func (v *value) yes() bool {
+	yes := v.boolean()
+	if !yes && !v.absent() && v.node.ShortTag() == "!!bool" {
+		v.fault("want true, or leave it out")
+	}
+	return yes
 }
 
 // timestamp reads a date and time.
@@ -393,9 +427,6 @@ func (m *mapping) field(name string) *field {
 	return nil
 }
 
-// has tells whether there is a field of that name, be it null.
-func (m *mapping) has(name string) bool { return m.field(name) != nil }
-
 // optional is the field of that name, absent or not.
 func (m *mapping) optional(name string) *value {
 	f := m.ask(name)
@@ -428,6 +459,26 @@ func (m *mapping) required(name string) *value {
 		missing.faultAt(m.node, "missing")
 	}
 	return v
+}
+
+// exactlyOne reports a mapping that has none of these fields, or several.
+func (m *mapping) exactlyOne(names ...string) {
+	if m.broken {
+		return
+	}
+	first := ""
+	for _, name := range names {
+		switch v := m.optional(name); {
+		case v.absent():
+		case first == "":
+			first = name
+		default:
+			v.fault("%s is there already: want one of them", first)
+		}
+	}
+	if first == "" {
+		m.fault("want one of %s and %s", strings.Join(names[:len(names)-1], ", "), names[len(names)-1])
+	}
 }
 
 // ignore takes fields that mean nothing to us, whatever they hold.
