@@ -48,7 +48,7 @@ fuzz: ## Each fuzz target for FUZZ_EACH seconds
 
 # Each part adds its own to the list; what they count, they print.
 .PHONY: faults
-faults: faults-disk faults-node ## Kills, damaged files and full disks, by the thousand
+faults: faults-disk faults-node faults-backends ## Kills, damaged files, full disks, and backends that fail
 
 .PHONY: faults-disk
 faults-disk:
@@ -57,6 +57,11 @@ faults-disk:
 .PHONY: faults-node
 faults-node:
 	SLUICE_NODE_KILLS=100 SLUICE_CHANGES=1000 go test -v -count=1 -timeout 30m -run '^Test(ServeChangesUnderLoad|ServeLosesNothing|ServeSurvives)' .
+
+# One line for each scenario: what was done, what callers saw, what is wanted.
+.PHONY: faults-backends
+faults-backends:
+	SLUICE_FAULTS=1 go test -v -count=1 -timeout 20m ./faults
 
 .PHONY: limits-removed
 limits-removed: ## Each limit removed in turn: which tests miss it

@@ -52,6 +52,7 @@ var mayImport = map[string][]string{
 	"bench":         {"bench/..."},
 	"bench/limits":  nil,
 	"bench/echo/v1": nil,
+	"faults":        nil,
 }
 
 func TestPackagesImportOnlyDownwards(t *testing.T) {
