@@ -34,7 +34,7 @@ var mayImport = map[string][]string{
 	"gateway/observe": {"gateway/wire", "store"},
 	"gateway/policy":  {"gateway/wire", "store"},
 	"gateway/upstream": {
-		"gateway/h2", "gateway/balance", "store",
+		"gateway/h2", "gateway/balance", "gateway/wire", "store",
 	},
 	"gateway": {"gateway/...", "store"},
 

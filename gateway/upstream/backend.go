@@ -15,10 +15,11 @@ type Backend struct {
 	Endpoints []*Endpoint
 	Problem   error // why there are no endpoints, when that is a fault; else nil
 
-	spec   *store.Backend // nil when it could not be put in force
-	policy store.Policy
-	nodes  []*balance.Node
-	picker balance.Picker
+	spec    *store.Backend // nil when it could not be put in force
+	policy  store.Policy
+	counted codeSet // codes that count against an endpoint
+	nodes   []*balance.Node
+	picker  balance.Picker
 }
 
 // HTTP tells whether the endpoints speak HTTP/1, so that an RPC cannot be relayed.

@@ -33,6 +33,7 @@ var (
 // Endpoint is one address of a backend and the connections to it.
 type Endpoint struct {
 	balance.Node
+	tally tally
 
 	pool *Pool
 	id   identity
@@ -53,6 +54,10 @@ type Endpoint struct {
 	retired  bool
 	waiters  []Waiter
 	hurry    chan struct{} // ends the pause between two dials; nil unless there is one
+	state    string        // as last noted
+	why      string        // it is in that state
+	since    time.Time     // it is in that state
+	samples  samples       // of the last minute
 
 	ctx    context.Context // of the dials; nil before the first, ends when the endpoint retires
 	cancel context.CancelFunc
@@ -61,7 +66,7 @@ type Endpoint struct {
 }
 
 func newEndpoint(p *Pool, id identity) *Endpoint {
-	e := &Endpoint{pool: p, id: id, perConn: streamsGuess}
+	e := &Endpoint{pool: p, id: id, perConn: streamsGuess, state: StateNew, since: time.Now()}
 	e.live.Store(new([]*h2.Conn))
 	if id.http1 {
 		e.http = new(http1)

@@ -25,5 +25,9 @@ type Result struct {
 }
 
 // Done ends an attempt that Pick has counted. It is what follows each Pick, once, in
-// place of Release.
-func (e *Endpoint) Done(Result) { e.Release() }
+// place of Release. It takes a few nanoseconds, unless the verdict changes what is
+// thought of the endpoint.
+func (e *Endpoint) Done(r Result) {
+	e.tally.add(r)
+	e.Release()
+}

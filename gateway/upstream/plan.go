@@ -106,7 +106,7 @@ func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend {
 	n := len(spec.Spec.Endpoints)
 	b := &Backend{
-		Key: spec.Key(), spec: spec, policy: spec.Spec.LoadBalancing.Policy,
+		Key: spec.Key(), spec: spec, policy: spec.Spec.LoadBalancing.Policy, counted: countedBy(&spec.Spec),
 		Endpoints: make([]*Endpoint, 0, n), nodes: make([]*balance.Node, 0, n),
 	}
 	for _, se := range spec.Spec.Endpoints {
@@ -115,6 +115,7 @@ func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend
 		plan.adopted = append(plan.adopted, adoption{e, settings{
 			weight: se.Weight, maxStreams: uint32(spec.Spec.Connection.MaxStreams),
 			maxConns: spec.Spec.Connection.MaxConnections, timeout: time.Duration(spec.Spec.ConnectTimeout), tls: secured.config,
+			declared: se, check: spec.Spec.HealthCheck, slowStart: spec.Spec.LoadBalancing.SlowStart,
 		}})
 		b.Endpoints = append(b.Endpoints, e)
 		b.nodes = append(b.nodes, &e.Node)
@@ -256,4 +257,7 @@ type settings struct {
 	maxConns   int    // 0 = the default
 	timeout    time.Duration
 	tls        *tls.Config
+	declared   store.Endpoint
+	check      *store.HealthCheck // nil asks nobody
+	slowStart  *store.SlowStart   // nil gives the whole share at once
 }

@@ -29,7 +29,8 @@ type Pool struct {
 	ctx    context.Context // of all connections; ends with Run
 	cancel context.CancelFunc
 
-	work sync.WaitGroup // dialling and serving of every endpoint
+	work    sync.WaitGroup // dialling, serving and watching of every endpoint
+	stirred chan struct{}  // buffered; told that an endpoint is on its way somewhere
 
 	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
 	specs     []*store.Backend
@@ -59,17 +60,17 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	var d net.Dialer
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
-		eng: eng, log: log, ctx: ctx, cancel: cancel,
+		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1),
 		known: make(map[string]*known), watched: make(map[string]*known),
 		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
 }
 
-// Run keeps the connections until ctx is done, then closes them and waits for
-// their goroutines.
+// Run watches the endpoints and keeps their connections until ctx is done, then closes
+// them and waits for their goroutines.
 func (p *Pool) Run(ctx context.Context) error {
-	<-ctx.Done()
+	p.watch(ctx)
 	p.mu.Lock()
 	for _, list := range []map[identity]*Endpoint{p.endpoints, p.leaving} {
 		for _, e := range list {
