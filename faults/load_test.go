@@ -157,10 +157,10 @@ func (r *running) pace() {
 				continue
 			}
 			r.open.Add(1)
-			c, at := r.clients[n%len(r.clients)], time.Duration(float64(n)/float64(r.load.rate)*1e9)
+			c, number, at := r.clients[n%len(r.clients)], uint64(n), time.Duration(float64(n)/float64(r.load.rate)*1e9)
 			r.rpcs.Go(func() {
 				defer r.open.Add(-1)
-				c.call(r, uint64(n), at)
+				c.call(r, number, at)
 			})
 		}
 	}
