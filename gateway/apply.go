@@ -9,6 +9,7 @@ import (
 	"strings"
 	"time"
 
+	"sluice/gateway/upstream"
 	"sluice/store"
 )
 
@@ -35,12 +36,20 @@ func (p Problems) Error() string {
 func (g *Gateway) Apply(set *store.Set) error {
 	g.applying.Lock()
 	defer g.applying.Unlock()
+	first := g.set == nil
 	g.put(set)
+	if first && g.pool.LookUpFirst(firstLookUps) {
+		g.put(set)
+	}
 	if len(g.problems) > 0 {
 		return g.problems
 	}
 	return nil
 }
+
+// firstLookUps is how long the first set waits for the names of its backends. Without,
+// a gateway that starts would turn RPCs away whose backends are well.
+const firstLookUps = time.Second
 
 // put is Apply. The caller holds applying.
 func (g *Gateway) put(set *store.Set) {
@@ -58,18 +67,44 @@ func (g *Gateway) put(set *store.Set) {
 }
 
 // Problems are what of the last set is not in force now. They change without an
-// Apply, too: with the files that backends name.
+// Apply, too: with the files that backends name, and with what name servers say.
 func (g *Gateway) Problems() Problems {
 	g.applying.Lock()
-	defer g.applying.Unlock()
-	return g.problems // replaced as a whole
+	problems := g.problems // replaced as a whole
+	g.applying.Unlock()
+	cloned := false
+	g.pool.Discoveries(func(backend string, d upstream.Discovery) {
+		namespace, name, _ := strings.Cut(backend, "/")
+		id := store.ID{Kind: store.BackendKind, Namespace: namespace, Name: name}
+		if d.Problem == "" || problems[id] != nil {
+			return
+		}
+		if !cloned {
+			problems, cloned = maps.Clone(problems), true
+		}
+		if problems == nil {
+			problems = make(Problems)
+		}
+		problems[id] = errors.New(d.Problem)
+	})
+	return problems
+}
+
+// Discovery tells how the look-ups of a backend go, which is named by its key; false when
+// it has none.
+func (g *Gateway) Discovery(backend string) (upstream.Discovery, bool) {
+	return g.pool.Discovery(backend)
 }
 
 // filesEvery is how often the files that backends name are read again.
 const filesEvery = 2 * time.Second
 
-// followFiles puts changed files of backends in force, until ctx is done.
-func (g *Gateway) followFiles(ctx context.Context) error {
+// newsEvery is how often what name servers say makes another table, at most.
+const newsEvery = 50 * time.Millisecond
+
+// follow puts changed files of backends, and endpoints that were found, in force, until
+// ctx is done.
+func (g *Gateway) follow(ctx context.Context) error {
 	tick := time.NewTicker(filesEvery)
 	defer tick.Stop()
 	for {
@@ -78,7 +113,19 @@ func (g *Gateway) followFiles(ctx context.Context) error {
 			return nil
 		case <-tick.C:
 			g.readFilesAgain()
+		case <-g.pool.News():
+			g.takeNews()
+			pause(ctx, newsEvery)
 		}
+	}
+}
+
+// takeNews puts the endpoints in force that were found.
+func (g *Gateway) takeNews() {
+	g.applying.Lock()
+	defer g.applying.Unlock()
+	if g.set != nil {
+		g.put(g.set)
 	}
 }
 

@@ -71,6 +71,7 @@ type Gateway struct {
 	log       *slog.Logger
 	engine    *h2.Engine
 	pool      *upstream.Pool
+	own       *ownAddresses
 	metrics   *observe.Metrics
 	listener  *listen.Listener
 	handler   http.Handler // of what the relay does not take
@@ -128,6 +129,8 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	g.rest = rest.NewServer(rest.Options{Log: log})
 	g.seam = h2.NewSeam(g.handler, log)
 	g.pool = upstream.NewPool(g.engine, log)
+	g.own = newOwnAddresses(l.Addr())
+	g.pool.Own = g.own.has
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
 	g.newSchemas()
 	g.compiler = newCompiler(g.metrics)
@@ -163,7 +166,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.engine.Run(work) })
 	eg.Go(func() error { return g.pool.Run(work) })
 	eg.Go(func() error { return g.metrics.Run(work) })
-	eg.Go(func() error { return g.followFiles(work) })
+	eg.Go(func() error { return g.follow(work) })
 	eg.Go(func() error { return g.schemas.registry.Run(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)

@@ -25,6 +25,7 @@ type known struct {
 	spec     *store.Backend
 	security security       // the last that could be read
 	secured  *store.Backend // the declaration that it was read for
+	answer   *answer        // that backend was made with; nil without DNS, or before the first
 	backend  *Backend       // of spec; or, when there is a problem, the last that had none
 	problem  error          // why spec cannot be put in force
 }
@@ -59,6 +60,11 @@ func (p *Pool) Prepare(set *store.Set) *Plan {
 			p.plan(plan, k.spec, files)
 		}
 	}
+	for key, l := range p.discovery.lookups {
+		if _, planned := plan.known[key]; !planned && p.known[key].answer != l.answer {
+			p.plan(plan, p.known[key].spec, files)
+		}
+	}
 	p.planned = true
 	return plan
 }
@@ -67,18 +73,19 @@ func (p *Pool) Prepare(set *store.Set) *Plan {
 func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 	key := spec.Key()
 	before := p.known[key]
-	now := &known{spec: spec, secured: spec}
+	now := &known{spec: spec, secured: spec, answer: p.answerOf(spec)}
 	if before != nil {
 		now.secured = before.secured
 	}
 	plan.known[key] = now
 	delete(plan.Changed, key)
 	good := before != nil && before.backend.Problem == nil
+	same := before != nil && before.spec == spec && before.answer == now.answer
 	texts, fault := files.gather(spec)
 	var secured security
 	switch {
 	case fault != nil:
-	case good && before.spec == spec && before.problem == nil && before.security.digest == texts.sum():
+	case good && same && before.problem == nil && before.security.digest == texts.sum():
 		now.security, now.backend = before.security, before.backend
 		return
 	case texts != nil:
@@ -86,13 +93,13 @@ func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 	}
 	switch {
 	case fault == nil:
-		now.security, now.secured, now.backend = secured, spec, p.build(plan, spec, secured)
-	case good && before.spec == spec:
+		now.security, now.secured, now.backend = secured, spec, p.build(plan, now, secured)
+	case good && same:
 		now.security, now.backend, now.problem = before.security, before.backend, fault
 		return
 	case good && sameTLS(before.secured, spec):
 		// What was read is good for what else has changed: a drain, say.
-		now.security, now.backend, now.problem = before.security, p.build(plan, spec, before.security), fault
+		now.security, now.backend, now.problem = before.security, p.build(plan, now, before.security), fault
 	case good:
 		now.security, now.backend, now.problem = before.security, before.backend, fault
 		return
@@ -102,26 +109,75 @@ func (p *Pool) plan(plan *Plan, spec *store.Backend, files files) {
 	plan.Changed[key] = now.backend
 }
 
+// place is one endpoint of a backend, whoever says that it is there.
+type place struct {
+	store.Endpoint
+	name string // that DNS has it under; empty for others
+}
+
+// places are the endpoints of a backend: those that its set has, and those that DNS has
+// found. One that both have is the set's.
+func (k *known) places() []place {
+	declared := k.spec.Spec.Endpoints
+	list := make([]place, 0, len(declared))
+	for i := range declared {
+		list = append(list, place{Endpoint: declared[i]})
+	}
+	if k.answer == nil {
+		return list
+	}
+	has := make(map[string]bool, len(declared))
+	for i := range declared {
+		has[declared[i].Address] = true
+	}
+	for _, f := range k.answer.found {
+		if has[f.address] {
+			continue
+		}
+		e := store.Endpoint{Address: f.address, Weight: f.weight, Source: store.SourceDNS}
+		if e.Drain = drainOf(k.spec, f.address); e.Drain != nil {
+			e.Weight = 0
+		}
+		list = append(list, place{e, f.name})
+	}
+	return list
+}
+
 // build makes a backend of the endpoints that there are, and of new ones.
-func (p *Pool) build(plan *Plan, spec *store.Backend, secured security) *Backend {
-	n := len(spec.Spec.Endpoints)
+func (p *Pool) build(plan *Plan, k *known, secured security) *Backend {
+	spec, places := k.spec, k.places()
 	b := &Backend{
 		Key: spec.Key(), spec: spec, policy: spec.Spec.LoadBalancing.Policy, counted: countedBy(&spec.Spec),
-		Endpoints: make([]*Endpoint, 0, n), nodes: make([]*balance.Node, 0, n),
+		Endpoints: make([]*Endpoint, 0, len(places)), nodes: make([]*balance.Node, 0, len(places)),
 	}
-	for _, se := range spec.Spec.Endpoints {
-		id := identity{b.Key, se.Address, secured.digest, b.HTTP()}
+	for _, at := range places {
+		own := secured.of(at.name)
+		id := identity{b.Key, at.Address, own.digest, b.HTTP()}
 		e := p.find(plan, id)
 		plan.adopted = append(plan.adopted, adoption{e, settings{
-			weight: se.Weight, maxStreams: uint32(spec.Spec.Connection.MaxStreams),
-			maxConns: spec.Spec.Connection.MaxConnections, timeout: time.Duration(spec.Spec.ConnectTimeout), tls: secured.config,
-			declared: se, check: spec.Spec.HealthCheck, slowStart: spec.Spec.LoadBalancing.SlowStart,
+			weight: at.Weight, maxStreams: uint32(spec.Spec.Connection.MaxStreams),
+			maxConns: spec.Spec.Connection.MaxConnections, timeout: time.Duration(spec.Spec.ConnectTimeout), tls: own.config,
+			declared: at.Endpoint, check: spec.Spec.HealthCheck, slowStart: spec.Spec.LoadBalancing.SlowStart,
 		}})
 		b.Endpoints = append(b.Endpoints, e)
 		b.nodes = append(b.nodes, &e.Node)
 	}
 	return b
 }
+
+// of is how an endpoint is spoken to that DNS has found under a name: unless the backend
+// says otherwise, its certificate is in that name and not in an address.
+func (s security) of(name string) security {
+	if s.config == nil || s.config.ServerName != "" || name == "" {
+		return s
+	}
+	config := s.config.Clone()
+	config.ServerName = name
+	return security{s.digest + "/" + name, config}
+}
+
+// drainOf is the drain of an endpoint that DNS has found; nil when there is none.
+func drainOf(*store.Backend, string) *store.Drain { return nil }
 
 // find returns the endpoint that is known by id, or a new one. The caller holds mu.
 func (p *Pool) find(plan *Plan, id identity) *Endpoint {
@@ -159,6 +215,7 @@ func (p *Pool) Commit(plan *Plan) (letGo func()) {
 			p.watched[key] = k
 		}
 	}
+	p.follow(plan)
 	for _, a := range plan.adopted {
 		id := a.endpoint.id
 		delete(p.leaving, id)

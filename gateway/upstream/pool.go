@@ -10,6 +10,7 @@ import (
 	"context"
 	"log/slog"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -22,6 +23,9 @@ type Pool struct {
 	// Connected, if set before Run, is told of each new connection to a backend, by its
 	// key. It must not block.
 	Connected func(backend string)
+	// Own, if set before Run, tells whether an address is the gateway's own port, which is
+	// no endpoint of anything.
+	Own func(netip.AddrPort) bool
 
 	eng    *h2.Engine
 	log    *slog.Logger
@@ -38,8 +42,9 @@ type Pool struct {
 	watched   map[string]*known // those of known that name files, or have a problem
 	endpoints map[identity]*Endpoint
 	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
-	planned   bool                   // a plan waits for Commit: what it has found stays
-	reaping   bool                   // a goroutine sees to those who leave
+	discovery discovery
+	planned   bool // a plan waits for Commit: what it has found stays
+	reaping   bool // a goroutine sees to those who leave
 }
 
 // linger is how long an endpoint that no table mentions any more takes streams
@@ -61,7 +66,7 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
 		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1),
-		known: make(map[string]*known), watched: make(map[string]*known),
+		known: make(map[string]*known), watched: make(map[string]*known), discovery: newDiscovery(),
 		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
@@ -70,6 +75,9 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 // Run watches the endpoints and keeps their connections until ctx is done, then closes
 // them and waits for their goroutines.
 func (p *Pool) Run(ctx context.Context) error {
+	for range lookers {
+		p.work.Go(p.lookUp)
+	}
 	p.watch(ctx)
 	p.mu.Lock()
 	for _, list := range []map[identity]*Endpoint{p.endpoints, p.leaving} {
