@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
 )
 
@@ -53,40 +54,43 @@ var outcomes = [numOutcomes]struct {
 	message string    // grpc-message, unless there is more to say
 	retry   bool      // safe to send to another endpoint: the backend never acted on it
 	http    int       // status for callers of HTTP, where it says more than the code's own; else 0
+	// blame is what the ending says about the endpoint, when it is not the backend's own
+	// status that says it.
+	blame upstream.Verdict
 }{
-	served:          {"served", wire.OK, "", false, 0},
-	noHostname:      {"no_hostname", wire.Unimplemented, "no route serves this authority", false, 404},
-	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false, 404},
-	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false, 0},
-	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false, 0},
-	unusable:        {"unusable", wire.Unavailable, "the backend's TLS files cannot be used", false, 0},
-	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false, 0},
-	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true, 0},
-	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true, 0},
-	exhausted:       {"exhausted", wire.Unavailable, "every connection to the backend is at its limit of streams", true, 0},
-	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true, 0},
-	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false, 0},
-	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false, 502},
-	backendStalled:  {"backend_stalled", wire.Unavailable, "the backend did not take the request", false, 0},
-	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false, 502},
-	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false, 502},
-	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false, 502},
-	responseHeaders: {"response_headers", wire.ResourceExhausted, "the backend's metadata is larger than the limit", false, 502},
-	requestHeaders:  {"request_headers", wire.ResourceExhausted, "the request's metadata is larger than the limit", false, 431},
-	badTimeout:      {"bad_timeout", wire.Internal, "malformed grpc-timeout", false, 0},
-	badPath:         {"bad_path", wire.Unimplemented, "malformed method name", false, 404},
-	badMetadata:     {"bad_metadata", wire.Internal, "malformed binary metadata", false, 0},
-	deadline:        {"deadline", wire.DeadlineExceeded, "the deadline has passed", false, 0},
-	cancelled:       {"cancelled", wire.Canceled, "the caller cancelled", false, 0},
-	stalled:         {"stalled", wire.Canceled, "the caller did not take the response", false, 0},
-	overloaded:      {"overloaded", wire.ResourceExhausted, "memory for waiting messages has run out", false, 503},
-	draining:        {"draining", wire.Unavailable, "the gateway is shutting down", true, 0},
-	badRequest:      {"bad_request", wire.InvalidArgument, "the request cannot be translated", false, 0},
-	badResponse:     {"bad_response", wire.Internal, "the backend's answer cannot be translated", false, 502},
-	tooLarge:        {"too_large", wire.ResourceExhausted, "a message is larger than the limit", false, 413},
-	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0},
-	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0},
-	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0},
+	served:          {"served", wire.OK, "", false, 0, upstream.Neutral},
+	noHostname:      {"no_hostname", wire.Unimplemented, "no route serves this authority", false, 404, upstream.Neutral},
+	noRule:          {"no_rule", wire.Unimplemented, "no route matches this method", false, 404, upstream.Neutral},
+	noBackend:       {"no_backend", wire.Unavailable, "the route has no backend", false, 0, upstream.Neutral},
+	unresolved:      {"unresolved", wire.Unavailable, "the route's backend does not exist", false, 0, upstream.Neutral},
+	unusable:        {"unusable", wire.Unavailable, "the backend's TLS files cannot be used", false, 0, upstream.Neutral},
+	noEndpoint:      {"no_endpoint", wire.Unavailable, "the backend has no endpoint", false, 0, upstream.Neutral},
+	unreachable:     {"unreachable", wire.Unavailable, "no endpoint of the backend can be reached", true, 0, upstream.Neutral},
+	crowded:         {"crowded", wire.Unavailable, "too many streams wait for a connection to the backend", true, 0, upstream.Neutral},
+	exhausted:       {"exhausted", wire.Unavailable, "every connection to the backend is at its limit of streams", true, 0, upstream.Neutral},
+	refused:         {"refused", wire.Unavailable, "the backend refused the stream", true, 0, upstream.Neutral},
+	backendLost:     {"backend_lost", wire.Unavailable, "the connection to the backend was lost", false, 0, upstream.Failure},
+	backendReset:    {"backend_reset", wire.Internal, "the backend reset the stream", false, 502, upstream.Failure},
+	backendStalled:  {"backend_stalled", wire.Unavailable, "the backend did not take the request", false, 0, upstream.Failure},
+	backendInvalid:  {"backend_invalid", wire.Internal, "the backend broke the protocol", false, 502, upstream.Failure},
+	backendNoStatus: {"backend_no_status", wire.Unknown, "the backend ended the stream without grpc-status", false, 502, upstream.Failure},
+	backendHTTP:     {"backend_http", wire.Unknown, "the backend answered in plain HTTP", false, 502, upstream.Failure},
+	responseHeaders: {"response_headers", wire.ResourceExhausted, "the backend's metadata is larger than the limit", false, 502, upstream.Neutral},
+	requestHeaders:  {"request_headers", wire.ResourceExhausted, "the request's metadata is larger than the limit", false, 431, upstream.Neutral},
+	badTimeout:      {"bad_timeout", wire.Internal, "malformed grpc-timeout", false, 0, upstream.Neutral},
+	badPath:         {"bad_path", wire.Unimplemented, "malformed method name", false, 404, upstream.Neutral},
+	badMetadata:     {"bad_metadata", wire.Internal, "malformed binary metadata", false, 0, upstream.Neutral},
+	deadline:        {"deadline", wire.DeadlineExceeded, "the deadline has passed", false, 0, upstream.Neutral},
+	cancelled:       {"cancelled", wire.Canceled, "the caller cancelled", false, 0, upstream.Neutral},
+	stalled:         {"stalled", wire.Canceled, "the caller did not take the response", false, 0, upstream.Neutral},
+	overloaded:      {"overloaded", wire.ResourceExhausted, "memory for waiting messages has run out", false, 503, upstream.Neutral},
+	draining:        {"draining", wire.Unavailable, "the gateway is shutting down", true, 0, upstream.Neutral},
+	badRequest:      {"bad_request", wire.InvalidArgument, "the request cannot be translated", false, 0, upstream.Neutral},
+	badResponse:     {"bad_response", wire.Internal, "the backend's answer cannot be translated", false, 502, upstream.Neutral},
+	tooLarge:        {"too_large", wire.ResourceExhausted, "a message is larger than the limit", false, 413, upstream.Neutral},
+	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0, upstream.Neutral},
+	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0, upstream.Failure},
+	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0, upstream.Neutral},
 }
 
 func (o outcome) String() string { return outcomes[o].label }

@@ -1,7 +1,6 @@
 package gateway
 
 import (
-	"errors"
 	"sync"
 	"time"
 
@@ -46,19 +45,17 @@ type rpc struct {
 	deadline time.Time         // zero = none
 	timer    h2.Timer
 
-	first    attempt  // most RPCs have one, so it needs no memory of its own
-	cur      *attempt // whose stream is open; nil while parked
-	endpoint *upstream.Endpoint
-	index    int          // of endpoint in its backend
-	avoid    balance.Mask // endpoints that were tried
-	last     error        // why the last one did not take the stream
-	moved    bool         // sent elsewhere once already
+	first attempt      // most RPCs have one, so it needs no memory of its own
+	cur   *attempt     // whose answer is waited for, or passed on; nil before the first
+	avoid balance.Mask // endpoints that were tried
+	last  error        // why the last one did not take the stream
+	moved bool         // sent elsewhere once already
 
 	kept         []byte // request DATA, until the backend commits itself
 	lost         bool   // kept is incomplete: the RPC cannot be sent again
-	credited     int32  // of the DATA sent by the caller, given back as window
+	credited     int64  // of the DATA sent by the caller, given back as window, bytes
 	requestEnded bool
-	requestTail  []h2.Field // trailers of the request, rare
+	requestTail  []h2.Field // trailers of the request, rare, and kept likewise
 	committed    bool       // the final response header has been passed on
 	ended        bool
 	code         wire.Code // the backend's grpc-status
@@ -75,153 +72,33 @@ const (
 	maxKeptTotal = 64 << 20
 )
 
-// attempt is one try at one backend. It is the source of what it sends, so that
-// the caller's window grows as the backend's socket takes bytes, and bytes that
-// are sent twice count once.
-type attempt struct {
-	h2.Stream
-	r    *rpc
-	skip int32 // bytes that an earlier attempt has had credit for
-}
-
-// Credit gives the caller as much window as the backend's socket has taken.
-func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
-	r := a.r
-	r.mu.Lock()
-	if r.cur != a || r.ended {
-		r.mu.Unlock()
-		return
-	}
-	skipped := min(n, a.skip)
-	a.skip -= skipped
-	n -= skipped
-	r.credited += n
-	r.mu.Unlock()
-	if n > 0 {
-		r.down.Credit(n, drained, b)
-	}
-}
-
-// dispatch finds an endpoint and opens the stream there, or parks until there is
-// a connection. The caller holds mu.
-func (r *rpc) dispatch(b *h2.Batch) {
-	for {
-		e, i := r.backend.Pick(balance.Request{Avoid: r.avoid})
-		if e == nil {
-			r.fail(r.noneLeft(), b)
-			return
-		}
-		r.endpoint, r.index = e, i
-		if r.try(b) {
-			return
-		}
-		r.forsake()
-	}
-}
-
-// noneLeft names the ending of an RPC for which no endpoint is left.
-func (r *rpc) noneLeft() outcome {
-	if r.moved && r.last == nil {
-		return refused
-	}
-	return noneLeftOutcome(r.backend, r.last)
-}
-
-// noneLeftOutcome is the same by what the last endpoint did not take a request for; last
-// is nil when there was none.
-func noneLeftOutcome(b *upstream.Backend, last error) outcome {
-	switch {
-	case last == nil && b.Problem != nil:
-		return unusable
-	case last == nil:
-		return noEndpoint
-	case errors.Is(last, upstream.ErrFull):
-		return exhausted
-	case errors.Is(last, upstream.ErrCrowded):
-		return crowded
-	}
-	return unreachable
-}
-
-// try opens the stream at r.endpoint or parks there. It returns false when that
-// endpoint cannot serve.
-func (r *rpc) try(b *h2.Batch) bool {
-	a := &r.first
-	if a.r != nil {
-		a = new(attempt)
-	}
-	a.r, a.skip = r, r.credited
-	opening := h2.Opening{
-		Fields: r.fields, Deadline: r.deadline, Sink: r, Source: a,
-		End: r.requestEnded && len(r.kept) == 0 && r.requestTail == nil,
-	}
-	err := r.endpoint.Open(&a.Stream, &opening, b)
-	if err == nil {
-		r.cur = a
-		if len(r.kept) > 0 {
-			a.SendData(r.kept, r.requestEnded && r.requestTail == nil, b)
-		}
-		if r.requestTail != nil {
-			a.SendHeader(r.requestTail, true, b)
-		}
-		return true
-	}
-	a.r = nil
-	if err == upstream.ErrConnecting {
-		if err = r.endpoint.Wait(r); err == nil {
-			return true
-		}
-	}
-	r.last = err
-	return false
-}
-
-// forsake gives the endpoint back and does not pick it again.
-func (r *rpc) forsake() {
-	r.endpoint.Release()
-	r.endpoint = nil
-	r.avoid = r.avoid.With(r.index)
-}
-
-// Resume goes on with a parked RPC.
-func (r *rpc) Resume(err error) {
-	var b h2.Batch
-	r.mu.Lock()
-	switch {
-	case r.ended:
-	case err != nil:
-		r.last = err
-		r.forsake()
-		r.dispatch(&b)
-	case !r.try(&b):
-		r.forsake()
-		r.dispatch(&b)
-	}
-	r.mu.Unlock()
-	b.Flush()
-}
-
 // Header is a response header section of the backend, or trailers of either side.
 func (r *rpc) Header(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	switch {
-	case r.ended:
-	case s == r.stream:
-		r.requestTrailers(h, b)
-	case r.cur == nil || s != &r.cur.Stream:
+	if s == r.stream {
+		if !r.ended {
+			r.requestTrailers(h, b)
+		}
+		return
+	}
+	switch a := r.attemptOf(s); {
+	case a == nil:
 	case r.committed:
 		r.trailers(h, b)
 	case h.Status < 200:
 		r.down.SendHeader(h.Fields, false, b)
 	default:
-		r.response(h, end, b)
+		r.response(a, h, end, b)
 	}
 }
 
-// response commits the RPC to this backend.
-func (r *rpc) response(h *h2.Head, end bool, b *h2.Batch) {
+// response commits the RPC to the attempt that it answers.
+func (r *rpc) response(a *attempt, h *h2.Head, end bool, b *h2.Batch) {
 	if r.native && !wire.IsGRPC(h.ContentType) && h.GRPCStatus == "" {
+		if h.Status < 500 {
+			a.giveUp(upstream.Neutral, b) // it tells of the request
+		}
 		r.failAs(backendHTTP, wire.FromHTTP(h.Status), "the backend answered HTTP "+statusText(h.Status)+" without gRPC", b)
 		return
 	}
@@ -270,7 +147,7 @@ func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
 		r.webData(p, end, b)
 	case s == r.stream:
 		r.requestData(p, end, b)
-	case r.cur == nil || s != &r.cur.Stream:
+	case r.attemptOf(s) == nil:
 	case end && r.native:
 		// Callers take DATA with END_STREAM for a broken protocol.
 		r.down.SendData(p, false, b)
@@ -286,7 +163,7 @@ func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
 func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
 	r.requestEnded = end
 	r.keep(p)
-	if r.cur != nil {
+	if r.cur != nil && r.cur.phase == attemptOpen {
 		r.cur.SendData(p, end, b)
 	} else if r.lost {
 		r.fail(overloaded, b)
@@ -295,12 +172,12 @@ func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
 
 func (r *rpc) requestTrailers(h *h2.Head, b *h2.Batch) {
 	r.requestEnded = true
-	if r.cur != nil {
-		r.lost = true
-		r.cur.SendHeader(h.Fields, true, b)
-		return
+	if !r.committed {
+		r.requestTail = append([]h2.Field(nil), h.Fields...)
 	}
-	r.requestTail = append([]h2.Field(nil), h.Fields...)
+	if r.cur != nil && r.cur.phase == attemptOpen {
+		r.cur.SendHeader(h.Fields, true, b)
+	}
 }
 
 // keep remembers DATA for a second try, as long as there is room for it.
@@ -337,7 +214,7 @@ func (r *rpc) dropKept() {
 func (r *rpc) commit() {
 	r.committed = true
 	r.dropKept()
-	r.fields = nil
+	r.fields, r.requestTail = nil, nil
 }
 
 // Ended is the end of either stream before its time.
@@ -350,12 +227,21 @@ func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
 		r.fail(draining, b)
 	case s == r.stream:
 		r.callerGone(e, b)
-	case r.cur == nil || s != &r.cur.Stream:
-	case e.Unprocessed && !r.committed && !r.lost && !r.moved:
-		r.move(b)
 	default:
-		r.backendFailed(e, b)
+		if a := r.attemptOf(s); a != nil {
+			a.phase = attemptEnded
+			r.attemptGone(a, e, b)
+		}
 	}
+}
+
+// attemptGone goes on after the end of an attempt's stream before its time.
+func (r *rpc) attemptGone(a *attempt, e h2.Ending, b *h2.Batch) {
+	if e.Unprocessed && !r.committed && !r.lost && !r.moved {
+		r.move(a, b)
+		return
+	}
+	r.backendFailed(e, b)
 }
 
 // callerGone ends the RPC of a caller that no longer listens. One whose deadline
@@ -369,10 +255,10 @@ func (r *rpc) callerGone(e h2.Ending, b *h2.Batch) {
 }
 
 // move sends the RPC elsewhere, once: the backend has not acted on it.
-func (r *rpc) move(b *h2.Batch) {
-	r.moved, r.cur, r.last = true, nil, nil
+func (r *rpc) move(a *attempt, b *h2.Batch) {
+	r.moved, r.last = true, nil
 	r.g.moved.Add(1)
-	r.forsake()
+	r.forsake(a, b)
 	if !r.backend.Others(r.avoid) {
 		r.avoid = nil // a new connection to the same endpoint is the only elsewhere
 	}
@@ -384,7 +270,6 @@ func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
 	if o == backendReset && e.Code == http2.ErrCodeCancel && r.nearDeadline() {
 		o, code = deadline, outcomes[deadline].code
 	}
-	r.cur = nil
 	if !r.native && (r.web == nil || r.committed) {
 		r.down.Reset(e.Code, b)
 		r.finish(o, code, b)
@@ -441,18 +326,18 @@ func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
 // holds mu.
 func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
 	r.ended, r.how = true, o
-	if r.cur != nil && (o != served || !r.requestEnded) {
-		r.cur.Reset(http2.ErrCodeCancel, b)
+	took := time.Since(r.started)
+	if a := r.cur; a != nil {
+		if a.phase == attemptOpen && (o != served || !r.requestEnded) {
+			a.Reset(http2.ErrCodeCancel, b)
+		}
+		a.done(r.verdict(o, code), took)
 	}
 	if !r.deadline.IsZero() {
 		r.g.engine.Wheel().Stop(&r.timer)
 	}
-	if r.endpoint != nil {
-		r.endpoint.Release()
-		r.endpoint = nil
-	}
 	r.dropKept()
-	r.fields = nil
-	r.target.series.End(code, time.Since(r.started))
+	r.fields, r.requestTail = nil, nil
+	r.target.series.End(code, took)
 	r.g.ended[o].Add(1)
 }

@@ -144,6 +144,20 @@ func (r *rpc) arm(b *h2.Batch) bool {
 	return true
 }
 
+// path is the RPC's method. The inline fields have it for as long as the RPC lives: the
+// pseudo-fields come first.
+func (r *rpc) path() string {
+	for i := range r.inline {
+		if r.inline[i].Name == ":path" {
+			return r.inline[i].Value
+		}
+	}
+	return ""
+}
+
+// facts are those of the RPC's method.
+func (r *rpc) facts() facts { return r.g.schemas.facts(r.backend.Key, r.path()) }
+
 // admit checks the request and finds its place. The outcome is served when all is
 // well.
 func (r *rpc) admit(se *session, h *h2.Head) (placement, outcome) {

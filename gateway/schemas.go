@@ -65,6 +65,28 @@ func (s *schemas) table() *rest.Table { return s.current.Load().table }
 // knows tells whether some backend is known to have the method.
 func (s *schemas) knows(path string) bool { return s.current.Load().paths[path] }
 
+// facts are what a schema tells of a method; without one, nothing is known.
+type facts struct {
+	known                        bool
+	clientStreams, serverStreams bool
+	idempotent                   bool // it may be called twice
+}
+
+// streams tells a method of which one RPC may last.
+func (f facts) streams() bool { return f.clientStreams || f.serverStreams }
+
+// unary tells a method of one message each way.
+func (f facts) unary() bool { return f.known && !f.streams() }
+
+// facts are those of a backend's method, by what is known now.
+func (s *schemas) facts(backend, path string) facts {
+	m := s.current.Load().view.Method(backend, path)
+	if m == nil {
+		return facts{}
+	}
+	return facts{known: true, clientStreams: m.ClientStreaming, serverStreams: m.ServerStreaming, idempotent: m.Idempotent}
+}
+
 // tableOf has the REST paths of one backend.
 func (s *schemas) tableOf(backend string) *rest.Table {
 	m := s.current.Load()

@@ -29,6 +29,7 @@ var annotationTypes = func() *protoregistry.Types {
 // methodOptions is what is read from a method's options.
 type methodOptions struct {
 	noSideEffects bool
+	idempotent    bool
 	rule          *annotations.HttpRule // nil when there is none
 }
 
@@ -39,7 +40,11 @@ func readMethodOptions(d protoreflect.MethodDescriptor) (methodOptions, error) {
 	if !ok || options == nil {
 		return methodOptions{}, nil
 	}
-	read := methodOptions{noSideEffects: options.GetIdempotencyLevel() == descriptorpb.MethodOptions_NO_SIDE_EFFECTS}
+	level := options.GetIdempotencyLevel()
+	read := methodOptions{
+		noSideEffects: level == descriptorpb.MethodOptions_NO_SIDE_EFFECTS,
+		idempotent:    level == descriptorpb.MethodOptions_NO_SIDE_EFFECTS || level == descriptorpb.MethodOptions_IDEMPOTENT,
+	}
 	if size := proto.Size(options); size > maxOptions {
 		return read, fmt.Errorf("%d bytes of options, limit %d", size, maxOptions)
 	}

@@ -12,7 +12,8 @@ type Method struct {
 	// type for the same descriptor.
 	Input, Output                    protoreflect.MessageType
 	ClientStreaming, ServerStreaming bool
-	NoSideEffects                    bool // idempotency_level
+	NoSideEffects                    bool // idempotency_level is NO_SIDE_EFFECTS
+	Idempotent                       bool // it is that, or IDEMPOTENT: the method may be called twice
 	// Bindings are its google.api.http rules with the additional ones, in order; empty
 	// when it has no annotation.
 	Bindings []Binding
@@ -59,7 +60,7 @@ func (s *Schema) newMethod(d protoreflect.MethodDescriptor) *Method {
 		s.faultf("method %q: options ignored: %w", d.FullName(), err)
 		return m
 	}
-	m.NoSideEffects = options.noSideEffects
+	m.NoSideEffects, m.Idempotent = options.noSideEffects, options.idempotent
 	m.Bindings = s.bindings(d, options.rule)
 	return m
 }

@@ -1,0 +1,251 @@
+package gateway
+
+import (
+	"errors"
+	"time"
+
+	"golang.org/x/net/http2"
+
+	"sluice/gateway/balance"
+	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
+	"sluice/gateway/wire"
+)
+
+// attempt is one try at one endpoint, on which it counts from the choice to its end. It
+// is the source of what it sends, so that the caller's window grows as the backend's
+// socket takes bytes, and bytes that are sent twice count once.
+type attempt struct {
+	h2.Stream
+	r *rpc // nil while nobody uses the memory
+
+	// Guarded by r.mu.
+	endpoint *upstream.Endpoint // nil once the attempt is over: what comes of it then is nobody's
+	began    time.Duration      // since r.started
+	taken    int64              // bytes of the request that the backend's socket has taken
+	index    int32              // of endpoint in its backend
+	phase    phase
+}
+
+// phase is how far an attempt has come.
+type phase uint8
+
+const (
+	attemptNew     phase = iota
+	attemptWaiting       // for a connection: its Resume is called
+	attemptOpen          // its stream is
+	attemptEnded         // its stream came to an end that was not the RPC's
+)
+
+// Credit gives the caller as much window as the backend's socket has taken, unless
+// another attempt has had it taken before.
+func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
+	r := a.r
+	r.mu.Lock()
+	if a.endpoint == nil || r.ended {
+		r.mu.Unlock()
+		return
+	}
+	a.taken += int64(n)
+	fresh := min(int64(n), a.taken-r.credited)
+	if fresh > 0 {
+		r.credited += fresh
+	}
+	r.mu.Unlock()
+	if fresh > 0 {
+		r.down.Credit(int32(fresh), drained, b)
+	}
+}
+
+// attemptOf is the attempt that a stream is of; nil when it is over. The caller holds mu.
+func (r *rpc) attemptOf(s *h2.Stream) *attempt {
+	if a := r.cur; a != nil && s == &a.Stream && a.endpoint != nil && !r.ended {
+		return a
+	}
+	return nil
+}
+
+// dispatch finds an endpoint and opens the stream there, or parks until there is
+// a connection. The caller holds mu.
+func (r *rpc) dispatch(b *h2.Batch) {
+	if !r.launch(b) {
+		r.fail(r.noneLeft(), b)
+	}
+}
+
+// launch begins an attempt at an endpoint that was not tried. It is false when there is
+// none that takes it. The caller holds mu.
+func (r *rpc) launch(b *h2.Batch) bool {
+	for {
+		e, i := r.backend.Pick(balance.Request{Avoid: r.avoid})
+		if e == nil {
+			return false
+		}
+		a := r.newAttempt(e, i)
+		if r.open(a, b) {
+			return true
+		}
+		r.forsake(a, b)
+	}
+}
+
+// newAttempt is one at an endpoint that counts it already.
+func (r *rpc) newAttempt(e *upstream.Endpoint, index int) *attempt {
+	a := &r.first
+	if a.r != nil {
+		a = new(attempt)
+	}
+	a.r, a.endpoint, a.index, a.phase = r, e, int32(index), attemptNew
+	a.began = 0
+	if a != &r.first || r.last != nil || r.stream == nil {
+		a.began = time.Since(r.started) // the first of a stream begins with it
+	}
+	r.cur = a
+	return a
+}
+
+// open opens the attempt's stream, or parks there. It is false when that endpoint cannot
+// serve. The caller holds mu.
+func (r *rpc) open(a *attempt, b *h2.Batch) bool {
+	opening := h2.Opening{
+		Fields: r.fields, Deadline: r.deadline, Sink: r, Source: a,
+		End: r.requestEnded && len(r.kept) == 0 && r.requestTail == nil,
+	}
+	err := a.endpoint.Open(&a.Stream, &opening, b)
+	if err == nil {
+		a.phase = attemptOpen
+		if len(r.kept) > 0 {
+			a.SendData(r.kept, r.requestEnded && r.requestTail == nil, b)
+		}
+		if r.requestTail != nil {
+			a.SendHeader(r.requestTail, true, b)
+		}
+		return true
+	}
+	if err == upstream.ErrConnecting {
+		if err = a.endpoint.Wait(a); err == nil {
+			a.phase = attemptWaiting
+			return true
+		}
+	}
+	r.last = err
+	return false
+}
+
+// Resume goes on with an attempt that waits for a connection.
+func (a *attempt) Resume(err error) {
+	r := a.r
+	var b h2.Batch
+	r.mu.Lock()
+	if !r.ended && a.phase == attemptWaiting {
+		a.phase = attemptNew
+		a.began = time.Since(r.started) // the wait was not the endpoint's work
+		if err != nil {
+			r.last = err
+		}
+		if err != nil || !r.open(a, &b) {
+			r.forsake(a, &b)
+			r.dispatch(&b)
+		}
+	}
+	r.mu.Unlock()
+	b.Flush()
+}
+
+// forsake gives up an attempt that the backend has not acted on. Its endpoint is not
+// picked again. The caller holds mu.
+func (r *rpc) forsake(a *attempt, b *h2.Batch) {
+	left := a.phase != attemptNew
+	a.giveUp(upstream.Neutral, b)
+	r.avoid = r.avoid.With(int(a.index))
+	r.cur = nil
+	if !left {
+		a.r = nil // nobody knows of it
+	}
+}
+
+// giveUp ends an attempt that is not the RPC's end. The caller holds mu.
+func (a *attempt) giveUp(v upstream.Verdict, b *h2.Batch) {
+	if a.phase == attemptOpen {
+		a.Reset(http2.ErrCodeCancel, b)
+	}
+	a.done(v, 0)
+}
+
+// done ends what the attempt counts for at its endpoint, once. now is since the RPC has
+// started, zero if nobody has looked. The caller holds mu.
+func (a *attempt) done(v upstream.Verdict, now time.Duration) {
+	e := a.endpoint
+	if e == nil {
+		return
+	}
+	a.endpoint, a.phase = nil, attemptEnded
+	result := upstream.Result{Verdict: v}
+	if v != upstream.Neutral {
+		if now == 0 {
+			now = time.Since(a.r.started)
+		}
+		result.Took = a.r.workTime(now - a.began)
+	}
+	e.Done(result)
+}
+
+const (
+	// longWork is from when on it is looked whether an RPC is a stream, which says nothing
+	// of its endpoint by how long it takes.
+	longWork = 100 * time.Millisecond
+	// endlessWork is from when on one is taken for a stream that no schema tells of.
+	endlessWork = 10 * time.Second
+)
+
+// workTime is how long an RPC of that length kept its endpoint at work; zero of a stream.
+func (r *rpc) workTime(took time.Duration) time.Duration {
+	if took < longWork {
+		return took
+	}
+	if f := r.facts(); f.streams() || !f.known && took > endlessWork {
+		return 0
+	}
+	return took
+}
+
+// verdict is what an ending of the RPC says about the endpoint that had it.
+func (r *rpc) verdict(o outcome, code wire.Code) upstream.Verdict {
+	if o != served {
+		return outcomes[o].blame
+	}
+	if !r.native {
+		return upstream.Neutral // nobody has looked at the answer
+	}
+	switch code {
+	case wire.Unavailable, wire.Internal, wire.DataLoss:
+		return upstream.Failure
+	case wire.Unknown, wire.DeadlineExceeded, wire.Canceled, wire.ResourceExhausted:
+		return upstream.Neutral // it may be for the endpoint, or for the request
+	}
+	return upstream.Success
+}
+
+// noneLeft names the ending of an RPC for which no endpoint is left.
+func (r *rpc) noneLeft() outcome {
+	if r.moved && r.last == nil {
+		return refused
+	}
+	return noneLeftOutcome(r.backend, r.last)
+}
+
+// noneLeftOutcome is the same by what the last endpoint did not take a request for; last
+// is nil when there was none.
+func noneLeftOutcome(b *upstream.Backend, last error) outcome {
+	switch {
+	case last == nil && b.Problem != nil:
+		return unusable
+	case last == nil:
+		return noEndpoint
+	case errors.Is(last, upstream.ErrFull):
+		return exhausted
+	case errors.Is(last, upstream.ErrCrowded):
+		return crowded
+	}
+	return unreachable
+}
