@@ -10,6 +10,7 @@ import (
 	"golang.org/x/net/http2"
 
 	"sluice/gateway/h2"
+	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
 )
 
@@ -457,5 +458,22 @@ func TestOutcomeOfABackendThatTakesNoRequest(t *testing.T) {
 	}
 	if got := g.metric(t, "sluice_rpc_outcome_total", "outcome", "backend_stalled"); got != 1 {
 		t.Errorf("%v RPCs ended so, want 1", got)
+	}
+}
+
+// TestOutcomesBlameEndpointsForWhatIsTheirs: an endpoint is ejected for it.
+func TestOutcomesBlameEndpointsForWhatIsTheirs(t *testing.T) {
+	theirs := map[outcome]bool{
+		backendLost: true, backendReset: true, backendStalled: true, backendInvalid: true,
+		backendNoStatus: true, backendHTTP: true, backendTimeout: true,
+	}
+	for o := range numOutcomes {
+		want := upstream.Neutral
+		if theirs[o] {
+			want = upstream.Failure
+		}
+		if got := outcomes[o].blame; got != want {
+			t.Errorf("%v: verdict %v, want %v", o, got, want)
+		}
 	}
 }

@@ -75,9 +75,6 @@ type facts struct {
 // streams tells a method of which one RPC may last.
 func (f facts) streams() bool { return f.clientStreams || f.serverStreams }
 
-// unary tells a method of one message each way.
-func (f facts) unary() bool { return f.known && !f.streams() }
-
 // facts are those of a backend's method, by what is known now.
 func (s *schemas) facts(backend, path string) facts {
 	m := s.current.Load().view.Method(backend, path)
