@@ -9,6 +9,7 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/spf13/pflag"
@@ -56,6 +57,9 @@ type config struct {
 	trustedProxies []string
 	trustedHops    int
 
+	// zone is where the node is, by the word that endpoints use; empty says nothing.
+	zone string
+
 	// pprof serves Go's profiles on the admin port.
 	pprof bool
 
@@ -69,6 +73,8 @@ const (
 	defaultAdmin      = "127.0.0.1:8081"
 	defaultConfigFile = "/etc/sluice/sluice.yaml"
 	defaultGrace      = 30 * time.Second
+
+	maxZone = 63 // characters, as of an endpoint's zone
 )
 
 // addFlags declares every setting once: the flag --NAME, the variable
@@ -91,6 +97,7 @@ func (c *config) addFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.proxyProtocol, "proxy-protocol", false, "expect a PROXY header (v1 or v2) from --trusted-proxies")
 	fs.StringSliceVar(&c.trustedProxies, "trusted-proxies", nil, "`networks` (CIDR) of the proxies in front; may be repeated")
 	fs.IntVar(&c.trustedHops, "trusted-hops", 0, "`number` of proxies in front whose x-forwarded-for is believed")
+	fs.StringVar(&c.zone, "zone", "", "`name` of the zone that the node is in, as endpoints say theirs")
 	fs.BoolVar(&c.pprof, "pprof", false, "serve profiles under /debug/pprof/ on the admin port")
 	fs.StringVar(&c.logFormat, "log-format", "text", "`format` of the log: text or json")
 }
@@ -144,6 +151,9 @@ func (c *config) validate() error {
 	}
 	if c.trustedHops < 0 {
 		fault("trusted-hops %d: want 0 or more", c.trustedHops)
+	}
+	if len(c.zone) > maxZone || strings.ContainsFunc(c.zone, func(r rune) bool { return r <= ' ' || r > '~' }) {
+		fault("zone %q: want a word of at most %d printable characters", c.zone, maxZone)
 	}
 	if c.logFormat != "text" && c.logFormat != "json" {
 		fault("log-format %q: want text or json", c.logFormat)

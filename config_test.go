@@ -79,7 +79,7 @@ var everySetting = map[string]string{
 	"data-dir": "/d", "listen": ":1", "admin": ":2", "resources": "a.yaml,b", "allow-unresolved": "true",
 	"tls-cert": "c", "tls-key": "k", "tls-client-ca": "ca", "grace": "1s", "drain-delay": "2s",
 	"proxy-protocol": "true", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "trusted-hops": "1",
-	"pprof": "true", "log-format": "json",
+	"zone": "a", "pprof": "true", "log-format": "json",
 	"admin-tls-cert": "ac", "admin-tls-key": "ak", "admin-hosts": "a.example.com,b", "admin-password-file": "p",
 }
 
@@ -153,6 +153,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"negative grace", []string{"--grace=-1s"}, nil, "", []string{"grace -1s"}},
 		{"network", []string{"--trusted-proxies", "10.0.0.0/33"}, nil, "", []string{`trusted-proxies "10.0.0.0/33": want a network`}},
 		{"PROXY from anybody", []string{"--proxy-protocol"}, nil, "", []string{"proxy-protocol: needs trusted-proxies"}},
+		{"zone", []string{"--zone", "a b"}, nil, "", []string{`zone "a b": want a word of at most 63`}},
 		{"hops", []string{"--trusted-hops=-1"}, nil, "", []string{"trusted-hops -1"}},
 		{"log format", []string{"--log-format", "xml"}, nil, "", []string{`log-format "xml": want text or json`}},
 		{"everything at once", []string{"--listen", "a", "--admin", "b", "--trusted-hops=-1"}, nil, "", []string{`listen "a"`, `admin "b"`, "trusted-hops"}},

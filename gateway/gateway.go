@@ -47,6 +47,9 @@ type Config struct {
 	// DrainDelay is how long connections are still accepted after that, for load
 	// balancers that have yet to notice. Zero means not at all.
 	DrainDelay time.Duration
+	// Zone is where this gateway is, by the word that endpoints use. Empty prefers no
+	// endpoint.
+	Zone string
 	// Limits of the HTTP/2 engine.
 	Limits h2.Limits
 	// Handler answers what is not native gRPC in place of the gateway; nil for all but
@@ -131,6 +134,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	g.pool = upstream.NewPool(g.engine, log)
 	g.own = newOwnAddresses(l.Addr())
 	g.pool.Own = g.own.has
+	g.pool.Zone = cfg.Zone
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
 	g.newSchemas()
 	g.compiler = newCompiler(g.metrics)

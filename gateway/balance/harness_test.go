@@ -19,17 +19,25 @@ func nodes(weights ...uint32) []*Node {
 // seeded is a source of randomness for one goroutine that is the same in each run.
 func seeded() func() uint64 { return rand.New(rand.NewPCG(1, 2)).Uint64 }
 
+// seededPicker is a picker of a policy whose choices are the same in each run.
+func seededPicker(set []*Node, s Settings, policy func(field) chooser) Picker {
+	random := seeded()
+	return newPicker(set, s, func(f field) chooser {
+		f.random = random
+		return policy(f)
+	})
+}
+
 func seededLeastRequest(set []*Node) Picker {
-	p := newLeastRequest(set)
-	p.random = seeded()
-	return &p
+	return seededPicker(set, calm, func(f field) chooser { return newLeastRequest(f) })
 }
 
 func seededRoundRobin(set []*Node) Picker {
-	p := newRoundRobin(set)
-	p.random = seeded()
-	return p
+	return seededPicker(set, calm, func(f field) chooser { return newRoundRobin(f) })
 }
+
+// calm is what holds for a Backend that does not say.
+var calm = Settings{Panic: 50}
 
 // policies are the pickers of which the rules for all pickers hold.
 var policies = []struct {

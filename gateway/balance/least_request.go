@@ -20,9 +20,8 @@ const (
 // with one RPC at a time would send them all to the heaviest.
 //
 // The nodes' weights are read now and not again; the slice must not change.
-func NewLeastRequest(nodes []*Node) Picker {
-	p := newLeastRequest(nodes)
-	return &p
+func NewLeastRequest(nodes []*Node, s Settings) Picker {
+	return newPicker(nodes, s, func(f field) chooser { return newLeastRequest(f) })
 }
 
 type leastRequest struct {
@@ -30,33 +29,32 @@ type leastRequest struct {
 	lots lottery // only beyond scanLimit, and with weight
 }
 
-func newLeastRequest(nodes []*Node) leastRequest {
-	p := leastRequest{field: newField(nodes)}
-	if len(nodes) > scanLimit && p.total > 0 {
-		p.lots = newLottery(p.weights, p.total)
+func newLeastRequest(f field) *leastRequest {
+	p := &leastRequest{field: f}
+	if len(f.nodes) > scanLimit && f.total > 0 {
+		p.lots = newLottery(f.weights, f.total)
 	}
 	return p
 }
 
-func (p *leastRequest) Pick(r Request) int {
-	avoid := r.Avoid
+func (p *leastRequest) choose(r Request, bars Condition) int {
 	if len(p.lots) > 0 {
-		if i := p.betterOfTwo(avoid); i >= 0 {
+		if i := p.betterOfTwo(r.Avoid, bars); i >= 0 {
 			p.nodes[i].Acquire()
 			return i
 		}
 	}
-	return p.bestOfAll(avoid)
+	return p.bestOfAll(r.Avoid, bars)
 }
 
-// betterOfTwo draws two usable candidates and returns the one with less to do, the
+// betterOfTwo draws two open candidates and returns the one with less to do, the
 // first one when both are idle. When it draws only one, that one is it; when
 // none, -1.
-func (p *leastRequest) betterOfTwo(avoid Mask) int {
+func (p *leastRequest) betterOfTwo(avoid Mask, bars Condition) int {
 	first := -1
 	for range maxDraws {
 		i := p.lots.draw(p.random())
-		if i == first || !p.open(i, avoid, usableOnly) {
+		if i == first || !p.open(i, avoid, bars) || p.holdsBack(i) {
 			continue
 		}
 		if first < 0 {
@@ -76,16 +74,10 @@ func (p *leastRequest) betterOfTwo(avoid Mask) int {
 // nobody has changed that node since it was compared; the others can only have
 // become busier, or freer by a stream that has just ended. Whoever fails has been
 // overtaken by one who did not, so somebody always goes on.
-func (p *leastRequest) bestOfAll(avoid Mask) int {
+func (p *leastRequest) bestOfAll(avoid Mask, bars Condition) int {
 	for {
-		i, active := p.scan(avoid, usableOnly)
-		if i < 0 {
-			i, active = p.scan(avoid, anyNode)
-		}
-		if i < 0 {
-			return -1
-		}
-		if p.nodes[i].active.CompareAndSwap(active, active+1) {
+		i, active := p.scan(avoid, bars)
+		if i < 0 || p.nodes[i].active.CompareAndSwap(active, active+1) {
 			return i
 		}
 	}
@@ -93,17 +85,18 @@ func (p *leastRequest) bestOfAll(avoid Mask) int {
 
 // scan returns the open node of the lowest load and its streams, or -1. Equals
 // are chosen among at random.
-func (p *leastRequest) scan(avoid Mask, which pass) (best int, active int64) {
+func (p *leastRequest) scan(avoid Mask, bars Condition) (best int, active int64) {
 	best = -1
 	var lowest load
 	var equals uint64
-	idle := true
+	idle, even := true, p.even
 	for i, n := range p.nodes {
-		if !p.open(i, avoid, which) {
+		if !p.open(i, avoid, bars) {
 			continue
 		}
 		a := n.active.Load()
 		idle = idle && a == 0
+		even = even && n.scale() == fullScale
 		l := p.load(i, a)
 		switch {
 		case best < 0 || l.less(lowest):
@@ -114,20 +107,20 @@ func (p *leastRequest) scan(avoid Mask, which pass) (best int, active int64) {
 			}
 		}
 	}
-	if idle && !p.even && best >= 0 {
-		// The node is open still, or another is; with streams on it by now, the
-		// swap will notice.
-		return p.draw(avoid, which), 0
+	if idle && !even && best >= 0 {
+		// With streams on the node by now, the swap will notice; and when none is open
+		// any more, there is none.
+		return p.draw(avoid, bars), 0
 	}
 	return best, active
 }
 
-// load is what a node would carry with one stream more, per weight: a fraction, so
+// load is what a node would carry with one stream more, per share: a fraction, so
 // that comparing needs no division.
-type load struct{ streams, weight uint64 }
+type load struct{ streams, share uint64 }
 
 func (p *leastRequest) load(i int, active int64) load {
-	return load{uint64(active) + 1, p.weights[i]}
+	return load{uint64(active) + 1, p.share(i)}
 }
 
-func (l load) less(than load) bool { return l.streams*than.weight < than.streams*l.weight }
+func (l load) less(than load) bool { return l.streams*than.share < than.streams*l.share }

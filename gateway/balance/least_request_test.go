@@ -21,7 +21,7 @@ func TestLeastRequestKeepsOpenStreamsEven(t *testing.T) {
 	} {
 		t.Run(tc.name, func(t *testing.T) {
 			set := nodes(tc.weights...)
-			streams(NewLeastRequest(set), 8, tc.streams)
+			streams(NewLeastRequest(set, calm), 8, tc.streams)
 			for i, got := range active(set) {
 				if !within(got, tc.want[i], 1) {
 					t.Fatalf("%v streams are open, want %v, each give or take one", active(set), tc.want)
@@ -36,7 +36,7 @@ func TestLeastRequestKeepsOpenStreamsEven(t *testing.T) {
 func TestLeastRequestNeverStacksConcurrentPicks(t *testing.T) {
 	for range 200 {
 		set := nodes(1, 1, 1)
-		streams(NewLeastRequest(set), 8, 24)
+		streams(NewLeastRequest(set, calm), 8, 24)
 		if got := active(set); !slices.Equal(got, []int{8, 8, 8}) {
 			t.Fatalf("%v streams are open, want 8 each", got)
 		}
@@ -130,7 +130,7 @@ func TestLeastRequestOfManySpreadsOpenStreams(t *testing.T) {
 func TestLeastRequestLosesNoStream(t *testing.T) {
 	for _, n := range []int{2, 3, 8} {
 		set := nodes(slices.Repeat([]uint32{1}, n)...)
-		p := NewLeastRequest(set)
+		p := NewLeastRequest(set, calm)
 		var wg sync.WaitGroup
 		for range 4 {
 			wg.Go(func() {

@@ -12,11 +12,13 @@ const cacheLine = 64
 type Node struct {
 	_      [cacheLine]byte // what the embedding type holds before us is not ours to slow down
 	active atomic.Int64    // streams that are open on the node
-	_      [cacheLine - 8]byte
+	timing timing          // written by who is timed, which is who ends a stream
+	_      [cacheLine - 16]byte
 
 	// Read by each pick, written seldom.
 	weight atomic.Uint32
-	down   atomic.Bool
+	state  atomic.Uint32 // conditions, and what slow start holds back
+	probe  atomic.Bool   // a token, while ejected
 }
 
 // Active is how many streams are open on the node.
@@ -39,10 +41,3 @@ func (n *Node) Weight() uint32 { return n.weight.Load() }
 // SetWeight takes effect with the next picker that is made of the node. A node of
 // weight zero is never picked.
 func (n *Node) SetWeight(w uint32) { n.weight.Store(w) }
-
-// Usable tells whether the node is worth trying.
-func (n *Node) Usable() bool { return !n.down.Load() }
-
-// SetUsable takes effect at once. A node that is not usable is picked only when no
-// other can be.
-func (n *Node) SetUsable(usable bool) { n.down.Store(!usable) }

@@ -142,12 +142,12 @@ func TestPickerAllocatesNothing(t *testing.T) {
 func BenchmarkPick(b *testing.B) {
 	for _, policy := range []struct {
 		name string
-		make func([]*Node) Picker
+		make func([]*Node, Settings) Picker
 	}{{"LeastRequest", NewLeastRequest}, {"RoundRobin", NewRoundRobin}} {
 		for _, n := range []int{1, 2, 3, 10, 1000} {
 			b.Run(fmt.Sprintf("%s/%d", policy.name, n), func(b *testing.B) {
 				set := nodes(slices.Repeat([]uint32{1}, n)...)
-				p := policy.make(set)
+				p := policy.make(set, calm)
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
 					for pb.Next() {

@@ -13,10 +13,12 @@ import (
 // the run rather than in one go. Equal nodes take turns.
 //
 // The nodes' weights are read now and not again; the slice must not change.
-func NewRoundRobin(nodes []*Node) Picker {
-	p := newRoundRobin(nodes)
-	p.start(p.random())
-	return p
+func NewRoundRobin(nodes []*Node, s Settings) Picker {
+	return newPicker(nodes, s, func(f field) chooser {
+		p := newRoundRobin(f)
+		p.start(p.random())
+		return p
+	})
 }
 
 // roundRobin lays the nodes on a circle, each as long as its weight, and steps
@@ -28,13 +30,13 @@ type roundRobin struct {
 	ends   []uint64 // where each node's stretch ends
 	stride uint64
 
-	_    [cacheLine]byte
-	next atomic.Uint64 // step; one add per draw is all that picks share
-	_    [cacheLine - 8]byte
+	_     [cacheLine]byte
+	steps atomic.Uint64 // one add per draw is all that picks share
+	_     [cacheLine - 8]byte
 }
 
-func newRoundRobin(nodes []*Node) *roundRobin {
-	p := &roundRobin{field: newField(nodes)}
+func newRoundRobin(f field) *roundRobin {
+	p := &roundRobin{field: f}
 	p.reduce()
 	end := uint64(0)
 	for _, w := range p.weights {
@@ -51,7 +53,7 @@ func newRoundRobin(nodes []*Node) *roundRobin {
 // start sets the first step at random, so that a fleet of gateways, or a table
 // that is often replaced, does not always begin with the first node. It leaves half
 // of the counter to go: past its end a round would be cut short.
-func (p *roundRobin) start(random uint64) { p.next.Store(random / 2) }
+func (p *roundRobin) start(random uint64) { p.steps.Store(random / 2) }
 
 // reduce divides the weights by what they have in common, which makes a round as
 // short as it can be.
@@ -60,9 +62,10 @@ func (p *roundRobin) reduce() {
 	for _, w := range p.weights {
 		common = gcd(common, w)
 	}
-	if common == 0 {
+	if common <= 1 {
 		return
 	}
+	p.weights = slices.Clone(p.weights) // those of the field are others' too
 	for i := range p.weights {
 		p.weights[i] /= common
 	}
@@ -100,34 +103,33 @@ func euclid(a, b uint64) (common, largest uint64) {
 	return a, largest
 }
 
-func (p *roundRobin) Pick(r Request) int {
-	i := p.choose(r.Avoid)
+func (p *roundRobin) choose(r Request, bars Condition) int {
+	i := p.next(r.Avoid, bars)
 	if i >= 0 {
 		p.nodes[i].Acquire()
 	}
 	return i
 }
 
-// choose goes on to the next node that is open; the round without the others
-// keeps the proportions of the rest. After a few steps in vain it draws.
-func (p *roundRobin) choose(avoid Mask) int {
+// next goes on to the next node that is open; the round without the others
+// keeps the proportions of the rest. After a few steps in vain it draws, and in the
+// last resort, which follows upon steps in vain, at once: always the same node may
+// come next.
+func (p *roundRobin) next(avoid Mask, bars Condition) int {
 	if p.total == 0 {
 		return -1
 	}
-	for range maxDraws {
-		if i := p.step(); p.open(i, avoid, usableOnly) {
+	for k := 0; k < maxDraws && bars&Down != 0; k++ {
+		if i := p.step(); p.open(i, avoid, bars) && !p.holdsBack(i) {
 			return i
 		}
 	}
-	if i := p.draw(avoid, usableOnly); i >= 0 {
-		return i
-	}
-	return p.draw(avoid, anyNode)
+	return p.draw(avoid, bars)
 }
 
 // step is the node at the next point of the circle.
 func (p *roundRobin) step() int {
-	hi, lo := bits.Mul64((p.next.Add(1)-1)%p.total, p.stride)
+	hi, lo := bits.Mul64((p.steps.Add(1)-1)%p.total, p.stride)
 	point := bits.Rem64(hi, lo, p.total)
 	i, _ := slices.BinarySearch(p.ends, point+1) // the first stretch that ends beyond the point
 	return i

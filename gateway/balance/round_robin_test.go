@@ -9,11 +9,11 @@ import (
 
 func TestRoundRobinTakesTurnsOfEquals(t *testing.T) {
 	set := nodes(10, 10, 10)
-	p := newRoundRobin(set)
+	p := newRoundRobin(newField(set))
 	p.start(8) // the fifth step comes first
 	var got []int
 	for range 7 {
-		got = append(got, p.Pick(Request{}))
+		got = append(got, p.choose(Request{}, anyCondition))
 	}
 	if want := []int{1, 2, 0, 1, 2, 0, 1}; !slices.Equal(got, want) {
 		t.Errorf("turns %v, want %v", got, want)
@@ -87,7 +87,7 @@ func TestRoundRobinSpreadsEachRound(t *testing.T) {
 
 func TestRoundRobinIsExactAcrossGoroutines(t *testing.T) {
 	set := nodes(90, 10)
-	streams(NewRoundRobin(set), 8, 10000)
+	streams(NewRoundRobin(set, calm), 8, 10000)
 	if got := active(set); !slices.Equal(got, []int{9000, 1000}) {
 		t.Errorf("10000 picks went %v, want 9000 and 1000", got)
 	}
@@ -96,7 +96,7 @@ func TestRoundRobinIsExactAcrossGoroutines(t *testing.T) {
 func TestRoundRobinTakesExtremeWeights(t *testing.T) {
 	weights := slices.Repeat([]uint32{math.MaxUint32, math.MaxUint32 - 1}, 500)
 	set := nodes(weights...)
-	p := NewRoundRobin(set)
+	p := NewRoundRobin(set, calm)
 	var wg sync.WaitGroup
 	for range 2 {
 		wg.Go(func() {

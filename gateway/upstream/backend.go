@@ -16,10 +16,10 @@ type Backend struct {
 	Problem   error // why there are no endpoints, when that is a fault; else nil
 
 	spec    *store.Backend // nil when it could not be put in force
-	policy  store.Policy
-	counted codeSet // codes that count against an endpoint
+	counted codeSet        // codes that count against an endpoint
 	nodes   []*balance.Node
 	picker  balance.Picker
+	tokens  *tokens // nil without session affinity
 }
 
 // HTTP tells whether the endpoints speak HTTP/1, so that an RPC cannot be relayed.
@@ -28,15 +28,6 @@ func (b *Backend) HTTP() bool { return b.spec != nil && b.spec.Spec.Protocol == 
 // Accepts tells whether the backend takes requests of that protocol as they are.
 func (b *Backend) Accepts(p store.Accept) bool {
 	return b.spec != nil && slices.Contains(b.spec.Spec.Accepted(), p)
-}
-
-// makePicker is called once the endpoints' weights are those of this table.
-func (b *Backend) makePicker() {
-	if b.policy == store.RoundRobin {
-		b.picker = balance.NewRoundRobin(b.nodes)
-		return
-	}
-	b.picker = balance.NewLeastRequest(b.nodes)
 }
 
 // Pick chooses an endpoint and counts a stream on it, which the caller releases.

@@ -147,7 +147,7 @@ func (k *known) places() []place {
 func (p *Pool) build(plan *Plan, k *known, secured security) *Backend {
 	spec, places := k.spec, k.places()
 	b := &Backend{
-		Key: spec.Key(), spec: spec, policy: spec.Spec.LoadBalancing.Policy, counted: countedBy(&spec.Spec),
+		Key: spec.Key(), spec: spec, counted: countedBy(&spec.Spec),
 		Endpoints: make([]*Endpoint, 0, len(places)), nodes: make([]*balance.Node, 0, len(places)),
 	}
 	for _, at := range places {
@@ -224,7 +224,7 @@ func (p *Pool) Commit(plan *Plan) (letGo func()) {
 	}
 	for _, b := range plan.Changed {
 		if b != nil {
-			b.makePicker()
+			b.makePicker(p.Zone)
 		}
 	}
 	return p.letGo

@@ -26,6 +26,9 @@ type Pool struct {
 	// Own, if set before Run, tells whether an address is the gateway's own port, which is
 	// no endpoint of anything.
 	Own func(netip.AddrPort) bool
+	// Zone is where this gateway is, by the word that endpoints use; empty when it does not
+	// say. It is set before the first Prepare.
+	Zone string
 
 	eng    *h2.Engine
 	log    *slog.Logger
