@@ -1,6 +1,10 @@
 package admin
 
 import (
+	"time"
+
+	"google.golang.org/protobuf/types/known/durationpb"
+
 	adminv1 "sluice/admin/v1"
 	"sluice/store"
 )
@@ -127,11 +131,28 @@ func ownerMessage(o store.Owner) *adminv1.Owner {
 // stateMessage is the state of an object. A split that changes nothing, and only
 // remembers where sticky values belong, is left out.
 func stateMessage(s store.State) *adminv1.State {
-	m := &adminv1.State{Disabled: s.Disabled, Drained: s.Drained, DrainedEndpoints: s.DrainedEndpoints}
+	m := &adminv1.State{Disabled: s.Disabled}
+	for i := range s.Drains {
+		d := &s.Drains[i]
+		m.Drains = append(m.Drains, drainMessage(d))
+		if d.Endpoint == "" {
+			m.Drained = true
+		} else {
+			m.DrainedEndpoints = append(m.DrainedEndpoints, d.Endpoint)
+		}
+	}
 	for i := range s.Splits {
 		if split := &s.Splits[i]; split.Overridden() {
 			m.Splits = append(m.Splits, splitMessage(split))
 		}
+	}
+	return m
+}
+
+func drainMessage(d *store.Drain) *adminv1.Drain {
+	m := &adminv1.Drain{Endpoint: d.Endpoint, Since: stamp(d.Since), By: d.By}
+	if d.Grace != 0 {
+		m.Grace = durationpb.New(time.Duration(d.Grace))
 	}
 	return m
 }

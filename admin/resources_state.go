@@ -102,6 +102,10 @@ func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv
 	if m.GetUndo() {
 		action = "undrain"
 	}
+	edit := store.DrainEdit{
+		Endpoints: m.GetEndpoints(), Grace: m.GetGrace().AsDuration(), Undo: m.GetUndo(),
+		At: time.Now(), By: IdentityFrom(ctx).Actor,
+	}
 	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
 		Action: action, DryRun: m.GetDryRun(),
 		Ops: []store.Op{{
@@ -111,43 +115,10 @@ func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv
 				if !ok {
 					return state, fmt.Errorf("drain %s: it is a %T", id, o.Resource)
 				}
-				return drained(state, backend, m.GetEndpoints(), m.GetUndo())
+				return store.EditDrain(backend, state, edit)
 			},
 		}},
 	})
-}
-
-// drained is the state of a backend after a drain of some addresses, or of all when
-// there are none.
-func drained(state store.State, backend *store.Backend, addresses []string, undo bool) (store.State, error) {
-	if len(addresses) == 0 {
-		state.Drained = !undo
-		if undo {
-			state.DrainedEndpoints = nil
-		}
-		return state, nil
-	}
-	var faults store.Faults
-	now := slices.Clone(state.DrainedEndpoints)
-	for i, address := range addresses {
-		known := slices.ContainsFunc(backend.Spec.Endpoints, func(e store.Endpoint) bool { return e.Address == address })
-		switch {
-		case undo:
-			now = slices.DeleteFunc(now, func(a string) bool { return a == address })
-		case !known:
-			faults = append(faults, store.Fault{
-				Field: fmt.Sprintf("endpoints[%d]", i), Message: fmt.Sprintf("%q: Backend %s has no endpoint of that address", address, backend.Key()),
-			})
-		case !slices.Contains(now, address):
-			now = append(now, address)
-		}
-	}
-	if len(faults) > 0 {
-		return state, faults
-	}
-	slices.Sort(now)
-	state.DrainedEndpoints = now
-	return state, nil
 }
 
 // Disable takes a route out of the table, or puts it back.

@@ -122,10 +122,14 @@ func (c *conditions) programmed(o *store.Object) *adminv1.Condition {
 		return condition(kind, false, "Pending", "the last change is not in force yet")
 	case err != nil:
 		return condition(kind, false, "Invalid", err.Error())
-	case o.State.Drained:
+	case o.State.DrainOf("") != nil:
 		return condition(kind, true, "Drained", "takes no new RPCs, because an operator has drained it; undrain it to have it back")
-	case len(o.State.DrainedEndpoints) > 0:
-		return condition(kind, true, "Drained", "these endpoints take no new RPCs, because an operator has drained them: "+strings.Join(o.State.DrainedEndpoints, ", "))
+	case len(o.State.Drains) > 0:
+		var endpoints []string
+		for _, d := range o.State.Drains {
+			endpoints = append(endpoints, d.Endpoint)
+		}
+		return condition(kind, true, "Drained", "these endpoints take no new RPCs, because an operator has drained them: "+strings.Join(endpoints, ", "))
 	}
 	return condition(kind, true, kind, store.NotInForce(o.Resource))
 }

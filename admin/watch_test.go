@@ -280,7 +280,11 @@ func drainOrNot(t *testing.T, st *store.Store) {
 	_, err := st.Write(t.Context(), store.Txn{Ops: []store.Op{{
 		ID: store.ID{Kind: "Backend", Name: "cart-v1"},
 		State: func(s store.State, _ *store.Object) (store.State, error) {
-			s.Drained = !s.Drained
+			if s.Drains == nil {
+				s.Drains = []store.Drain{{}}
+			} else {
+				s.Drains = nil
+			}
 			return s, nil
 		},
 	}}})

@@ -48,6 +48,10 @@ type BackendSpec struct {
 	HealthCheck      *HealthCheck      `json:"healthCheck,omitempty"`      // nil asks nobody
 	OutlierDetection *OutlierDetection `json:"outlierDetection,omitempty"` // nil means the defaults: Outliers is what holds
 	Limits           *BackendLimits    `json:"limits,omitempty"`           // nil sets none
+
+	// Drains are of an effective set, and no part of a manifest: what holds for the
+	// endpoints that DNS brings. DrainOf looks it up.
+	Drains []Drain `json:"-"`
 }
 
 // Endpoint is one address of a service.

@@ -60,6 +60,16 @@ func readRegistering(v *value) *Registering {
 	}
 }
 
+// registering is what the Backend takes, with defaults; nil when it takes nobody.
+func (s *BackendSpec) registering() *Registering {
+	if s.Registration == nil {
+		return nil
+	}
+	r := *s.Registration
+	r.setDefaults()
+	return &r
+}
+
 func (d *DNS) setDefaults() {
 	if d.Refresh == 0 {
 		d.Refresh = Duration(DefaultRefresh)

@@ -81,6 +81,10 @@ func (s *Store) checkForeign(objects []*Object) error {
 		if now, ok := snap.Get(o.ID); ok && now.manifest == o.manifest {
 			return nil
 		}
+		if r, ok := o.Resource.(*Registration); ok {
+			found[i] = r.check(o.ID, Duration(maxLease))
+			return nil
+		}
 		manifest, err := o.Manifest()
 		if err == nil {
 			_, found[i] = Parse(o.ID.String(), manifest)

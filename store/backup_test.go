@@ -27,7 +27,7 @@ func TestRestoreMakesWhatWasBackedUp(t *testing.T) {
 	wall := newTestClock()
 	s := openStore(t, Options{Now: wall.Now})
 	applyText(t, s, splitText("cart", "cart-v1=90", "cart-v2=10"))
-	mustWrite(t, s, Txn{Ops: []Op{splitOp(cart, SplitEdit{Shares: []Share{{"cart-v2", 1}}}), setState(cartV1, State{Drained: true})}})
+	mustWrite(t, s, Txn{Ops: []Op{splitOp(cart, SplitEdit{Shares: []Share{{"cart-v2", 1}}}), setState(cartV1, State{Drains: []Drain{{}}})}})
 	path, digest := backUp(t, s), s.Snapshot().Digest()
 
 	wall.pass(time.Hour)
@@ -59,7 +59,7 @@ func TestRestoreMakesWhatWasBackedUp(t *testing.T) {
 	if err != nil || len(result.Changes) != 3 || len(result.Warnings) != 2 {
 		t.Fatalf("%+v, %v", result, err)
 	}
-	if o := mustGet(t, other, cartV1); o.Owner.Kind != OwnerFile || !o.State.Drained {
+	if o := mustGet(t, other, cartV1); o.Owner.Kind != OwnerFile || o.State.DrainOf("") == nil {
 		t.Errorf("what a file declares: %+v", o)
 	}
 	if o := mustGet(t, other, cart); o.Owner.Kind != OwnerAPI || o.Revision.Node != other.Node() {

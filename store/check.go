@@ -236,6 +236,9 @@ func sameResource(a, b Resource) bool {
 	if err != nil || err2 != nil || !bytes.Equal(left, right) {
 		return false
 	}
+	if backend, ok := a.(*Backend); ok {
+		return reflect.DeepEqual(backend.Spec, b.(*Backend).Spec)
+	}
 	route, ok := a.(*GRPCRoute)
 	if !ok {
 		return true

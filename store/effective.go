@@ -10,13 +10,15 @@ import (
 type effectiveForm struct {
 	policies []*Object // that it was made with
 	route    Route
-	backend  *Backend
+
+	registered []*Registration // that it was made with
+	backend    *Backend
 }
 
 // Effective is what the gateway is to do: what is declared, with splits and policies
-// in the weights, Steering and Treatment of rules, without disabled routes, and with drained
-// endpoints at weight 0. It is made once for a snapshot; resources that are the same
-// in the next one have the same pointers there.
+// in the weights, Steering and Treatment of rules, without disabled routes, with the
+// endpoints that are registered, and with drained ones at weight 0. It is made once for
+// a snapshot; resources that are the same in the next one have the same pointers there.
 func (s *Snapshot) Effective() *Set {
 	s.once.Do(func() { s.effective = s.makeEffective() })
 	return s.effective
@@ -37,8 +39,9 @@ func (s *Snapshot) makeEffective() *Set {
 		}
 	}
 	set.Backends = make([]*Backend, 0, len(s.live[backends]))
+	registered := registeredBy(s.live[registrations])
 	for _, o := range s.live[backends] {
-		set.Backends = append(set.Backends, o.effectiveBackend())
+		set.Backends = append(set.Backends, o.effectiveBackend(registered[o.ID]))
 	}
 	for _, o := range s.live[rpcPolicies] {
 		set.RPCPolicies = append(set.RPCPolicies, o.Resource.(*RPCPolicy))
@@ -212,22 +215,70 @@ func (p *plan) policies() map[ID][]*Object {
 	return p.targeted
 }
 
-// effectiveBackend has weight 0 for each endpoint that is drained.
-func (o *Object) effectiveBackend() *Backend {
+// registeredBy has, by the IDs of Backends, the processes that have announced
+// themselves, in the order of their names.
+func registeredBy(all []*Object) map[ID][]*Registration {
+	if len(all) == 0 {
+		return nil
+	}
+	by := map[ID][]*Registration{}
+	for _, o := range all {
+		r := o.Resource.(*Registration)
+		by[r.backend()] = append(by[r.backend()], r)
+	}
+	return by
+}
+
+// effectiveBackend has the endpoints that are registered too, and weight 0 for each
+// that is drained.
+func (o *Object) effectiveBackend(registered []*Registration) *Backend {
 	declared := o.Resource.(*Backend)
-	if !o.State.Drained && len(o.State.DrainedEndpoints) == 0 {
+	if declared.Spec.Registration == nil {
+		registered = nil
+	}
+	if len(o.State.Drains) == 0 && len(registered) == 0 {
 		return declared
 	}
-	if form := o.effective.Load(); form != nil {
+	if form := o.effective.Load(); form != nil && slices.Equal(form.registered, registered) {
 		return form.backend
 	}
 	b := *declared
-	b.Spec.Endpoints = slices.Clone(declared.Spec.Endpoints)
+	b.Spec.Endpoints = withRegistered(declared, registered)
 	for i := range b.Spec.Endpoints {
-		if e := &b.Spec.Endpoints[i]; o.State.Drained || slices.Contains(o.State.DrainedEndpoints, e.Address) {
+		e := &b.Spec.Endpoints[i]
+		if e.Drain = drainFor(o.State.Drains, e.Address); e.Drain != nil {
 			e.Weight = 0
 		}
 	}
-	o.effective.Store(&effectiveForm{backend: &b})
+	if declared.Spec.DNS != nil {
+		b.Spec.Drains = slices.DeleteFunc(slices.Clone(o.State.Drains), func(d Drain) bool {
+			return slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == d.Endpoint })
+		})
+	}
+	o.effective.Store(&effectiveForm{registered: registered, backend: &b})
 	return &b
+}
+
+// withRegistered are the endpoints of a Backend, those that are declared and then those
+// that are registered, of which there are no more than the Backend takes. What is
+// declared goes before what a process says of the same address.
+func withRegistered(declared *Backend, registered []*Registration) []Endpoint {
+	all := slices.Clone(declared.Spec.Endpoints)
+	if len(registered) == 0 {
+		return all
+	}
+	static := make(map[string]bool, len(all))
+	for i := range all {
+		static[normalAddress(all[i].Address)] = true
+	}
+	room := declared.Spec.registering().MaxEndpoints
+	for _, r := range registered[:min(room, len(registered))] {
+		if static[r.Spec.Address] {
+			continue
+		}
+		all = append(all, Endpoint{
+			Address: r.Spec.Address, Weight: r.Spec.Weight, Zone: r.Spec.Zone, Version: r.Spec.Version, Source: SourceRegistered,
+		})
+	}
+	return all
 }

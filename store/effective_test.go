@@ -60,7 +60,7 @@ func TestEffectiveLeavesOutWhatIsDisabledAndDrained(t *testing.T) {
 	}
 	mustWrite(t, s, Txn{Ops: []Op{
 		setState(cart, State{}), setState(web, State{}),
-		setState(cartV1, State{Drained: true}), setState(cartV2, State{DrainedEndpoints: []string{"cart-v2:2"}}),
+		setState(cartV1, State{Drains: []Drain{{}}}), setState(cartV2, State{Drains: []Drain{{Endpoint: "cart-v2:2"}}}),
 	}})
 	set = s.Snapshot().Effective()
 	if len(set.GRPCRoutes) != 1 || len(set.HTTPRoutes) != 1 {
@@ -92,7 +92,7 @@ func TestEffectiveKeepsPointers(t *testing.T) {
 	applyText(t, s, policyFor("p", "name: r3", "sticky: {header: x-user}"))
 	mustWrite(t, s, Txn{Ops: []Op{
 		splitOp(ID{GRPCRouteKind, "", "r4"}, SplitEdit{Shares: []Share{{"b0", 1}}}),
-		setState(ID{BackendKind, "", "b1"}, State{Drained: true}),
+		setState(ID{BackendKind, "", "b1"}, State{Drains: []Drain{{}}}),
 	}})
 	rng := rand.New(rand.NewPCG(2, 2))
 	before := s.Snapshot()

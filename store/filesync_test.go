@@ -1,6 +1,7 @@
 package store
 
 import (
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -203,21 +204,21 @@ func TestStateIsCheckedAgainstTheObject(t *testing.T) {
 		state State
 		want  string
 	}{
-		{cart, State{Drained: true}, "only a Backend can be drained"},
-		{cart, State{DrainedEndpoints: []string{"a:1"}}, "only a Backend can be drained"},
+		{cart, State{Drains: []Drain{{}}}, "only a Backend can be drained"},
+		{cart, State{Drains: []Drain{{Endpoint: "a:1"}}}, "only a Backend can be drained"},
 		{cartV1, State{Disabled: true}, "only a route can be disabled"},
 		{cartV1, State{Splits: []RuleSplit{{Rule: "all", Turns: true}}}, "only a route can be split"},
-		{cartV1, State{DrainedEndpoints: []string{"cart-v1:1", "elsewhere:1"}}, `no endpoint "elsewhere:1"`},
+		{cartV1, State{Drains: []Drain{{Endpoint: "cart-v1:1"}, {Endpoint: "elsewhere:1"}}}, `no endpoint "elsewhere:1"`},
 	} {
 		if _, err := s.Write(t.Context(), Txn{Ops: []Op{setState(test.id, test.state)}}); err == nil || !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s %+v: error %v, want %q", test.id, test.state, err, test.want)
 		}
 	}
-	mustWrite(t, s, Txn{Ops: []Op{setState(cartV1, State{DrainedEndpoints: []string{"cart-v1:2", "cart-v1:1", "cart-v1:2"}})}})
-	if got := mustGet(t, s, cartV1).State.DrainedEndpoints; strings.Join(got, " ") != "cart-v1:1 cart-v1:2" {
-		t.Errorf("drained %q", got)
+	mustWrite(t, s, Txn{Ops: []Op{setState(cartV1, State{Drains: []Drain{{Endpoint: "cart-v1:2"}, {Endpoint: "cart-v1:1"}, {Endpoint: "cart-v1:2", By: "bob"}}})}})
+	if got, want := mustGet(t, s, cartV1).State.Drains, []Drain{{Endpoint: "cart-v1:1"}, {Endpoint: "cart-v1:2", By: "bob"}}; !slices.Equal(got, want) {
+		t.Errorf("drained %+v, want %+v", got, want)
 	}
 	// An endpoint that is gone may stay drained: it can come back.
 	applyText(t, s, backendText("cart-v1", ""))
-	mustWrite(t, s, Txn{Ops: []Op{setState(cartV1, State{DrainedEndpoints: []string{"cart-v1:1"}})}})
+	mustWrite(t, s, Txn{Ops: []Op{setState(cartV1, State{Drains: []Drain{{Endpoint: "cart-v1:1"}}})}})
 }

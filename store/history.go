@@ -108,9 +108,13 @@ func (s *Store) At(t time.Time) ([]*Object, error) {
 
 // OpsTo are the operations that make the objects those of another time. What files
 // declare stays theirs, and only its state goes back; the warnings tell of it.
+// Registrations stay as they are: which processes run is nobody's wish.
 func (s *Snapshot) OpsTo(objects []*Object) (ops []Op, warnings []string) {
 	wanted := make(map[ID]bool, len(objects))
 	for _, to := range objects {
+		if to.ID.Kind == RegistrationKind {
+			continue
+		}
 		wanted[to.ID] = true
 		now, ok := s.Get(to.ID)
 		switch {
@@ -127,7 +131,7 @@ func (s *Snapshot) OpsTo(objects []*Object) (ops []Op, warnings []string) {
 	}
 	for _, now := range s.All("") {
 		switch {
-		case wanted[now.ID]:
+		case wanted[now.ID], now.ID.Kind == RegistrationKind:
 		case now.Owner.Kind == OwnerFile:
 			warnings = append(warnings, fmt.Sprintf("%s stays: %s declares it", now.ID, now.Owner))
 		default:

@@ -29,7 +29,7 @@ func randomWrite(t testing.TB, s *Store, rng *rand.Rand) *Result {
 		case there && n == 0:
 			txn.Ops = append(txn.Ops, Op{ID: id, Delete: true})
 		case there && n < 3 && id.Kind == BackendKind:
-			txn.Ops = append(txn.Ops, setState(id, State{Drained: rng.IntN(2) == 0}))
+			txn.Ops = append(txn.Ops, setState(id, drainedWhole(rng.IntN(2) == 0)))
 		case there && n < 5 && id.Kind == GRPCRouteKind:
 			edit := SplitEdit{Shares: []Share{{"b0", rng.Uint32N(5)}, {"b1", 1 + rng.Uint32N(5)}}}
 			if rng.IntN(2) == 0 {

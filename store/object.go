@@ -64,13 +64,14 @@ func (id ID) normal() (ID, error) {
 }
 
 // kinds are all, in the order of their names.
-var kinds = [numKinds]string{BackendKind, GRPCRouteKind, HTTPRouteKind, RPCPolicyKind, SchemaKind}
+var kinds = [numKinds]string{BackendKind, GRPCRouteKind, HTTPRouteKind, RPCPolicyKind, RegistrationKind, SchemaKind}
 
 const (
 	backends = iota // the indexes of kinds
 	grpcRoutes
 	httpRoutes
 	rpcPolicies
+	registrations
 	schemas
 	numKinds
 )

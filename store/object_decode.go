@@ -36,6 +36,9 @@ func (d *document) readObject(root *value) {
 	case SchemaKind:
 		want = SchemaVersion
 		d.in.addSchema(m)
+	case RegistrationKind:
+		m.optional("kind").fault("a %s is made by sluice backend register, and by no manifest", kind)
+		return
 	case "List":
 		want = "v1"
 		d.readList(m)

@@ -146,7 +146,7 @@ func TestOwnersFollowTheModel(t *testing.T) {
 				case 4:
 					drained := rng.IntN(2) == 0
 					doing = fmt.Sprintf("drain %v", drained)
-					got, want = write(setState(id, State{Drained: drained}), false), m.drain(name, drained)
+					got, want = write(setState(id, drainedWhole(drained)), false), m.drain(name, drained)
 				case 5:
 					doing = "adopt"
 					got, want = write(Op{ID: id, Adopt: true}, false), m.adopt(name)
@@ -181,7 +181,7 @@ func (m *ownerModel) differs(snap *Snapshot) string {
 		if !there {
 			return name + " is not there"
 		}
-		got := owned{o.Resource.Metadata().Labels["l"], o.Owner.Kind, o.State.Drained}
+		got := owned{o.Resource.Metadata().Labels["l"], o.Owner.Kind, o.State.DrainOf("") != nil}
 		if got != want {
 			return fmt.Sprintf("%s is %+v, want %+v", name, got, want)
 		}

@@ -154,6 +154,11 @@ func (p *plan) expect(id ID, revision string) error {
 
 // apply declares an object by the API.
 func (p *plan) apply(id ID, r Resource) error {
+	if registration, ok := r.(*Registration); ok {
+		if err := p.checkRegistration(id, registration); err != nil {
+			return err
+		}
+	}
 	old := p.current(id)
 	next := &Object{ID: id}
 	if err := next.setResource(ownCopy(r, old, p.now)); err != nil {
@@ -247,6 +252,10 @@ func withMeta(r Resource, change func(*Meta)) Resource {
 		c := *r
 		change(&c.Meta)
 		return &c
+	case *Registration:
+		c := *r
+		change(&c.Meta)
+		return &c
 	case *Schema:
 		c := *r
 		change(&c.Meta)
@@ -257,6 +266,9 @@ func withMeta(r Resource, change func(*Meta)) Resource {
 
 // exact gives an object the content of an earlier version.
 func (p *plan) exact(id ID, to *Object) error {
+	if id.Kind == RegistrationKind {
+		return Faults{{Message: fmt.Sprintf("%s: a process that has ended is not brought back; it registers itself when it begins", id)}}
+	}
 	old := p.current(id)
 	if to.Deleted || to.Resource == nil {
 		if !old.live() {
@@ -310,7 +322,7 @@ func (p *plan) state(id ID, change func(State, *Object) (State, error)) error {
 		return err
 	}
 	state = state.normal()
-	if faults := checkState(o, state); len(faults) > 0 {
+	if faults := p.checkState(o, state); len(faults) > 0 {
 		return faults
 	}
 	o.State = state
@@ -319,7 +331,7 @@ func (p *plan) state(id ID, change func(State, *Object) (State, error)) error {
 
 // checkState refuses what an object of that kind cannot be told, and endpoints that
 // are not there to be drained.
-func checkState(o *Object, state State) Faults {
+func (p *plan) checkState(o *Object, state State) Faults {
 	_, isRoute := o.Resource.(Route)
 	b, isBackend := o.Resource.(*Backend)
 	var list faultList
@@ -329,17 +341,36 @@ func checkState(o *Object, state State) Faults {
 	if len(state.Splits) > 0 && !isRoute {
 		list.add(Position{}, "splits", "%s: only a route can be split", o.ID)
 	}
-	if (state.Drained || len(state.DrainedEndpoints) > 0) && !isBackend {
+	switch {
+	case len(state.Drains) == 0:
+	case !isBackend:
 		list.add(Position{}, "drained", "%s: only a Backend can be drained", o.ID)
-		return list.faults()
-	}
-	for _, address := range state.DrainedEndpoints {
-		has := slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == address })
-		if !has && !slices.Contains(o.State.DrainedEndpoints, address) {
-			list.add(Position{}, "endpoints", "%s has no endpoint %s", o.ID, quote(address))
-		}
+	case len(state.Drains) > maxDrains:
+		list.add(Position{}, "endpoints", "%s: %d endpoints are drained, limit %d", o.ID, len(state.Drains), maxDrains)
+	default:
+		p.checkDrains(b, o.State.Drains, state.Drains, &list)
 	}
 	return list.faults()
+}
+
+// checkDrains refuses to drain what is not there. What a name server answers nobody
+// knows here, and what is drained already may have gone meanwhile.
+func (p *plan) checkDrains(b *Backend, old, drains []Drain, list *faultList) {
+	var registered map[string]bool
+	for _, d := range drains {
+		switch {
+		case d.Endpoint == "", drainOf(old, d.Endpoint) != nil, b.Spec.DNS != nil && checkEndpoint(d.Endpoint) == "":
+			continue
+		case slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == d.Endpoint }):
+			continue
+		}
+		if registered == nil {
+			registered = p.registered(ResourceID(b))
+		}
+		if !registered[d.Endpoint] {
+			list.add(Position{}, "endpoints", "%s has no endpoint %s", ResourceID(b), quote(d.Endpoint))
+		}
+	}
 }
 
 // adopt makes the API the owner.

@@ -6,7 +6,8 @@ import (
 )
 
 // Resource is one object that a text declares: a *GRPCRoute, *HTTPRoute, *Backend,
-// *RPCPolicy or *Schema. What MarshalJSON writes, Parse and Decode read.
+// *RPCPolicy or *Schema; or a *Registration, which no text declares. What MarshalJSON
+// writes, Parse and Decode read, of a Registration Decode alone.
 type Resource interface {
 	Kind() string
 	Metadata() *Meta
@@ -24,6 +25,9 @@ func (*Backend) Kind() string { return BackendKind }
 
 // Kind is RPCPolicyKind.
 func (*RPCPolicy) Kind() string { return RPCPolicyKind }
+
+// Kind is RegistrationKind.
+func (*Registration) Kind() string { return RegistrationKind }
 
 // Kind is SchemaKind.
 func (*Schema) Kind() string { return SchemaKind }
@@ -56,6 +60,8 @@ func newResource(kind string) Resource {
 		return &Backend{}
 	case RPCPolicyKind:
 		return &RPCPolicy{}
+	case RegistrationKind:
+		return &Registration{}
 	case SchemaKind:
 		return &Schema{}
 	}

@@ -21,8 +21,9 @@ const (
 
 var nodeKey = []byte("state")
 
-// rowFormat is the version of all rows. A higher one is not read.
-const rowFormat = 1
+// rowFormat is the version of all rows. A higher one is not read. In 1 the drains of a
+// Backend were written as State.UnmarshalJSON knows, and there were no Registrations.
+const rowFormat = 2
 
 // nodeRow is what the node knows of itself. Every change writes it anew.
 type nodeRow struct {

@@ -76,7 +76,7 @@ func TestStoreRefusesRowsOfALaterVersion(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(s.opts); err == nil || !strings.Contains(err.Error(), "rows of format 2, this version reads 1") {
+	if _, err := Open(s.opts); err == nil || !strings.Contains(err.Error(), "rows of format 3, this version reads 2") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -148,6 +148,10 @@ func (o *Object) sum() [sha256.Size]byte {
 	for i := range state.Splits {
 		state.Splits[i].By, state.Splits[i].Since = "", zeroTime
 	}
+	state.Drains = slices.Clone(state.Drains)
+	for i := range state.Drains {
+		state.Drains[i].By, state.Drains[i].Since = "", zeroTime
+	}
 	encoded, _ := json.Marshal(state) // strings and numbers only
 	h.Write(encoded)
 	return [sha256.Size]byte(h.Sum(nil))

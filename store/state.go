@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/json"
 	"reflect"
 	"slices"
 	"strings"
@@ -10,18 +11,33 @@ import (
 // State is what lies beside the declaration of an object: the doings of operators. A
 // reload of the declaration keeps it.
 type State struct {
-	Splits           []RuleSplit `json:"splits,omitempty"`           // of a route
-	Disabled         bool        `json:"disabled,omitempty"`         // a route
-	Drained          bool        `json:"drained,omitempty"`          // a Backend, whole
-	DrainedEndpoints []string    `json:"drainedEndpoints,omitempty"` // addresses of a Backend
+	Splits   []RuleSplit `json:"splits,omitempty"`   // of a route
+	Disabled bool        `json:"disabled,omitempty"` // a route
+	// Drains are of a Backend, in the order of the addresses, one for each: the whole
+	// comes first.
+	Drains []Drain `json:"drains,omitempty"`
 }
 
-// Drain is since when an endpoint gets no new RPCs, and how long open ones may go on.
-type Drain struct {
-	Endpoint string    `json:"endpoint,omitempty"` // its address; empty is the whole Backend
-	Since    time.Time `json:"since,omitzero"`
-	Grace    Duration  `json:"grace,omitzero"` // zero: as long as they like
-	By       string    `json:"by,omitempty"`
+// UnmarshalJSON reads also what was written before a drain knew when it began.
+func (s *State) UnmarshalJSON(text []byte) error {
+	type fields State
+	var old struct {
+		*fields
+		Drained          bool     `json:"drained"`
+		DrainedEndpoints []string `json:"drainedEndpoints"`
+	}
+	*s = State{}
+	old.fields = (*fields)(s)
+	if err := json.Unmarshal(text, &old); err != nil {
+		return err
+	}
+	if old.Drained {
+		s.Drains = append(s.Drains, Drain{})
+	}
+	for _, address := range old.DrainedEndpoints {
+		s.Drains = append(s.Drains, Drain{Endpoint: address})
+	}
+	return nil
 }
 
 // RuleSplit is how the RPCs of one rule are shared out, in place of what it declares.
@@ -83,16 +99,11 @@ func (s State) withoutSplit(rule string) State {
 	return s
 }
 
-// equal compares all but who set a split, and when.
+// equal compares all but who set a split or a drain, and when.
 func (s State) equal(other State) bool {
-	if s.Disabled != other.Disabled || s.Drained != other.Drained || len(s.Splits) != len(other.Splits) ||
-		len(s.DrainedEndpoints) != len(other.DrainedEndpoints) {
+	same := func(a, b Drain) bool { return a.Endpoint == b.Endpoint && a.Grace == b.Grace }
+	if s.Disabled != other.Disabled || len(s.Splits) != len(other.Splits) || !slices.EqualFunc(s.Drains, other.Drains, same) {
 		return false
-	}
-	for i, endpoint := range s.DrainedEndpoints {
-		if endpoint != other.DrainedEndpoints[i] {
-			return false
-		}
 	}
 	for i, split := range s.Splits {
 		theirs := other.Splits[i]
@@ -117,10 +128,7 @@ func (s State) normal() State {
 	if len(s.Splits) == 0 {
 		s.Splits = nil
 	}
-	s.DrainedEndpoints = slices.Compact(slices.Sorted(slices.Values(s.DrainedEndpoints)))
-	if len(s.DrainedEndpoints) == 0 {
-		s.DrainedEndpoints = nil
-	}
+	s.Drains = normalDrains(s.Drains)
 	return s
 }
 

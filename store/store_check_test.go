@@ -128,6 +128,14 @@ func setState(id ID, state State) Op {
 	return Op{ID: id, State: func(State, *Object) (State, error) { return state, nil }}
 }
 
+// drainedWhole is the state of a Backend that is drained as a whole, or not at all.
+func drainedWhole(drained bool) State {
+	if !drained {
+		return State{}
+	}
+	return State{Drains: []Drain{{}}}
+}
+
 // splitOp is an operation that splits the rule "all".
 func splitOp(id ID, edit SplitEdit) Op {
 	return Op{ID: id, State: func(state State, o *Object) (State, error) {

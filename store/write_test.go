@@ -217,7 +217,7 @@ func TestWriteNamesActions(t *testing.T) {
 	}{
 		{ActionCreate, Txn{Ops: []Op{{Apply: backend(1)}}}},
 		{ActionUpdate, Txn{Ops: []Op{{Apply: backend(2)}}}},
-		{"drain", Txn{Action: "drain", Ops: []Op{setState(cartV1, State{Drained: true})}}},
+		{"drain", Txn{Action: "drain", Ops: []Op{setState(cartV1, State{Drains: []Drain{{}}})}}},
 		{ActionUpdate, Txn{Ops: []Op{setState(cartV1, State{})}}},
 		{ActionDelete, Txn{Ops: []Op{{ID: cartV1, Delete: true}}}},
 		{ActionCreate, Txn{Ops: []Op{{Apply: backend(1)}}}},

@@ -1,0 +1,141 @@
+package store
+
+import (
+	"fmt"
+	"slices"
+	"strings"
+	"time"
+)
+
+// maxDrains bounds the drains of one Backend.
+const maxDrains = maxDiscovered
+
+// Drain is since when an endpoint gets no new RPCs, and how long open ones may go on.
+type Drain struct {
+	Endpoint string    `json:"endpoint,omitempty"` // its address; empty is the whole Backend
+	Since    time.Time `json:"since,omitzero"`     // zero: it is not known any more
+	Grace    Duration  `json:"grace,omitzero"`     // zero: as long as they like
+	By       string    `json:"by,omitempty"`
+}
+
+// Deadline is when the RPCs that are open still are ended; zero for never.
+func (d *Drain) Deadline() time.Time {
+	if d.Grace == 0 {
+		return time.Time{}
+	}
+	return d.Since.Add(time.Duration(d.Grace))
+}
+
+// before tells whether d ends RPCs earlier than other does.
+func (d *Drain) before(other *Drain) bool {
+	mine, theirs := d.Deadline(), other.Deadline()
+	return !mine.IsZero() && (theirs.IsZero() || mine.Before(theirs))
+}
+
+// drainOf is the drain of that very address, nil when there is none.
+func drainOf(drains []Drain, endpoint string) *Drain {
+	for i := range drains {
+		if drains[i].Endpoint == endpoint {
+			return &drains[i]
+		}
+	}
+	return nil
+}
+
+// drainFor is what holds for an endpoint: its own drain or that of the whole Backend,
+// of both the one that ends RPCs first.
+func drainFor(drains []Drain, endpoint string) *Drain {
+	whole, own := drainOf(drains, ""), drainOf(drains, endpoint)
+	if own == nil || whole != nil && whole.before(own) {
+		return whole
+	}
+	return own
+}
+
+// DrainOf is what an operator has said of an endpoint that a name server has told of;
+// nil when that is nothing. It is for a Backend of an effective set.
+func (s *BackendSpec) DrainOf(address string) *Drain { return drainFor(s.Drains, address) }
+
+// DrainOf is the drain of an endpoint of the Backend that has this state: its own, or
+// that of the whole Backend; nil when there is neither.
+func (s State) DrainOf(address string) *Drain { return drainFor(s.Drains, address) }
+
+// normalDrains has each address once, the last word on it, in order.
+func normalDrains(drains []Drain) []Drain {
+	if len(drains) == 0 {
+		return nil
+	}
+	all := make([]Drain, 0, len(drains))
+	for i, d := range drains {
+		if drainOf(drains[i+1:], d.Endpoint) == nil {
+			d.Since = d.Since.UTC().Round(0)
+			all = append(all, d)
+		}
+	}
+	slices.SortFunc(all, func(a, b Drain) int { return strings.Compare(a.Endpoint, b.Endpoint) })
+	return all
+}
+
+// DrainEdit is what an operator changes of the drains of one Backend.
+type DrainEdit struct {
+	Endpoints []string      // addresses; none means the whole Backend
+	Grace     time.Duration // for open RPCs; zero: as long as they like
+	Undo      bool          // take RPCs again; of the whole Backend, all of its endpoints too
+	At        time.Time     // of the edit
+	By        string        // its actor
+}
+
+// EditDrain is the state of a Backend after an edit. The error is of type Faults. What is
+// drained already, with the same grace, stays as it is. An endpoint that a process has
+// to register is looked for when the state is written.
+func EditDrain(backend *Backend, cur State, edit DrainEdit) (State, error) {
+	var list faultList
+	if edit.Grace != 0 && (edit.Grace < time.Millisecond || edit.Grace > maxTimeout) {
+		list.add(Position{}, "grace", "%s is out of range, want %s to %s", edit.Grace, Duration(time.Millisecond), Duration(maxTimeout))
+	}
+	static := len(edit.Endpoints) > 0 && backend.Spec.DNS == nil && backend.Spec.Registration == nil
+	addresses := make([]string, len(edit.Endpoints))
+	for i, address := range edit.Endpoints {
+		addresses[i] = address
+		field := fmt.Sprintf("endpoints[%d]", i)
+		known := slices.ContainsFunc(backend.Spec.Endpoints, func(e Endpoint) bool { return e.Address == address })
+		switch problem := checkEndpoint(address); {
+		case known || edit.Undo && drainOf(cur.Drains, address) != nil:
+		case static && !edit.Undo:
+			list.add(Position{}, field, "%s: %s has no endpoint of that address", quote(address), ResourceID(backend))
+		case problem != "":
+			list.add(Position{}, field, "%s: %s", quote(address), problem)
+		default:
+			addresses[i] = normalAddress(address)
+		}
+	}
+	if faults := list.faults(); len(faults) > 0 {
+		return cur, faults
+	}
+	if edit.Undo && len(edit.Endpoints) == 0 {
+		cur.Drains = nil
+		return cur, nil
+	}
+	if len(addresses) == 0 {
+		addresses = []string{""}
+	}
+	cur.Drains = slices.Clone(cur.Drains)
+	for _, address := range addresses {
+		edit.one(&cur, address)
+	}
+	cur.Drains = normalDrains(cur.Drains)
+	return cur, nil
+}
+
+// one edits the drain of one address. The drains belong to the edit by now.
+func (e *DrainEdit) one(state *State, address string) {
+	grace := Duration(e.Grace.Truncate(time.Millisecond))
+	switch old := drainOf(state.Drains, address); {
+	case e.Undo:
+		state.Drains = slices.DeleteFunc(state.Drains, func(d Drain) bool { return d.Endpoint == address })
+	case old == nil:
+		state.Drains = append(state.Drains, Drain{Endpoint: address, Since: e.At, Grace: grace, By: e.By})
+	case old.Grace != grace:
+		*old = Drain{Endpoint: address, Since: e.At, Grace: grace, By: e.By}
+	}
+}
