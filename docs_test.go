@@ -41,7 +41,7 @@ import (
 // documents put the gateway in front of is the example of the demo.
 
 // documents are the files that a user reads.
-var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/protocols.md", "docs/resources.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
+var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/protocols.md", "docs/resources.md", "docs/backends.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
 
 // block is one fenced block of a document.
 type block struct {
