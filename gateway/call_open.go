@@ -15,6 +15,11 @@ import (
 func (g *Gateway) open(req *http.Request, o *rest.Opening, p *placement) (*call, error) {
 	c := newCall(g, p, limitsOf(p.rule))
 	c.r.target.series.Start()
+	e, how, after := g.enter(p.target, c.r.started, &requester{g.sessionOf(req), rpcHeader{headerOf(o.Metadata), headerOf(req.Header)}, headerOf(req.Header)})
+	if how != served {
+		return nil, c.turnAway(how, after)
+	}
+	c.r.entry = e
 	if o.Timeout > 0 {
 		c.r.deadline = c.r.started.Add(o.Timeout)
 	}

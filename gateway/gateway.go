@@ -24,6 +24,7 @@ import (
 	"sluice/gateway/h2"
 	"sluice/gateway/listen"
 	"sluice/gateway/observe"
+	"sluice/gateway/policy"
 	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
@@ -76,6 +77,7 @@ type Gateway struct {
 	pool      *upstream.Pool
 	own       *ownAddresses
 	metrics   *observe.Metrics
+	memory    *policy.Memory
 	listener  *listen.Listener
 	handler   http.Handler // of what the relay does not take
 	seam      *h2.Seam
@@ -122,7 +124,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	g := &Gateway{
 		cfg: cfg, log: log, listener: l,
 		engine:  engine,
-		metrics: observe.New(), handler: cfg.Handler,
+		metrics: observe.New(), memory: policy.NewMemory(), handler: cfg.Handler,
 		relayAll: cfg.RelayAll, handleAll: cfg.HandleAll,
 	}
 	if g.handler == nil {
@@ -171,6 +173,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.pool.Run(work) })
 	eg.Go(func() error { return g.metrics.Run(work) })
 	eg.Go(func() error { return g.follow(work) })
+	eg.Go(func() error { return g.memory.Run(work) })
 	eg.Go(func() error { return g.schemas.registry.Run(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)

@@ -150,9 +150,31 @@ func parse(t testing.TB, resources ...string) *store.Set {
 
 func (n *node) apply(t testing.TB, resources ...string) {
 	t.Helper()
-	if err := n.Apply(parse(t, resources...)); err != nil {
+	set := parse(t, resources...)
+	if len(set.RPCPolicies) > 0 {
+		set = effective(t, set)
+	}
+	if err := n.Apply(set); err != nil {
 		t.Fatal(err)
 	}
+}
+
+// effective is what a store makes of a set: what policies say is in its rules.
+func effective(t testing.TB, set *store.Set) *store.Set {
+	t.Helper()
+	s, err := store.Open(store.Options{Dir: t.TempDir()})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Close()
+	var ops []store.Op
+	for _, r := range set.Resources() {
+		ops = append(ops, store.Op{Apply: r})
+	}
+	if _, err := s.Write(t.Context(), store.Txn{Ops: ops, AllowUnresolved: true}); err != nil {
+		t.Fatal(err)
+	}
+	return s.Snapshot().Effective()
 }
 
 // address of the port.
@@ -243,6 +265,17 @@ func routeWith(name, rule string, refs ...string) string {
 		fmt.Fprintf(&b, "    - {group: sluice.dev, kind: Backend, name: %s, weight: %s}\n", backend, weight)
 	}
 	return b.String()
+}
+
+// policyFor is an RPCPolicy of a GRPCRoute, with lines of its spec.
+func policyFor(route, spec string) string {
+	return policyOn("GRPCRoute", route, spec)
+}
+
+// policyOn is the same for a route of any kind.
+func policyOn(kind, route, spec string) string {
+	return "apiVersion: sluice.dev/v1alpha1\nkind: RPCPolicy\nmetadata: {name: " + route + "}\nspec:\n" +
+		"  targetRefs: [{group: gateway.networking.k8s.io, kind: " + kind + ", name: " + route + "}]\n  " + strings.ReplaceAll(spec, "\n", "\n  ") + "\n"
 }
 
 // backendAt is a Backend of endpoints, each "address" or "address=weight".

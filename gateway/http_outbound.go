@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -27,6 +28,14 @@ func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest
 	}
 	out := &outbound{g: g, placement: p, caller: r, started: time.Now()}
 	p.target.series.Start()
+	e, how, after := g.enter(p.target, out.started, &requester{g.sessionOf(r), rpcHeader{headerOf(o.Metadata), headerOf(r.Header)}, headerOf(r.Header)})
+	if how != served {
+		st := how.refusal(after)
+		out.fail(how)
+		out.end(st)
+		return nil, st
+	}
+	out.entry = e
 	return compiled.Open(rest.OutboundOpening{
 		Context: r.Context(), Timeout: o.Timeout, Backend: p.backend.Key, Host: r.Host,
 		Metadata: o.Metadata, Encoding: o.Encoding, Limits: limitsOf(p.rule),
@@ -71,6 +80,9 @@ type outbound struct {
 	caller  *http.Request
 	started time.Time
 	how     atomic.Uint32 // the outcome, where no status tells it
+
+	mu    sync.Mutex // guards the fields below: an RPC may end while it is sent
+	entry *entry     // what it holds of limits; mostly nil
 }
 
 // send sends the request to one endpoint after the other, as long as it has not left.
@@ -85,6 +97,9 @@ func (o *outbound) send(r *http.Request) (*http.Response, error) {
 		}
 		res, err := e.RoundTrip(r)
 		if err == nil {
+			o.mu.Lock()
+			o.entry.answered()
+			o.mu.Unlock()
 			o.target.modify.responseHeader(res.Header)
 			res.Body = &countedBody{res.Body, e}
 			return res, nil
@@ -159,7 +174,11 @@ func (o *outbound) end(st *wire.Status) {
 	if noted := outcome(o.how.Load()); noted != served {
 		how = noted
 	}
-	o.target.series.End(code, time.Since(o.started))
+	took := time.Since(o.started)
+	o.mu.Lock()
+	o.entry.leave(took, how)
+	o.mu.Unlock()
+	o.target.series.End(code, took)
 	o.g.ended[how].Add(1)
 }
 

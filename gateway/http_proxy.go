@@ -47,6 +47,7 @@ type passage struct {
 	r       *http.Request
 	control *http.ResponseController
 	started time.Time
+	entry   *entry // what it holds of limits; mostly nil
 
 	body     *requestBody       // nil when the request has none
 	upgrade  bool               // the client asks for a WebSocket
@@ -83,6 +84,9 @@ func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
 		p.fail(unsupported, "CONNECT is not served")
 		return
 	}
+	if !p.enter() {
+		return
+	}
 	p.upgrade = wantsWebSocket(r)
 	if p.upgrade && !e.backend.HTTP() {
 		p.fail(unsupported, "the backend speaks HTTP/2, and WebSockets are passed on over HTTP/1 only")
@@ -99,11 +103,24 @@ func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
 		return
 	}
 	defer res.Body.Close()
+	p.entry.answered()
 	if res.StatusCode == http.StatusSwitchingProtocols {
 		p.switchProtocols(ctx, res)
 		return
 	}
 	p.respond(res)
+}
+
+// enter is false when limits do not let the request in, which then has its answer.
+func (p *passage) enter() bool {
+	e, how, after := p.g.enter(p.target, p.started, &requester{p.g.sessionOf(p.r), httpHeader{p.r}, headerOf(p.r.Header)})
+	if how != served {
+		p.note(how)
+		p.answer(how.refusal(after))
+		return false
+	}
+	p.entry = e
+	return true
 }
 
 // wantsWebSocket tells whether a request asks for the one protocol that is switched to.
@@ -299,7 +316,11 @@ func lostOutcome(err error) outcome {
 // fail answers with an error of the gateway's.
 func (p *passage) fail(o outcome, message string) {
 	p.note(o)
-	st := plainStatus(o, message)
+	p.answer(plainStatus(o, message))
+}
+
+// answer says a status in the caller's protocol.
+func (p *passage) answer(st *wire.Status) {
 	switch {
 	case wire.IsGRPCWeb(p.r.Header.Get("Content-Type")):
 		web.Fail(p.w, p.r, nil, st)
@@ -454,6 +475,8 @@ func (p *passage) finish() {
 	if p.endpoint != nil {
 		p.endpoint.Release()
 	}
-	p.target.series.End(p.code, time.Since(p.started))
+	took := time.Since(p.started)
+	p.entry.leave(took, p.outcome)
+	p.target.series.End(p.code, took)
 	p.g.ended[p.outcome].Add(1)
 }

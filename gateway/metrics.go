@@ -49,6 +49,7 @@ func (g *Gateway) register() {
 	})
 	g.registerEngine()
 	g.registerPool()
+	g.registerAdmission()
 	g.tunnels.register(m)
 }
 

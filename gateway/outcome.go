@@ -43,6 +43,9 @@ const (
 	unsupported                    // the caller wants what cannot be translated
 	backendTimeout                 // the backend did not begin its answer in time
 	badTarget                      // the path of a plain request is malformed, or means two things
+	limited                        // the RPC is over a rate limit of its rule
+	saturated                      // the backend has as many RPCs as it may
+	shed                           // memory is short
 	numOutcomes
 )
 
@@ -91,6 +94,9 @@ var outcomes = [numOutcomes]struct {
 	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0, upstream.Neutral},
 	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0, upstream.Failure},
 	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0, upstream.Neutral},
+	limited:         {"limited", wire.ResourceExhausted, "the route's rate limit is reached", false, 429, upstream.Neutral},
+	saturated:       {"saturated", wire.ResourceExhausted, "the backend has as many RPCs as it may", false, 503, upstream.Neutral},
+	shed:            {"shed", wire.ResourceExhausted, "the gateway is short of memory", false, 503, upstream.Neutral},
 }
 
 func (o outcome) String() string { return outcomes[o].label }

@@ -10,7 +10,6 @@ import (
 	"golang.org/x/net/http2"
 
 	"sluice/gateway/h2"
-	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
 )
 
@@ -28,6 +27,18 @@ func (st *stage) reach(pairs ...string) (*peer, uint32) {
 	st.client.request(1, "/shop.Cart/Get", pairs...)
 	p := st.backend.accept(st.t)
 	return p, p.awaitRequest().id
+}
+
+// oneTooMany has a second RPC turned away while there is a first one, which goes on.
+func (st *stage) oneTooMany() {
+	st.t.Helper()
+	p, id := st.reach()
+	st.client.request(3, "/shop.Cart/Get")
+	if e := st.client.awaitHeaders(3); !e.end || e.get("grpc-status") != "8" || e.get("grpc-status-details-bin") == "" {
+		st.t.Errorf("the second RPC got %v, want RESOURCE_EXHAUSTED and details", e)
+	}
+	p.reply(id, nil)
+	st.client.await("end", func(e event) bool { return e.id == 1 && e.end })
 }
 
 // answerHead is the beginning of a good response.
@@ -165,14 +176,29 @@ func TestOutcomesAreReached(t *testing.T) {
 				st.g.cancel()
 			},
 		},
+		limited: {
+			resources: func(addr string) []string {
+				return []string{backendAt("a", addr), routeTo("a", "a"), policyFor("a", "rateLimits: [{requests: 1, interval: 1h}]")}
+			},
+			play:   func(st *stage) { st.oneTooMany() },
+			silent: true, // seen on another stream
+		},
+		saturated: {
+			resources: func(addr string) []string {
+				return []string{backendWith("a", "limits: {maxRequests: 1}", addr), routeTo("a", "a")}
+			},
+			play:   func(st *stage) { st.oneTooMany() },
+			silent: true, // likewise
+		},
 	}
 	// What takes 4,000 streams has a test of its own, and so have a backend that
 	// does not take the request, one whose files are gone, and what only happens where
-	// messages are translated, or requests are plain HTTP.
+	// messages are translated, or requests are plain HTTP. Memory is short in a process
+	// of its own.
 	elsewhere := map[outcome]bool{
 		crowded: true, backendStalled: true, unusable: true,
 		badRequest: true, badResponse: true, tooLarge: true, unsupported: true,
-		backendTimeout: true, badTarget: true,
+		backendTimeout: true, badTarget: true, shed: true,
 	}
 	for o := range numOutcomes {
 		test, ok := tests[o]
@@ -458,22 +484,5 @@ func TestOutcomeOfABackendThatTakesNoRequest(t *testing.T) {
 	}
 	if got := g.metric(t, "sluice_rpc_outcome_total", "outcome", "backend_stalled"); got != 1 {
 		t.Errorf("%v RPCs ended so, want 1", got)
-	}
-}
-
-// TestOutcomesBlameEndpointsForWhatIsTheirs: an endpoint is ejected for it.
-func TestOutcomesBlameEndpointsForWhatIsTheirs(t *testing.T) {
-	theirs := map[outcome]bool{
-		backendLost: true, backendReset: true, backendStalled: true, backendInvalid: true,
-		backendNoStatus: true, backendHTTP: true, backendTimeout: true,
-	}
-	for o := range numOutcomes {
-		want := upstream.Neutral
-		if theirs[o] {
-			want = upstream.Failure
-		}
-		if got := outcomes[o].blame; got != want {
-			t.Errorf("%v: verdict %v, want %v", o, got, want)
-		}
 	}
 }

@@ -44,6 +44,7 @@ type rpc struct {
 	fields   []h2.Field        // of the request, as the backend gets it
 	deadline time.Time         // zero = none
 	timer    h2.Timer
+	entry    *entry // what it holds of limits; mostly nil
 
 	first attempt      // most RPCs have one, so it needs no memory of its own
 	cur   *attempt     // whose answer is waited for, or passed on; nil before the first
@@ -213,6 +214,7 @@ func (r *rpc) dropKept() {
 // commit ends the time in which the RPC could be sent elsewhere.
 func (r *rpc) commit() {
 	r.committed = true
+	r.entry.answered()
 	r.dropKept()
 	r.fields, r.requestTail = nil, nil
 }
@@ -338,6 +340,7 @@ func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
 	}
 	r.dropKept()
 	r.fields, r.requestTail = nil, nil
+	r.entry.leave(took, o)
 	r.target.series.End(code, took)
 	r.g.ended[o].Add(1)
 }

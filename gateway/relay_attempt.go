@@ -123,7 +123,7 @@ func (r *rpc) open(a *attempt, b *h2.Batch) bool {
 		return true
 	}
 	if err == upstream.ErrConnecting {
-		if err = a.endpoint.Wait(a); err == nil {
+		if err = r.park(a); err == nil {
 			a.phase = attemptWaiting
 			return true
 		}
@@ -132,11 +132,25 @@ func (r *rpc) open(a *attempt, b *h2.Batch) bool {
 	return false
 }
 
+// park has an attempt wait for a connection, unless as many RPCs as may do so already.
+// The caller holds mu.
+func (r *rpc) park(a *attempt) error {
+	if !r.target.guard.wait(r.entry) {
+		return upstream.ErrCrowded
+	}
+	err := a.endpoint.Wait(a)
+	if err != nil {
+		r.entry.resume()
+	}
+	return err
+}
+
 // Resume goes on with an attempt that waits for a connection.
 func (a *attempt) Resume(err error) {
 	r := a.r
 	var b h2.Batch
 	r.mu.Lock()
+	r.entry.resume()
 	if !r.ended && a.phase == attemptWaiting {
 		a.phase = attemptNew
 		a.began = time.Since(r.started) // the wait was not the endpoint's work

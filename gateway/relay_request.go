@@ -115,6 +115,12 @@ func (r *rpc) begin(se *session, h *h2.Head, p *placement, fault outcome, b *h2.
 		r.fail(fault, b)
 		return
 	}
+	e, how, after := se.g.enter(r.target, r.started, &requester{se, h, h})
+	if how != served {
+		r.turnAway(how, after, b)
+		return
+	}
+	r.entry = e
 	r.backend = p.backend
 	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
 	if r.web != nil && !r.web.passing {

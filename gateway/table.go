@@ -1,11 +1,13 @@
 package gateway
 
 import (
+	"maps"
 	"slices"
 	"strings"
 
 	"sluice/gateway/h2"
 	"sluice/gateway/observe"
+	"sluice/gateway/policy"
 	"sluice/gateway/rest"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
@@ -19,6 +21,8 @@ import (
 type table struct {
 	routes   *route.Table
 	backends []*upstream.Backend // by number; nil when no such backend exists
+	guards   []*guard            // by number; nil when nobody has it
+	gates    []*gate             // of the rules that have one
 }
 
 // targets are where one rule sends its RPCs. They are attached to the rule.
@@ -27,12 +31,16 @@ type targets struct {
 	none   *target  // when the rule has no backend with weight
 	cors   *web.CORS
 	limits rest.Limits
+	gate   *gate // nil when the rule has no limits of its own
 }
 
 // target is one backend of one rule.
 type target struct {
 	backend int // its number
 	series  *observe.Series
+	guard   *guard
+	gate    *gate          // of the rule; nil when it has no limits of its own
+	budget  *policy.Budget // of retries
 	modify  *modifiers
 	rewrite *route.Rewrite // of an HTTPRoute, in place of the rule's; mostly nil
 }
@@ -42,26 +50,29 @@ type compiler struct {
 	metrics *observe.Metrics
 	numbers map[string]*number // by the backend's key
 	free    []int              // below the highest number, and nobody's
+	gates   map[gateKey]*gate  // of the rules that have one
 }
 
 // number is what the rules of all tables that have one in common know a backend by.
 type number struct {
 	at    int
 	users int // splits
+	guard *guard
 }
 
 func newCompiler(m *observe.Metrics) *compiler {
-	return &compiler{metrics: m, numbers: make(map[string]*number)}
+	return &compiler{metrics: m, numbers: make(map[string]*number), gates: make(map[gateKey]*gate)}
 }
 
 // next makes the table of a set from the table before, given the backends that have
 // changed. The rules that it has no more are to be released when it is in force.
 func (c *compiler) next(prev *table, set *store.Set, changed map[string]*upstream.Backend, backend func(key string) *upstream.Backend) (t *table, removed []*route.Rule) {
 	routes, changes := prev.routes.Next(set)
-	t = &table{routes: routes, backends: slices.Clone(prev.backends)}
+	t = &table{routes: routes, backends: slices.Clone(prev.backends), guards: slices.Clone(prev.guards)}
 	for key, b := range changed {
 		if n := c.numbers[key]; n != nil {
 			t.backends[n.at] = b
+			n.guard.adopt(limitsOfBackend(b))
 		}
 	}
 	for _, rule := range changes.Added {
@@ -70,12 +81,16 @@ func (c *compiler) next(prev *table, set *store.Set, changed map[string]*upstrea
 	for _, rule := range changes.Removed {
 		c.detach(t, rule)
 	}
+	t.gates = slices.Collect(maps.Values(c.gates))
 	return t, changes.Removed
 }
 
 func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *upstream.Backend) *targets {
 	key := observe.Key{Route: labelOf(rule), Rule: rule.Label()}
 	ts := &targets{splits: make([]target, len(rule.Splits)), cors: newCORS(rule.Treatment.CORS), limits: newLimits(&rule.Treatment.Translation)}
+	if ts.gate = c.gate(rule); ts.gate != nil {
+		c.gates[ts.gate.key] = ts.gate
+	}
 	if !rule.HasWeight() {
 		ts.none = &target{series: c.metrics.Use(key)}
 	}
@@ -84,14 +99,36 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 		n := c.numbers[split.Backend]
 		if n == nil {
 			n = c.number(t)
+			n.guard = newGuard(split.Backend)
 			c.numbers[split.Backend] = n
-			t.backends[n.at] = backend(split.Backend)
+			t.backends[n.at], t.guards[n.at] = backend(split.Backend), n.guard
+			n.guard.adopt(limitsOfBackend(t.backends[n.at]))
 		}
 		n.users++
 		key.Backend = split.Backend
-		ts.splits[i] = target{backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split), rewrite: split.Rewrite}
+		ts.splits[i] = target{
+			backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split), rewrite: split.Rewrite,
+			guard: n.guard, gate: ts.gate, budget: n.guard.budget,
+		}
+		if ts.gate != nil && ts.gate.budget != nil {
+			ts.splits[i].budget = ts.gate.budget
+		}
 	}
 	return ts
+}
+
+// gate of a rule that is new, or has changed; nil when it needs none.
+func (c *compiler) gate(rule *route.Rule) *gate {
+	key := gateKey{labelOf(rule), rule.Label()}
+	return newGate(key, &rule.Treatment, c.gates[key])
+}
+
+// limitsOfBackend are those of a backend that may not exist.
+func limitsOfBackend(b *upstream.Backend) *store.BackendLimits {
+	if b == nil {
+		return nil
+	}
+	return b.Limits()
 }
 
 // labelOf is how metrics name the route of a rule. Routes of both kinds may have one
@@ -110,19 +147,22 @@ func (c *compiler) number(t *table) *number {
 		c.free = c.free[:last]
 		return n
 	}
-	t.backends = append(t.backends, nil)
+	t.backends, t.guards = append(t.backends, nil), append(t.guards, nil)
 	return &number{at: len(t.backends) - 1}
 }
 
 // detach gives back the numbers that only this rule had.
 func (c *compiler) detach(t *table, rule *route.Rule) {
+	if gate := rule.Attached.(*targets).gate; gate != nil && c.gates[gate.key] == gate {
+		delete(c.gates, gate.key)
+	}
 	for i := range rule.Splits {
 		key := rule.Splits[i].Backend
 		n := c.numbers[key]
 		if n.users--; n.users == 0 {
 			delete(c.numbers, key)
 			c.free = append(c.free, n.at)
-			t.backends[n.at] = nil
+			t.backends[n.at], t.guards[n.at] = nil, nil
 		}
 	}
 }

@@ -62,6 +62,15 @@ func (l *RateLimit) Take(now time.Time, key string) (ok bool, retryAfter time.Du
 	}
 }
 
+// GiveBack undoes a Take of an RPC that did not begin after all.
+func (l *RateLimit) GiveBack(key string) {
+	if l.keys != nil {
+		l.keys.giveBack(l, key)
+		return
+	}
+	l.one.Add(-l.step)
+}
+
 // jumped is how much further ahead than it can be the next RPC has to be, for the clock
 // to have been set back, ns. Goroutines come with times that differ by less.
 const jumped = int64(time.Second)
@@ -125,8 +134,7 @@ func newKeyTable() *keyTable {
 }
 
 func (t *keyTable) take(l *RateLimit, at int64, key string) (bool, time.Duration) {
-	hash := maphash.String(t.seed, key) | 1<<63 // so that it is not zero
-	s := &t.shards[hash%keyShards]
+	hash, s := t.shard(key)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	e := s.find(hash, at)
@@ -136,6 +144,23 @@ func (t *keyTable) take(l *RateLimit, at int64, key string) (bool, time.Duration
 	}
 	e.due = next
 	return true, 0
+}
+
+func (t *keyTable) giveBack(l *RateLimit, key string) {
+	hash, s := t.shard(key)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	place := s.place(hash)
+	for i := range place {
+		if place[i].hash == hash {
+			place[i].due -= l.step
+		}
+	}
+}
+
+func (t *keyTable) shard(key string) (hash uint64, s *keyShard) {
+	hash = maphash.String(t.seed, key) | 1<<63 // so that it is not zero
+	return hash, &t.shards[hash%keyShards]
 }
 
 // find returns the entry of a hash, a new one when there is none. The caller holds mu.
