@@ -71,6 +71,7 @@ type options struct {
 	conns    int
 	json     string
 	sluice   string
+	against  string // another binary of sluice, to be measured beside it
 	keep     bool
 	strict   bool
 	timeout  time.Duration
@@ -91,6 +92,7 @@ func parseOptions(args []string) (options, error) {
 	f.IntVar(&o.conns, "idle-conns", 10_000, "idle connections")
 	f.StringVar(&o.json, "json", "", "write every run to this file")
 	f.StringVar(&o.sluice, "sluice", "", "binary to measure (default: built from the checkout)")
+	f.StringVar(&o.against, "against", "", "binary of an earlier sluice to alternate with: only the two, in rows 1x1, 10x10 and 50x100 unless -only and -proxies say otherwise")
 	f.BoolVar(&o.keep, "keep", false, "keep the temporary files, with what the proxies wrote")
 	f.BoolVar(&o.strict, "strict", false, "exit with 1 when a target is missed beyond the spread")
 	f.DurationVar(&o.timeout, "timeout", 90*time.Minute, "of the whole run")
@@ -101,10 +103,26 @@ func parseOptions(args []string) (options, error) {
 		return o, err
 	}
 	o.only, o.proxies = list(*only), list(*proxies)
+	o.compare()
 	set := map[string]bool{}
 	f.Visit(func(f *flag.Flag) { set[f.Name] = true })
 	o.hurry(set)
 	return o, o.validate(f.Args())
+}
+
+// compare adds the earlier binary, and makes the run one of the two alone where nothing
+// else is asked for.
+func (o *options) compare() {
+	if o.against == "" {
+		return
+	}
+	if len(o.proxies) == 0 {
+		o.proxies = []string{"sluice"}
+	}
+	o.proxies = append(o.proxies, earlier+"="+o.against)
+	if len(o.only) == 0 {
+		o.only = []string{"1x1", "10x10", "50x100"}
+	}
 }
 
 // hurry makes what was not set by hand short.
@@ -306,7 +324,9 @@ func (b *bench) limitConns() error {
 // conclude judges and prints.
 func (b *bench) conclude() error {
 	for _, p := range b.judged {
-		b.report.hold(p, b.opts.wants)
+		if p.name != earlier {
+			b.report.hold(p, b.opts.targets(), b.opts.wants)
+		}
 	}
 	if b.opts.quick {
 		b.report.note("-quick: fewer requests, connections and seconds than the targets are set for")

@@ -89,6 +89,24 @@ var targets = []target{
 	{row: "rest", to: "grpcgateway", high: 0.7, text: "≤ 0.7 × grpc-gateway"},
 }
 
+// earlier is the name of the binary that -against gives.
+const earlier = "earlier"
+
+// againstTargets are what ours is held to beside an earlier build of itself.
+var againstTargets = []target{
+	{row: "1x1", to: earlier, high: 1.1, text: "≤ 1.1 × earlier"},
+	{row: "10x10", to: earlier, high: 1.1, text: "≤ 1.1 × earlier"},
+	{row: "50x100", to: earlier, high: 1.1, text: "≤ 1.1 × earlier"},
+}
+
+// targets are those of this run.
+func (o *options) targets() []target {
+	if o.against != "" {
+		return againstTargets
+	}
+	return targets
+}
+
 // outcome is a target held against a proxy of ours.
 type outcome struct {
 	Row     string  `json:"row"`
@@ -100,7 +118,7 @@ type outcome struct {
 }
 
 // hold judges one proxy of ours by every target whose row was asked for.
-func (r *report) hold(p proxy, wants func(string) bool) {
+func (r *report) hold(p proxy, targets []target, wants func(string) bool) {
 	for _, t := range targets {
 		if !wants(t.row) {
 			continue
@@ -160,6 +178,7 @@ func (r *report) print(w io.Writer) error {
 	r.printFigures(p)
 	r.printRatios(p, "nghttpx")
 	r.printRatios(p, "tcprelay")
+	r.printRatios(p, earlier)
 	r.printLatency(p)
 	r.printRoutes(p)
 	r.printSpreads(p)
