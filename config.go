@@ -49,6 +49,11 @@ type config struct {
 	// unready, so that a balancer in front notices first.
 	grace, drainDelay time.Duration
 
+	// maxConnectionAge is when a client is asked to open another connection, 0 for
+	// never; maxConnectionAgeGrace is how long its streams may go on then, 0 for as
+	// long as they like.
+	maxConnectionAge, maxConnectionAgeGrace time.Duration
+
 	// proxyProtocol expects a PROXY header at the start of connections.
 	proxyProtocol bool
 
@@ -94,6 +99,8 @@ func (c *config) addFlags(fs *pflag.FlagSet) {
 	fs.StringVar(&c.tlsClientCA, "tls-client-ca", "", "PEM `file` with the authorities of client certificates; makes one obligatory")
 	fs.DurationVar(&c.grace, "grace", defaultGrace, "how long open streams may go on after SIGTERM")
 	fs.DurationVar(&c.drainDelay, "drain-delay", 0, "how long to accept connections, unready, after SIGTERM")
+	fs.DurationVar(&c.maxConnectionAge, "max-connection-age", 0, "when clients are asked to open another connection, a tenth more or less; 0 is never")
+	fs.DurationVar(&c.maxConnectionAgeGrace, "max-connection-age-grace", 0, "how long streams may go on after that; 0 is as long as they like")
 	fs.BoolVar(&c.proxyProtocol, "proxy-protocol", false, "expect a PROXY header (v1 or v2) from --trusted-proxies")
 	fs.StringSliceVar(&c.trustedProxies, "trusted-proxies", nil, "`networks` (CIDR) of the proxies in front; may be repeated")
 	fs.IntVar(&c.trustedHops, "trusted-hops", 0, "`number` of proxies in front whose x-forwarded-for is believed")
@@ -145,6 +152,12 @@ func (c *config) validate() error {
 		if _, err := parseNetwork(network); err != nil {
 			fault("trusted-proxies %q: want a network such as 10.0.0.0/8 or an address", network)
 		}
+	}
+	if c.maxConnectionAge != 0 && c.maxConnectionAge < time.Second {
+		fault("max-connection-age %s: want 0 for never, or at least 1s", c.maxConnectionAge)
+	}
+	if c.maxConnectionAgeGrace < 0 {
+		fault("max-connection-age-grace %s: want no negative time", c.maxConnectionAgeGrace)
 	}
 	if c.proxyProtocol && len(c.trustedProxies) == 0 {
 		fault("proxy-protocol: needs trusted-proxies, else every client could claim any address")

@@ -78,6 +78,7 @@ func TestConfigTakesTheNearestSource(t *testing.T) {
 var everySetting = map[string]string{
 	"data-dir": "/d", "listen": ":1", "admin": ":2", "resources": "a.yaml,b", "allow-unresolved": "true",
 	"tls-cert": "c", "tls-key": "k", "tls-client-ca": "ca", "grace": "1s", "drain-delay": "2s",
+	"max-connection-age": "1h", "max-connection-age-grace": "1m",
 	"proxy-protocol": "true", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "trusted-hops": "1",
 	"zone": "a", "pprof": "true", "log-format": "json",
 	"admin-tls-cert": "ac", "admin-tls-key": "ak", "admin-hosts": "a.example.com,b", "admin-password-file": "p",

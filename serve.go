@@ -136,10 +136,14 @@ var newGateway = func(cfg *config, log *slog.Logger) (gatewayPart, error) {
 		TrustedHops:    cfg.trustedHops,
 		Grace:          cfg.graceOrNone(),
 		DrainDelay:     cfg.drainDelay,
-		Zone:           cfg.zone,
-		Handler:        testHandler(),
-		RelayAll:       os.Getenv("SLUICE_TEST_RELAY_ALL") == "1",
-		HandleAll:      os.Getenv("SLUICE_TEST_HANDLER") == "1",
+
+		MaxConnectionAge:      cfg.maxConnectionAge,
+		MaxConnectionAgeGrace: cfg.maxConnectionAgeGrace,
+
+		Zone:      cfg.zone,
+		Handler:   testHandler(),
+		RelayAll:  os.Getenv("SLUICE_TEST_RELAY_ALL") == "1",
+		HandleAll: os.Getenv("SLUICE_TEST_HANDLER") == "1",
 	}, log)
 }
 

@@ -116,13 +116,11 @@ func (c *call) follow(ctx context.Context) {
 
 // whyDone names the ending of an RPC whose request has ended.
 func (c *call) whyDone() outcome {
-	switch cause := context.Cause(c.ctx); {
-	case errors.Is(cause, h2.ErrShutDown):
-		return draining
-	case errors.Is(cause, context.DeadlineExceeded), c.r.nearDeadline():
+	o, ours := closedBy(c.ctx)
+	if !ours && (errors.Is(context.Cause(c.ctx), context.DeadlineExceeded) || c.r.nearDeadline()) {
 		return deadline
 	}
-	return cancelled
+	return o
 }
 
 // Backend implements rest.Call.

@@ -51,6 +51,12 @@ type Config struct {
 	// Zone is where this gateway is, by the word that endpoints use. Empty prefers no
 	// endpoint.
 	Zone string
+	// MaxConnectionAge is when a client is asked to open another connection, within a tenth
+	// of it. Zero means never.
+	MaxConnectionAge time.Duration
+	// MaxConnectionAgeGrace is how long the streams of such a connection may go on. Zero
+	// means as long as they like.
+	MaxConnectionAgeGrace time.Duration
 	// Limits of the HTTP/2 engine.
 	Limits h2.Limits
 	// Handler answers what is not native gRPC in place of the gateway; nil for all but
@@ -97,6 +103,8 @@ type Gateway struct {
 	visits  visits  // HTTP/1 requests that are being answered
 	tunnels tunnels // of those, WebSockets
 
+	moving moving // rebalances that are under way
+
 	relayed, handled atomic.Int64 // RPCs and requests by path
 	relayedWeb       atomic.Int64 // of relayed, those that speak gRPC-Web
 	spoken           [numProtocols]atomic.Int64
@@ -113,6 +121,7 @@ type Gateway struct {
 // New opens the port. It serves nothing before Run, and without a route before
 // the first Apply.
 func New(cfg Config, log *slog.Logger) (*Gateway, error) {
+	cfg.Limits.MaxAge, cfg.Limits.AgeGrace = cfg.MaxConnectionAge, cfg.MaxConnectionAgeGrace
 	engine := h2.NewEngine(cfg.Limits)
 	if cfg.Listen.WriteStall == 0 {
 		cfg.Listen.WriteStall = engine.Limits().StreamStall
@@ -139,6 +148,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	g.pool.Zone = cfg.Zone
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
 	g.newSchemas()
+	g.moving = newMoving()
 	g.compiler = newCompiler(g.metrics)
 	g.table.Store(&table{routes: route.Compile(&store.Set{}, nil)})
 	g.register()
@@ -175,6 +185,7 @@ func (g *Gateway) Run(ctx context.Context) error {
 	eg.Go(func() error { return g.follow(work) })
 	eg.Go(func() error { return g.memory.Run(work) })
 	eg.Go(func() error { return g.schemas.registry.Run(work) })
+	eg.Go(func() error { return g.evict(work) })
 	http1 := g.newHTTP1()
 	accepting, refuse := context.WithCancel(work)
 	eg.Go(func() error {

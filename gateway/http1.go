@@ -37,7 +37,11 @@ func (g *Gateway) newHTTP1() *http1 {
 		BaseContext: func(net.Listener) context.Context { return ctx },
 		ConnContext: func(ctx context.Context, nc net.Conn) context.Context {
 			info, _ := listen.InfoOf(nc)
-			return context.WithValue(ctx, sessionKey{}, g.newSession(info.Remote, info.TLS))
+			se := g.newSession(info.Remote, info.TLS)
+			if age := g.engine.Limits().Lifespan(); age > 0 {
+				se.aged = info.AcceptedAt.Add(age)
+			}
+			return context.WithValue(ctx, sessionKey{}, se)
 		},
 		Protocols:         protocols,
 		ReadHeaderTimeout: 5 * time.Second,
@@ -72,7 +76,11 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 		http.Error(w, "sluice: HTTP/2 over TLS needs h2 to be agreed on by ALPN", http.StatusBadRequest)
 		return
 	}
-	r.TLS = g.sessionOf(r).peer.TLS
+	se := g.sessionOf(r)
+	r.TLS = se.peer.TLS
+	if !se.aged.IsZero() {
+		r = g.ageHTTP1(w, r, se.aged)
+	}
 	g.handled.Add(1)
 	g.visits.enter()
 	defer g.visits.leave()
@@ -89,6 +97,22 @@ func (g *Gateway) serveHTTP1(w http.ResponseWriter, r *http.Request) {
 	watched.Body = body
 	g.handler.ServeHTTP(w, watched)
 	body.leave(w, control)
+}
+
+// ageHTTP1 has the answer on a connection that is old be the last one, and ends a request
+// that goes on for longer than the grace after that.
+func (g *Gateway) ageHTTP1(w http.ResponseWriter, r *http.Request, aged time.Time) *http.Request {
+	if !time.Now().Before(aged) {
+		w.Header().Set("Connection", "close")
+	}
+	grace := g.engine.Limits().AgeGrace
+	if grace <= 0 {
+		return r
+	}
+	ctx, cancel := context.WithCancelCause(r.Context())
+	timer := time.AfterFunc(max(time.Until(aged), 0)+grace, func() { cancel(h2.ErrAged) })
+	context.AfterFunc(r.Context(), func() { timer.Stop() }) // net/http ends it with the request
+	return r.WithContext(ctx)
 }
 
 const (

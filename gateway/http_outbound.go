@@ -11,7 +11,6 @@ import (
 	"time"
 
 	"sluice/gateway/balance"
-	"sluice/gateway/h2"
 	"sluice/gateway/rest"
 	"sluice/gateway/schema"
 	"sluice/gateway/upstream"
@@ -153,13 +152,11 @@ func (o *outbound) lost(err error) error {
 
 // gone is why the caller's request has ended.
 func (o *outbound) gone() *wire.Status {
-	switch cause := context.Cause(o.caller.Context()); {
-	case errors.Is(cause, h2.ErrShutDown):
-		return o.fail(draining)
-	case errors.Is(cause, context.DeadlineExceeded):
-		return o.fail(deadline)
+	how, ours := closedBy(o.caller.Context())
+	if !ours && errors.Is(context.Cause(o.caller.Context()), context.DeadlineExceeded) {
+		how = deadline
 	}
-	return o.fail(cancelled)
+	return o.fail(how)
 }
 
 // end counts the RPC.

@@ -262,10 +262,11 @@ func (e *noneLeft) Error() string { return "no endpoint left" }
 // refuse answers a request that has got no response.
 func (p *passage) refuse(err error) {
 	if p.r.Context().Err() != nil {
-		if !p.closing() {
+		o, ours := p.closing()
+		if !ours {
 			panic(http.ErrAbortHandler) // nobody is there to read an answer
 		}
-		p.fail(draining, outcomes[draining].message)
+		p.fail(o, outcomes[o].message)
 		return
 	}
 	o := p.outcomeOf(err)
@@ -277,8 +278,19 @@ func (p *passage) refuse(err error) {
 	p.fail(o, message)
 }
 
-// closing tells whether the request was ended since the gateway's grace is over.
-func (p *passage) closing() bool { return errors.Is(context.Cause(p.r.Context()), h2.ErrShutDown) }
+// closing tells whether it was us who ended the request, since some grace was over.
+func (p *passage) closing() (o outcome, ours bool) { return closedBy(p.r.Context()) }
+
+// closedBy names the ending of a request that we have ended.
+func closedBy(ctx context.Context) (o outcome, ours bool) {
+	switch cause := context.Cause(ctx); {
+	case errors.Is(cause, h2.ErrShutDown):
+		return draining, true
+	case errors.Is(cause, h2.ErrAged):
+		return evicted, true
+	}
+	return cancelled, false
+}
 
 // outcomeOf says what an error of a round trip means.
 func (p *passage) outcomeOf(err error) outcome {
@@ -301,6 +313,8 @@ func lostOutcome(err error) outcome {
 	case errors.As(err, &stream):
 		o, _ := outcomeOf(stream.Ending)
 		return o
+	case errors.Is(err, upstream.ErrEvicted):
+		return evicted
 	case errors.Is(err, errTooManyHints):
 		return backendInvalid
 	case errors.As(err, &timeout) && timeout.Timeout():
@@ -347,9 +361,13 @@ func (p *passage) respond(res *http.Response) {
 // brokenBy tells whose doing it is that a response broke off.
 func (p *passage) brokenBy(err error) outcome {
 	var wrote *writeError
+	var stream *h2.StreamError
+	o, ours := p.closing()
 	switch {
-	case p.closing():
-		return draining
+	case ours:
+		return o
+	case errors.Is(err, upstream.ErrEvicted), errors.As(err, &stream) && stream.How == h2.Evicted:
+		return evicted
 	case p.r.Context().Err() != nil:
 		return cancelled
 	case errors.As(err, &wrote):

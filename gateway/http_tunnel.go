@@ -59,8 +59,10 @@ func (p *passage) switchProtocols(ctx context.Context, res *http.Response) {
 	nc.SetWriteDeadline(time.Time{})
 	p.outcome, p.code = served, wire.OK
 	t := &tunnel{counts: &p.g.tunnels, client: nc, backend: back}
-	if !t.run(ctx, buffered.Reader, p.g.engine.Limits().Idle) && p.closing() {
-		p.note(draining)
+	if !t.run(ctx, buffered.Reader, p.g.engine.Limits().Idle) {
+		if o, ours := p.closing(); ours {
+			p.note(o)
+		}
 	}
 }
 

@@ -46,6 +46,7 @@ const (
 	limited                        // the RPC is over a rate limit of its rule
 	saturated                      // the backend has as many RPCs as it may
 	shed                           // memory is short
+	evicted                        // the endpoint is to be empty, or streams were to move to others
 	numOutcomes
 )
 
@@ -93,6 +94,7 @@ var outcomes = [numOutcomes]struct {
 	tooLarge:        {"too_large", wire.ResourceExhausted, "a message is larger than the limit", false, 413, upstream.Neutral},
 	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0, upstream.Neutral},
 	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0, upstream.Failure},
+	evicted:         {"evicted", wire.Unavailable, "the endpoint is being drained, or streams move: open it again", false, 0, upstream.Neutral},
 	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0, upstream.Neutral},
 	limited:         {"limited", wire.ResourceExhausted, "the route's rate limit is reached", false, 429, upstream.Neutral},
 	saturated:       {"saturated", wire.ResourceExhausted, "the backend has as many RPCs as it may", false, 503, upstream.Neutral},
@@ -139,6 +141,8 @@ func outcomeOf(e h2.Ending) (outcome, wire.Code) {
 		return overloaded, wire.ResourceExhausted
 	case h2.Stalled:
 		return backendStalled, wire.Unavailable
+	case h2.Evicted:
+		return evicted, wire.Unavailable
 	}
 	return backendInvalid, wire.Internal
 }

@@ -190,6 +190,15 @@ func TestOutcomesAreReached(t *testing.T) {
 			play:   func(st *stage) { st.oneTooMany() },
 			silent: true, // likewise
 		},
+		evicted: {
+			play: func(st *stage) {
+				p, id := st.reach()
+				st.g.applySet(st.t, drainedSet(parse(st.t, backendAt("a", st.backend.addr), routeTo("a", "a")), st.backend.addr, time.Millisecond))
+				if e := p.awaitReset(id); e.code != http2.ErrCodeCancel {
+					st.t.Errorf("the backend got %v", e)
+				}
+			},
+		},
 	}
 	// What takes 4,000 streams has a test of its own, and so have a backend that
 	// does not take the request, one whose files are gone, and what only happens where

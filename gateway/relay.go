@@ -227,6 +227,10 @@ func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
 	case r.ended:
 	case s == r.stream && e.How == h2.DrainEnded:
 		r.fail(draining, b)
+	case s == r.stream && e.How == h2.AgeEnded:
+		r.fail(evicted, b)
+	case e.How == h2.Evicted:
+		r.evict(s, b)
 	case s == r.stream:
 		r.callerGone(e, b)
 	default:

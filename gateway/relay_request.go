@@ -23,6 +23,7 @@ type session struct {
 	origin []h2.Field // what every RPC of the connection gets added
 	proto  h2.Field   // likewise, unless a proxy in front has said
 	peer   h2.Peer
+	aged   time.Time // of HTTP/1: when the connection is old; zero never
 }
 
 // sessionKey is where the context of a request has the session of its connection.

@@ -35,8 +35,8 @@ type Sink interface {
 	// somebody calls s.Credit, or a stream whose source is s has sent it.
 	Data(s *Stream, p []byte, end bool, b *Batch)
 	// Ended is the end of a stream that did not end by itself. It may come from any
-	// goroutine, and comes at most once, but that DrainEnded may come before: a sink
-	// that does not end the stream then hears of its end as well.
+	// goroutine, and comes at most once, but that DrainEnded, AgeEnded and Evicted may
+	// come before: a sink that does not end the stream then hears of its end as well.
 	Ended(s *Stream, e Ending, b *Batch)
 }
 
@@ -51,6 +51,7 @@ type Conn struct {
 	window   int32    // initial stream window that we grant, bytes
 	cap      uint32   // our own limit on open streams
 	since    time.Time
+	lifespan time.Duration // downstream: when it is old, from since; zero never
 	done     chan struct{} // closed when Run has cleaned up
 
 	// Owned by the reader.
@@ -122,6 +123,7 @@ func (e *Engine) NewServer(t *Transport, a Acceptor, since time.Time) *Conn {
 	c := e.newConn(t, Downstream, e.limits.Window, since)
 	c.acceptor = a
 	c.maxOpen.Store(e.limits.MaxConcurrentStreams)
+	c.lifespan = e.limits.Lifespan()
 	return c
 }
 
@@ -197,7 +199,7 @@ func (c *Conn) Run(ctx context.Context) error {
 	c.loseStreams()
 	c.eng.unregister(c, why)
 	close(c.done)
-	if errors.Is(err, io.EOF) || why == ReasonDrained || why == ReasonRetired || why == ReasonClosed || why == ReasonIdle {
+	if errors.Is(err, io.EOF) || why == ReasonDrained || why == ReasonRetired || why == ReasonClosed || why == ReasonIdle || why == ReasonAged {
 		return nil
 	}
 	return err

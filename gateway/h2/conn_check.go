@@ -11,6 +11,7 @@ func (c *Conn) check(now time.Time, b *Batch) {
 		c.mu.Unlock()
 		return
 	}
+	old := c.age(now, l, b)
 	why := c.verdict(now, l, b)
 	var stalled []*Stream
 	if why == ReasonNone && c.waiting > 0 {
@@ -22,6 +23,9 @@ func (c *Conn) check(now time.Time, b *Batch) {
 	}
 	for _, s := range stalled {
 		s.end(b, Stalled, ReasonStalled)
+	}
+	if old {
+		c.endStreams(AgeEnded, b)
 	}
 }
 

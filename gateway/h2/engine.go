@@ -61,7 +61,7 @@ func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { e.wheel.run(ctx) })
 	defer wg.Wait()
-	tick := time.NewTicker(sweepEvery)
+	tick := time.NewTicker(e.limits.sweepEvery())
 	defer tick.Stop()
 	for {
 		select {

@@ -48,8 +48,10 @@ const (
 	Stalled                       // nothing of what waits for the peer was taken for too long; we have reset it
 	Overloaded                    // the largest stalled stream while memory for streams had run out; we have reset it
 	DrainEnded                    // our own drain's grace was over
+	AgeEnded                      // the client's connection was too old, and its grace over
+	Evicted                       // the backend is not to go on with it: another one may
 )
 
 func (h How) String() string {
-	return [...]string{"", "peer reset", "peer gone away", "connection lost", "violation", "headers large", "stalled", "overloaded", "drain ended"}[h]
+	return [...]string{"", "peer reset", "peer gone away", "connection lost", "violation", "headers large", "stalled", "overloaded", "drain ended", "age ended", "evicted"}[h]
 }

@@ -87,13 +87,24 @@ func (c *Conn) finishDrain() {
 }
 
 // EndStreams tells every open stream's sink that the grace is over.
-func (c *Conn) EndStreams(b *Batch) {
+func (c *Conn) EndStreams(b *Batch) { c.endStreams(DrainEnded, b) }
+
+// endStreams asks every open stream's sink to end it. The streams go on for now: their
+// end is still to be told.
+func (c *Conn) endStreams(how How, b *Batch) {
+	c.EachStream(func(s *Stream, k Sink) { k.Ended(s, Ending{How: how, Code: http2.ErrCodeCancel}, b) })
+}
+
+// EachStream calls f with each stream that is open and with who hears of it, without
+// locks. It costs a list of them all: it is for the rare occasions on which streams are
+// to move.
+func (c *Conn) EachStream(f func(s *Stream, k Sink)) {
 	type bound struct {
 		s *Stream
 		k Sink
 	}
 	c.mu.Lock()
-	var open []bound
+	open := make([]bound, 0, len(c.streams))
 	for _, s := range c.streams {
 		if s.sink != nil && s.state&stateTold == 0 {
 			open = append(open, bound{s, s.sink})
@@ -101,10 +112,13 @@ func (c *Conn) EndStreams(b *Batch) {
 	}
 	c.mu.Unlock()
 	for _, o := range open {
-		// The stream goes on for now: its end is still to be told.
-		o.k.Ended(o.s, Ending{How: DrainEnded, Code: http2.ErrCodeCancel}, b)
+		f(o.s, o.k)
 	}
 }
+
+// Evict asks every stream's sink to end it, so that its caller opens it elsewhere. What it
+// cannot end goes on.
+func (c *Conn) Evict(b *Batch) { c.endStreams(Evicted, b) }
 
 // Parting tells of a connection to a backend that takes no more streams: whether
 // one of us asked for that without an error, and whether it had ever had any.

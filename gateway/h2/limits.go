@@ -73,6 +73,11 @@ type Limits struct {
 	// Linger is how long a connection that ends in error may take to accept the
 	// GOAWAY. 1 s.
 	Linger time.Duration
+	// MaxAge is when a client is asked to open another connection, so that whatever is in
+	// front of us spreads them anew: within a tenth of it, before or after. AgeGrace is how
+	// long its streams may go on then. Both have no default: zero sets no bound.
+	MaxAge   time.Duration
+	AgeGrace time.Duration
 	// MaxUpstreamStreams caps what we open on one connection to a backend. 1000.
 	MaxUpstreamStreams uint32
 }
@@ -195,6 +200,7 @@ const (
 	ReasonOverload
 	ReasonDraining
 	ReasonTLSReplies
+	ReasonAged
 	numReasons
 )
 
@@ -203,7 +209,7 @@ var reasonNames = [numReasons]string{
 	"preface", "settings_ack", "queued_control", "settings", "pings", "resets", "empty_frames", "tiny_data",
 	"small_data", "priorities", "window_updates", "unknown_frames", "continuations", "header_bomb",
 	"informational", "min_rate", "ping_timeout", "retired", "header_size", "concurrency", "malformed",
-	"stalled", "overload", "draining", "tls_replies",
+	"stalled", "overload", "draining", "tls_replies", "aged",
 }
 
 func (r Reason) String() string { return reasonNames[r] }

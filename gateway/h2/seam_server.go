@@ -195,9 +195,16 @@ func (x exchangeSink) Data(_ *Stream, p []byte, end bool, b *Batch) { x.body.put
 // handler has a moment left to say so.
 var ErrShutDown = errors.New("gateway is shutting down")
 
+// ErrAged is the same when the grace of a connection is over that was too old.
+var ErrAged = errors.New("connection has reached its age")
+
 func (x exchangeSink) Ended(_ *Stream, e Ending, _ *Batch) {
-	if e.How == DrainEnded {
+	switch e.How {
+	case DrainEnded:
 		x.cancel(ErrShutDown)
+		return
+	case AgeEnded:
+		x.cancel(ErrAged)
 		return
 	}
 	err := fmt.Errorf("stream ended: %v %v", e.How, e.Code)

@@ -5,9 +5,12 @@ import (
 	"crypto/tls"
 	"errors"
 	"fmt"
+	"maps"
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
+	"sync"
 	"sync/atomic"
 	"time"
 
@@ -38,6 +41,38 @@ type http1 struct {
 	transport atomic.Pointer[http.Transport] // nil before adopt
 	limit     atomic.Int64                   // of connections, and so of requests
 	open      atomic.Int64                   // connections
+
+	mu    sync.Mutex              // guards the field below
+	conns map[*http1Conn]struct{} // those that are open
+}
+
+// evict ends every connection, and the request on it.
+func (h *http1) evict() {
+	h.mu.Lock()
+	conns := slices.Collect(maps.Keys(h.conns))
+	h.mu.Unlock()
+	for _, c := range conns {
+		c.evicted.Store(true)
+		c.Conn.Close()
+	}
+}
+
+// keep notes a connection until it is closed.
+func (h *http1) keep(c *http1Conn) {
+	h.open.Add(1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.conns == nil {
+		h.conns = make(map[*http1Conn]struct{})
+	}
+	h.conns[c] = struct{}{}
+}
+
+func (h *http1) drop(c *http1Conn) {
+	h.open.Add(-1)
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	delete(h.conns, c)
 }
 
 // adoptHTTP1 puts the settings in force that are the transport's. The caller holds mu.
@@ -183,7 +218,7 @@ func (e *Endpoint) secure(ctx context.Context, set settings) (net.Conn, error) {
 		return nil, err
 	}
 	c := &http1Conn{Conn: nc, e: e}
-	e.http.open.Add(1)
+	e.http.keep(c)
 	c.stop = context.AfterFunc(e.pool.ctx, func() { nc.Close() })
 	if set.tls == nil {
 		return c, nil
@@ -206,9 +241,19 @@ const alpnHTTP1 = "http/1.1"
 // http1Conn is counted as long as it is open, and ends with the pool.
 type http1Conn struct {
 	net.Conn
-	e      *Endpoint
-	stop   func() bool
-	closed atomic.Bool
+	e       *Endpoint
+	stop    func() bool
+	closed  atomic.Bool
+	evicted atomic.Bool
+}
+
+// Read tells whose doing it is that there is nothing more to read.
+func (c *http1Conn) Read(p []byte) (int, error) {
+	n, err := c.Conn.Read(p)
+	if err != nil && c.evicted.Load() {
+		err = ErrEvicted
+	}
+	return n, err
 }
 
 func (c *http1Conn) Close() error {
@@ -216,7 +261,7 @@ func (c *http1Conn) Close() error {
 		return net.ErrClosed
 	}
 	c.stop()
-	c.e.http.open.Add(-1)
+	c.e.http.drop(c)
 	return c.Conn.Close()
 }
 

@@ -221,12 +221,14 @@ func (p *Pool) Commit(plan *Plan) (letGo func()) {
 		delete(p.leaving, id)
 		p.endpoints[id] = a.endpoint
 		a.endpoint.adopt(a.settings)
+		p.graces.grant(a.endpoint, &a.settings)
 	}
 	for _, b := range plan.Changed {
 		if b != nil {
 			b.makePicker(p.Zone)
 		}
 	}
+	p.noteDrains()
 	return p.letGo
 }
 

@@ -37,6 +37,7 @@ type Pool struct {
 	cancel context.CancelFunc
 
 	work    sync.WaitGroup // dialling, serving and watching of every endpoint
+	drained chan struct{}  // buffered; told that endpoints may have been drained
 	stirred chan struct{}  // buffered; told that an endpoint is on its way somewhere
 
 	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
@@ -46,6 +47,7 @@ type Pool struct {
 	endpoints map[identity]*Endpoint
 	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
 	discovery discovery
+	graces    graces
 	planned   bool // a plan waits for Commit: what it has found stays
 	reaping   bool // a goroutine sees to those who leave
 }
@@ -69,7 +71,7 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
 		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1),
-		known: make(map[string]*known), watched: make(map[string]*known), discovery: newDiscovery(),
+		known: make(map[string]*known), watched: make(map[string]*known), discovery: newDiscovery(), graces: make(graces), drained: make(chan struct{}, 1),
 		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
