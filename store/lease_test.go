@@ -106,16 +106,16 @@ func TestLeasesWriteNothingToRenew(t *testing.T) {
 func TestLeasesEndTogetherInOneTransaction(t *testing.T) {
 	wall := newTestClock()
 	s, l := leased(t, wall)
-	for i := range 300 {
+	for i := range 120 {
 		announce(t, l, fmt.Sprintf("10.0.%d.%d:1", i/100, i%100))
 	}
 	before := s.Snapshot()
 	wall.pass(time.Minute)
 	l.look(t)
-	if got := s.Snapshot().Seq() - before.Seq(); got != 300 || s.Snapshot().Len(RegistrationKind) != 0 {
+	if got := s.Snapshot().Seq() - before.Seq(); got != 120 || s.Snapshot().Len(RegistrationKind) != 0 {
 		t.Errorf("%d changes, %d registrations are left", got, s.Snapshot().Len(RegistrationKind))
 	}
-	changes, err := s.History(ID{}, 0, 300)
+	changes, err := s.History(ID{}, 0, 120)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -369,7 +369,7 @@ func TestLeasesAreRegisteredWhileOthersEnd(t *testing.T) {
 	for i := range 4 {
 		wg.Go(func() {
 			rng := rand.New(rand.NewPCG(uint64(i), 5))
-			for range 100 {
+			for range 40 {
 				id := announce(t, l, fmt.Sprintf("10.0.0.%d:1", i))
 				until := l.Expires(id)
 				_, there := s.Snapshot().Get(id)
