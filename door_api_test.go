@@ -46,6 +46,10 @@ func (g nothingRouted) WaitProgrammed(context.Context, uint64) error { return ni
 
 func (g nothingRouted) Addr() string { return "127.0.0.1:8080" }
 
+func (g nothingRouted) Endpoints(string) []admin.ObservedEndpoint { return nil }
+
+func (g nothingRouted) Rebalance(string, int) (int, error) { return 0, nil }
+
 func (g nothingRouted) Schemas(context.Context, bool) []admin.SchemaSource { return nil }
 
 func (g nothingRouted) Methods(context.Context, admin.MethodsOf) ([]admin.Method, []admin.SchemaSource, error) {

@@ -103,9 +103,12 @@ func usageErrorf(format string, args ...any) error {
 // done, 1 failed, 2 wrong usage.
 func exitCode(err error, stderr io.Writer) int {
 	var ready exitStatus
+	var ran cli.ExitError
 	switch {
 	case err == nil:
 		return 0
+	case errors.As(err, &ran):
+		return ran.Code
 	case errors.As(err, &ready):
 		return int(ready)
 	case errors.Is(err, cli.ErrDiffers):

@@ -9,6 +9,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"net/netip"
 	"os"
 	"os/signal"
 	"runtime"
@@ -109,6 +110,13 @@ type gatewayPart interface {
 	Explain(authority, path string, headers [][2]string) gateway.Explanation
 	// Observed is what was seen of the rules of a route in the last minute.
 	Observed(route store.ID) []gateway.ObservedRule
+	// Endpoints are those of a backend, "namespace/name", and how each is.
+	Endpoints(backend string) []gateway.ObservedEndpoint
+	// Rebalance ends that share of the long streams of those endpoints of a backend that
+	// have more than their part.
+	Rebalance(backend string, percent int) (moved int, err error)
+	// OwnAddresses are where RPCs come in: no process may register there.
+	OwnAddresses() []netip.AddrPort
 	// SchemaView is what is known of the methods of backends; LearnSchemas asks those
 	// that have not told yet, and tells whether something new is known.
 	SchemaView() *schema.View
@@ -175,6 +183,7 @@ type node struct {
 	gateway   gatewayPart
 	store     *store.Store
 	applier   *applier
+	leases    *store.Leases
 	door      *admin.Admin
 	resources *resources
 	log       *slog.Logger
@@ -219,6 +228,9 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	}
 	n.applier.catchUp() // also when nothing has changed since the last time
 
+	// The processes that announce themselves, and when they are not heard of any more.
+	n.leases = store.NewLeases(kept, store.LeaseOptions{OwnAddresses: gw.OwnAddresses, Log: log.With("part", "leases")})
+
 	// The operator's door: the admin API, health, metrics, profiles.
 	n.door, err = admin.New(
 		admin.Config{
@@ -227,7 +239,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 		},
 		admin.Parts{
 			Ready: gw.Ready, Metrics: gw.Metrics(), Version: version,
-			Store: kept, Gateway: n.applier, Problems: n.resources.Problems, Port: newDoor(log.With("part", "admin")),
+			Store: kept, Gateway: n.applier, Leases: n.leases, Problems: n.resources.Problems, Port: newDoor(log.With("part", "admin")),
 		},
 		log.With("part", "admin"))
 	if err != nil {
@@ -288,6 +300,7 @@ func (n *node) Run(ctx context.Context) error {
 	g.Go(func() error { return n.watch(ctx) })
 	g.Go(func() error { return n.store.Run(doorCtx) })
 	g.Go(func() error { return n.applier.Run(doorCtx) })
+	g.Go(func() error { return n.leases.Run(doorCtx) })
 	g.Go(func() error { return n.door.Run(doorCtx) })
 	g.Go(func() error {
 		defer closeDoor()

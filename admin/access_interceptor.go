@@ -176,7 +176,7 @@ func (c *call) ended(err error) error {
 	if err != nil {
 		err = c.access.public(err, c.procedure)
 	}
-	if !c.changes || c.dryRun {
+	if !c.changes || c.dryRun || c.settled() {
 		return err
 	}
 	c.noted()
@@ -187,6 +187,17 @@ func (c *call) ended(err error) error {
 		c.access.audit.write(c.line)
 	}
 	return nil
+}
+
+// settled tells whether the handler has seen to the lines itself.
+func (c *call) settled() bool {
+	if c.caller == nil {
+		return false
+	}
+	n := &c.caller.note
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	return n.settled
 }
 
 // noted adds what the handler told.

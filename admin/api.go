@@ -28,8 +28,9 @@ const (
 
 // How much the services have at once.
 const (
-	maxWatches = 64 // open; each costs one goroutine and what its connection buffers
-	maxCopies  = 1  // backups and restores under way: each is a file as large as the store
+	maxWatches = 64   // open; each costs one goroutine and what its connection buffers
+	maxKeeps   = 1000 // registrations that streams keep; each costs as much
+	maxCopies  = 1    // backups and restores under way: each is a file as large as the store
 )
 
 // How much of the manifests one answer has, in bytes; beyond that they are left out.
@@ -54,6 +55,8 @@ type api struct {
 	large   chan struct{} // a place for each request with a large body
 	parsing chan struct{} // full while a large text is parsed
 	watches chan struct{} // a place for each Watch
+	keeps   chan struct{} // a place for each Keep
+	keepers *keepers
 	copies  chan struct{} // a place for each Backup and Restore
 
 	closing context.Context // done when the door closes: streams end then
@@ -70,6 +73,8 @@ func newAPI(cfg Config, parts Parts, access *Access, addr net.Addr, log *slog.Lo
 		large:   make(chan struct{}, maxLarge),
 		parsing: make(chan struct{}, 1),
 		watches: make(chan struct{}, maxWatches),
+		keeps:   make(chan struct{}, maxKeeps),
+		keepers: newKeepers(parts.Store, parts.Leases),
 		copies:  make(chan struct{}, maxCopies),
 	}
 	a.closing, a.close = context.WithCancel(context.Background())
@@ -88,6 +93,7 @@ func (a *api) services() http.Handler {
 	mux.Handle(adminv1.NewResourceServiceHandler(&resourceService{a}, options...))
 	mux.Handle(adminv1.NewNodeServiceHandler(&nodeService{a}, options...))
 	mux.Handle(adminv1.NewSchemaServiceHandler(&schemaService{a}, options...))
+	mux.Handle(adminv1.NewBackendServiceHandler(&backendService{a}, options...))
 	mux.Handle(a.access.Service())
 	return mux
 }

@@ -13,6 +13,7 @@ type note struct {
 	actor   string
 	role    adminv1.Role
 	changes []*adminv1.Change
+	settled bool // the handler has seen to the lines itself
 }
 
 // NoteChanges adds changes to the audit line of the request. It is for streams:
@@ -32,4 +33,23 @@ func noteActor(ctx context.Context, actor string, role adminv1.Role) {
 		defer c.note.mu.Unlock()
 		c.note.actor, c.note.role = actor, role
 	}
+}
+
+// noteNothing says that a request has changed nothing, and needs no line.
+func noteNothing(ctx context.Context) {
+	if c := callerFrom(ctx); c != nil {
+		c.note.mu.Lock()
+		defer c.note.mu.Unlock()
+		c.note.settled = true
+	}
+}
+
+// noteDone writes a line about what a stream has done and that does not wait for its
+// end. The stream gets no other.
+func (a *Access) noteDone(ctx context.Context, action, reason string, changes []*adminv1.Change) {
+	noteNothing(ctx)
+	line := auditLine(callerFrom(ctx), action)
+	line.Reason = reason
+	describeChanges(line, changes)
+	a.audit.write(line)
 }

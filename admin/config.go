@@ -58,6 +58,10 @@ type Parts struct {
 	// Gateway routes RPCs by what is in the store. The API needs it.
 	Gateway Gateway
 
+	// Leases keep the processes that announce themselves as endpoints. Without them
+	// nobody can.
+	Leases Leases
+
 	// Problems are what is wrong with the node beside what the other parts say, in
 	// sentences that status shows. It must not block; nil means that there are none.
 	Problems func() []string

@@ -34,6 +34,12 @@ type Gateway interface {
 	// OpenAPI describes how the methods of a route are called with HTTP and JSON. The
 	// error is ErrUnknownMethods, a *store.NotFoundError, or a refusal in words.
 	OpenAPI(ctx context.Context, route store.ID) ([]byte, error)
+	// Endpoints tells how the endpoints of a backend in force, "namespace/name", are.
+	Endpoints(backend string) []ObservedEndpoint
+	// Rebalance begins to end that share, in percent, of the long streams of each
+	// endpoint of a backend that has more than its part, and tells how many these are.
+	// The error says in words why none can be.
+	Rebalance(backend string, percent int) (moved int, err error)
 }
 
 // ErrUnknownMethods is why nothing can be said of methods: nobody has told of them.
@@ -71,6 +77,23 @@ type Candidate struct {
 	Match    string
 	Wins     bool
 	Why      string // it wins or loses
+}
+
+// ObservedEndpoint is how one endpoint is seen.
+type ObservedEndpoint struct {
+	Address     string
+	Source      store.Source
+	Zone        string
+	Version     string
+	Weight      uint32 // in force
+	State       string // a word, as admin.proto lists them
+	Why         string
+	Since       time.Time // zero: from the beginning
+	Active      int       // RPCs open
+	Connections int
+	RPCs        uint64        // begun in the last minute
+	Success     float64       // of those that ended in the last minute, 0 to 1; negative: none did
+	P99         time.Duration // that 99 of 100 took at most in the last minute, streams left out; zero: none
 }
 
 // SchemaSource is where descriptors come from: a backend's reflection, or a Schema.

@@ -43,6 +43,10 @@ type fakeGateway struct {
 	sources  []SchemaSource
 	methods  []Method
 	document []byte // of OpenAPI; nil when no schema is known
+
+	endpoints map[string][]ObservedEndpoint // by backend
+	moved     int                           // by Rebalance
+	fails     error                         // of Rebalance
 }
 
 func (g *fakeGateway) Programmed() (uint64, map[store.ID]error) {
@@ -102,6 +106,19 @@ func (g *fakeGateway) OpenAPI(ctx context.Context, route store.ID) ([]byte, erro
 	return g.document, nil
 }
 
+func (g *fakeGateway) Endpoints(backend string) []ObservedEndpoint {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	return g.endpoints[backend]
+}
+
+func (g *fakeGateway) Rebalance(backend string, percent int) (int, error) {
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	g.asked = append(g.asked, fmt.Sprintf("rebalance %s %d%%", backend, percent))
+	return g.moved, g.fails
+}
+
 // ask notes a question that may take long, which has a deadline.
 func (g *fakeGateway) ask(ctx context.Context, format string, args ...any) {
 	g.mu.Lock()
@@ -128,6 +145,7 @@ type testNode struct {
 	node      adminv1.NodeServiceClient
 	access    adminv1.AccessServiceClient
 	schemas   adminv1.SchemaServiceClient
+	backends  adminv1.BackendServiceClient
 }
 
 // startNode runs an Admin until the test ends.
@@ -171,6 +189,7 @@ func startNode(t *testing.T, change ...func(*Config, *Parts)) *testNode {
 	n.node = adminv1.NewNodeServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.access = adminv1.NewAccessServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.schemas = adminv1.NewSchemaServiceClient(client, "http://localhost", connect.WithProtoJSON())
+	n.backends = adminv1.NewBackendServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	return n
 }
 

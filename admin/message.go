@@ -1,10 +1,6 @@
 package admin
 
 import (
-	"time"
-
-	"google.golang.org/protobuf/types/known/durationpb"
-
 	adminv1 "sluice/admin/v1"
 	"sluice/store"
 )
@@ -131,10 +127,8 @@ func ownerMessage(o store.Owner) *adminv1.Owner {
 // stateMessage is the state of an object. A split that changes nothing, and only
 // remembers where sticky values belong, is left out.
 func stateMessage(s store.State) *adminv1.State {
-	m := &adminv1.State{Disabled: s.Disabled}
-	for i := range s.Drains {
-		d := &s.Drains[i]
-		m.Drains = append(m.Drains, drainMessage(d))
+	m := &adminv1.State{Disabled: s.Disabled, Drains: drainMessages(s.Drains)}
+	for _, d := range s.Drains {
 		if d.Endpoint == "" {
 			m.Drained = true
 		} else {
@@ -145,14 +139,6 @@ func stateMessage(s store.State) *adminv1.State {
 		if split := &s.Splits[i]; split.Overridden() {
 			m.Splits = append(m.Splits, splitMessage(split))
 		}
-	}
-	return m
-}
-
-func drainMessage(d *store.Drain) *adminv1.Drain {
-	m := &adminv1.Drain{Endpoint: d.Endpoint, Since: stamp(d.Since), By: d.By}
-	if d.Grace != 0 {
-		m.Grace = durationpb.New(time.Duration(d.Grace))
 	}
 	return m
 }

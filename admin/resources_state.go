@@ -102,11 +102,14 @@ func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv
 	if m.GetUndo() {
 		action = "undrain"
 	}
-	edit := store.DrainEdit{
-		Endpoints: m.GetEndpoints(), Grace: m.GetGrace().AsDuration(), Undo: m.GetUndo(),
-		At: time.Now(), By: IdentityFrom(ctx).Actor,
+	grace, err := durationOf("grace", m.GetGrace())
+	if err != nil {
+		return nil, err
 	}
-	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	edit := store.DrainEdit{
+		Endpoints: m.GetEndpoints(), Grace: grace, Undo: m.GetUndo(), At: time.Now(), By: IdentityFrom(ctx).Actor,
+	}
+	resp, err := s.write(ctx, m.GetReason(), maxWritten, store.Txn{
 		Action: action, DryRun: m.GetDryRun(),
 		Ops: []store.Op{{
 			ID: id,
@@ -119,6 +122,10 @@ func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv
 			},
 		}},
 	})
+	if err == nil && !m.GetUndo() && !m.GetDryRun() {
+		resp.Msg.Draining = s.draining(id, m.GetEndpoints())
+	}
+	return resp, err
 }
 
 // Disable takes a route out of the table, or puts it back.

@@ -28,6 +28,7 @@ type client struct {
 	node      adminv1.NodeServiceClient
 	access    adminv1.AccessServiceClient
 	schemas   adminv1.SchemaServiceClient
+	backends  adminv1.BackendServiceClient
 }
 
 // newClient connects to nothing yet. Whoever has it closes it.
@@ -61,6 +62,7 @@ func newClient(at *target, version string) (*client, error) {
 		node:      adminv1.NewNodeServiceClient(h, at.url, deadline),
 		access:    adminv1.NewAccessServiceClient(h, at.url, deadline),
 		schemas:   adminv1.NewSchemaServiceClient(h, at.url, deadline),
+		backends:  adminv1.NewBackendServiceClient(h, at.url, deadline),
 	}, nil
 }
 

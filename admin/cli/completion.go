@@ -242,8 +242,8 @@ func (c *call) shareWords(route *adminv1.Ref, label string, given []string) (wor
 	return words
 }
 
-// completeEndpoints completes a backend and then its endpoints.
-func (p *program) completeEndpoints(namespace *string) completer {
+// completeEndpoints completes a backend and then those of its endpoints that fit.
+func (p *program) completeEndpoints(namespace *string, fits func(*adminv1.Endpoint) bool) completer {
 	return func(cmd *cobra.Command, args []string, toComplete string) ([]cobra.Completion, cobra.ShellCompDirective) {
 		if len(args) == 0 {
 			return p.completeNames(backend, namespace)(cmd, args, toComplete)
@@ -253,17 +253,15 @@ func (p *program) completeEndpoints(namespace *string) completer {
 			return nil, noFiles
 		}
 		return p.asking(cmd, func(c *call) (words []cobra.Completion) {
-			got, err := ask(c.ctx, c.resources.Get, &adminv1.GetRequest{Ref: ref})
+			all, err := ask(c.ctx, c.backends.ListEndpoints, &adminv1.ListEndpointsRequest{Backend: ref})
 			if err != nil {
 				return nil
 			}
-			manifest, err := readManifest(got.GetObject().GetManifest())
-			if err != nil {
-				return nil
-			}
-			for _, endpoint := range items(manifest, "spec", "endpoints") {
-				if address := word(endpoint, "address"); !slices.Contains(args[1:], address) {
-					words = append(words, address)
+			for _, b := range all.GetBackends() {
+				for _, e := range b.GetEndpoints() {
+					if fits(e) && !slices.Contains(args[1:], e.GetAddress()) {
+						words = append(words, cobra.CompletionWithDesc(e.GetAddress(), e.GetState()))
+					}
 				}
 			}
 			return words

@@ -39,7 +39,7 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 		{"rollback route cart ", "1777908600000.0@k3f9x2ab 1777728900000.0@k3f9x2ab"},
 		{"rollback ", "backend httproute policy route schema"},
 		{"backend drain ", "cart-v1 cart-v2"},
-		{"backend drain cart-v1 ", "10.0.0.11:50051 10.0.0.12:50051"},
+		{"backend drain cart-v1 ", "10.0.0.11:50051 10.0.0.13:50051"},
 		{"route disable ", "cart shop/any"},
 		{"admin passwd ", "alice bob"},
 		{"admin role bob ", "viewer operator admin"},

@@ -29,6 +29,7 @@ type fakeServer struct {
 	adminv1.UnimplementedNodeServiceHandler
 	adminv1.UnimplementedAccessServiceHandler
 	adminv1.UnimplementedSchemaServiceHandler
+	adminv1.UnimplementedBackendServiceHandler
 
 	objects []*adminv1.Object
 	changes []*adminv1.Change // the latest first
@@ -41,12 +42,18 @@ type fakeServer struct {
 
 	applied func(text string) // is told what is applied, when set
 
+	endpoints    []*adminv1.BackendEndpoints
+	drained      func() // is told of each ListEndpoints, when set
+	deregistered func() // is told of each Deregister, when set
+	keep         func(context.Context, *adminv1.KeepRequest, *connect.ServerStream[adminv1.KeepResponse]) error
+
 	endWatch bool // in the middle of a message, as a server that is killed does
 }
 
 func newFakeServer() *fakeServer {
 	f := &fakeServer{}
 	f.objects, f.changes = world()
+	f.endpoints = worldEndpoints()
 	return f
 }
 
@@ -56,6 +63,7 @@ func (f *fakeServer) handler() http.Handler {
 	mux.Handle(adminv1.NewNodeServiceHandler(f))
 	mux.Handle(adminv1.NewAccessServiceHandler(f))
 	mux.Handle(adminv1.NewSchemaServiceHandler(f))
+	mux.Handle(adminv1.NewBackendServiceHandler(f))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.agents = append(f.agents, r.UserAgent())
@@ -250,7 +258,7 @@ func detailed(code connect.Code, message string, detail proto.Message) error {
 }
 
 // changed answers a request that concerns one object.
-func (f *fakeServer) changed(request proto.Message, ref *adminv1.Ref, action string, edit func(*adminv1.Object)) (*connect.Response[adminv1.WriteResponse], error) {
+func (f *fakeServer) changed(request proto.Message, ref *adminv1.Ref, action string, edit func(*adminv1.Object), draining ...*adminv1.Endpoint) (*connect.Response[adminv1.WriteResponse], error) {
 	f.note(request)
 	if ref.GetKind() == "" { // there is one of that name
 		for _, kind := range []string{grpcRoute, httpRoute, backend} {
@@ -272,6 +280,7 @@ func (f *fakeServer) changed(request proto.Message, ref *adminv1.Ref, action str
 	}
 	return connect.NewResponse(&adminv1.WriteResponse{
 		Changes: []*adminv1.Change{{Action: action, Ref: before.GetRef(), Before: before, After: after}}, Sequence: 43,
+		Draining: draining,
 	}), nil
 }
 
@@ -300,7 +309,13 @@ func (f *fakeServer) Drain(_ context.Context, r *connect.Request[adminv1.DrainRe
 	return f.changed(r.Msg, r.Msg.GetBackend(), action, func(o *adminv1.Object) {
 		o.State.Drained = !r.Msg.GetUndo() && len(r.Msg.GetEndpoints()) == 0
 		o.State.DrainedEndpoints = r.Msg.GetEndpoints()
-	})
+		for _, address := range r.Msg.GetEndpoints() {
+			o.State.Drains = append(o.State.Drains, &adminv1.Drain{Endpoint: address, Grace: r.Msg.GetGrace()})
+		}
+		if o.State.Drained {
+			o.State.Drains = []*adminv1.Drain{{Grace: r.Msg.GetGrace()}}
+		}
+	}, f.draining()...)
 }
 
 func (f *fakeServer) Disable(_ context.Context, r *connect.Request[adminv1.DisableRequest]) (*connect.Response[adminv1.WriteResponse], error) {

@@ -60,6 +60,41 @@ func (p *program) target(dataDirGiven bool, stdin io.Reader) (*target, error) {
 	return at, at.check()
 }
 
+// targets is target for a command that goes to another server when one does not answer:
+// --server and SLUICE_SERVER may then have several URLs, with commas between them. The
+// token is for all of them.
+func (p *program) targets(dataDirGiven bool, stdin io.Reader) ([]*target, error) {
+	servers, origin := p.server, "--server"
+	if servers == "" && !dataDirGiven && p.context == "" {
+		servers, origin = p.Getenv("SLUICE_SERVER"), "SLUICE_SERVER"
+	}
+	urls := strings.Split(servers, ",")
+	if len(urls) == 1 {
+		at, err := p.target(dataDirGiven, stdin)
+		return []*target{at}, err
+	}
+	token, err := p.token(stdin)
+	if err != nil {
+		return nil, err
+	}
+	var all []*target
+	for _, url := range urls {
+		at, err := parseServer(origin, strings.TrimSpace(url))
+		if err != nil {
+			return nil, err
+		}
+		if at.socket == "" || p.tokenFile != "" {
+			at.token = token
+		}
+		at.caFile = cmp.Or(p.caFile, p.Getenv("SLUICE_CA_FILE"))
+		if err := at.check(); err != nil {
+			return nil, err
+		}
+		all = append(all, at)
+	}
+	return all, nil
+}
+
 func (p *program) place(dataDirGiven bool) (*target, error) {
 	switch {
 	case p.server != "":

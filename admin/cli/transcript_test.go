@@ -29,7 +29,7 @@ func TestCommandsDoWhatTheTranscriptsSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"read", "explain", "change", "split", "history", "access", "usage"} {
+	for _, name := range []string{"read", "explain", "change", "split", "history", "access", "usage", "backend"} {
 		t.Run(name, func(t *testing.T) {
 			u := newUser(t)
 			u.write("good.yaml", goodText)

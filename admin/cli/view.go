@@ -10,6 +10,7 @@ import (
 	"go.yaml.in/yaml/v3"
 	"google.golang.org/protobuf/proto"
 	"google.golang.org/protobuf/reflect/protoreflect"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "sluice/admin/v1"
@@ -22,6 +23,8 @@ func view(m proto.Message) (*yaml.Node, error) {
 	switch m := m.(type) {
 	case *timestamppb.Timestamp:
 		return text(m.AsTime().Format(time.RFC3339Nano)), nil
+	case *durationpb.Duration:
+		return text(m.AsDuration().String()), nil
 	case *adminv1.Object:
 		return objectView(m)
 	}

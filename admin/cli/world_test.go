@@ -4,6 +4,7 @@ import (
 	"time"
 
 	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/known/durationpb"
 	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "sluice/admin/v1"
@@ -36,6 +37,41 @@ func cartShares() []*adminv1.ObservedShare {
 	return []*adminv1.ObservedShare{
 		{Backend: "default/cart-v1", DeclaredWeight: 90, Weight: 50, Rpcs: 512, Endpoints: 2},
 		{Backend: "default/cart-v2", DeclaredWeight: 10, Weight: 50, Rpcs: 488, Problem: "no endpoint takes RPCs"},
+	}
+}
+
+// worldEndpoints is how the endpoints of the two backends are.
+func worldEndpoints() []*adminv1.BackendEndpoints {
+	at := func(ago time.Duration) *timestamppb.Timestamp { return timestamppb.New(now.Add(-ago)) }
+	ref := func(name string) *adminv1.Ref {
+		return &adminv1.Ref{Kind: backend, Namespace: "default", Name: name}
+	}
+	return []*adminv1.BackendEndpoints{
+		{
+			Backend: ref("cart-v1"), Problem: "look-up of cart.internal: no answer; the last one is used",
+			Drains: []*adminv1.Drain{{Endpoint: "10.0.0.12:50051", Since: at(time.Minute), Grace: durationpb.New(30 * time.Second), By: "alice"}},
+			Endpoints: []*adminv1.Endpoint{
+				{
+					Address: "10.0.0.11:50051", Source: adminv1.Endpoint_SOURCE_STATIC, Weight: 1, State: "healthy", Since: at(3 * time.Hour),
+					Active: 12, Connections: 2, Rpcs: 5120, Success: proto.Float64(0.9999), P99: durationpb.New(12340 * time.Microsecond),
+				},
+				{
+					Address: "10.0.0.12:50051", Source: adminv1.Endpoint_SOURCE_DNS, Zone: "eu-1a", State: "draining", Why: "drained by alice", Since: at(time.Minute),
+					Active: 3, Connections: 1, Rpcs: 40, Success: proto.Float64(1), P99: durationpb.New(1234 * time.Millisecond),
+					Drain: &adminv1.Drain{Endpoint: "10.0.0.12:50051", Since: at(time.Minute), Grace: durationpb.New(30 * time.Second), By: "alice"},
+				},
+				{
+					Address: "10.0.0.13:50051", Source: adminv1.Endpoint_SOURCE_REGISTERED, Zone: "eu-1b", Version: "1.4.2", Weight: 2, State: "ejected",
+					Why: "5 RPCs failed in a row, the last with UNAVAILABLE", Since: at(7 * time.Second), Rpcs: 31, Success: proto.Float64(0),
+					Registration: &adminv1.Registration{
+						Ref:     &adminv1.Ref{Kind: "Registration", Namespace: "default", Name: "cart-v1-10-0-0-13-50051-6f1e"},
+						Backend: ref("cart-v1"), Address: "10.0.0.13:50051", Weight: 2, Zone: "eu-1b", Version: "1.4.2",
+						Lease: durationpb.New(30 * time.Second), Expires: at(-20 * time.Second), Registered: at(2 * time.Hour),
+					},
+				},
+			},
+		},
+		{Backend: ref("cart-v2"), Drains: []*adminv1.Drain{{Since: at(time.Hour), By: "bob"}}},
 	}
 }
 

@@ -1266,8 +1266,9 @@ type BackendServiceClient interface {
 	// registration ends at once; when the connection breaks or the gateway ends, after
 	// the lease, so that there is time to come back.
 	Keep(context.Context, *connect.Request[KeepRequest]) (*connect.ServerStreamForClient[KeepResponse], error)
-	// Rebalance ends a share of the long streams of those endpoints that have more than
-	// the others, softly and spread over 10 s: clients open them again elsewhere.
+	// Rebalance ends a share of the long streams of those endpoints that carry more than
+	// their part, softly and spread over 10 s: clients open them again, and they come to
+	// the others. No endpoint gets below its part by that.
 	Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error)
 }
 
@@ -1385,8 +1386,9 @@ type BackendServiceHandler interface {
 	// registration ends at once; when the connection breaks or the gateway ends, after
 	// the lease, so that there is time to come back.
 	Keep(context.Context, *connect.Request[KeepRequest], *connect.ServerStream[KeepResponse]) error
-	// Rebalance ends a share of the long streams of those endpoints that have more than
-	// the others, softly and spread over 10 s: clients open them again elsewhere.
+	// Rebalance ends a share of the long streams of those endpoints that carry more than
+	// their part, softly and spread over 10 s: clients open them again, and they come to
+	// the others. No endpoint gets below its part by that.
 	Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error)
 }
 

@@ -959,7 +959,7 @@ type Change struct {
 	Via           string                 `protobuf:"bytes,4,opt,name=via,proto3" json:"via,omitempty"`         // cli, api, page, file, peer
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // of the client
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict, register, deregister
+	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict
 	Ref           *Ref                   `protobuf:"bytes,8,opt,name=ref,proto3" json:"ref,omitempty"`
 	Revision      string                 `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"` // after it
 	Before        *Object                `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
@@ -3397,7 +3397,7 @@ type Endpoint struct {
 	Connections   uint32                 `protobuf:"varint,10,opt,name=connections,proto3" json:"connections,omitempty"`  // open
 	Rpcs          uint64                 `protobuf:"varint,11,opt,name=rpcs,proto3" json:"rpcs,omitempty"`                // begun in the last minute
 	Success       *float64               `protobuf:"fixed64,12,opt,name=success,proto3,oneof" json:"success,omitempty"`   // share of those that ended well in the last minute, 0 to 1; unset: none ended
-	P99           *durationpb.Duration   `protobuf:"bytes,13,opt,name=p99,proto3" json:"p99,omitempty"`                   // until the first byte of the answer, 99 of 100 in the last minute; unset: none
+	P99           *durationpb.Duration   `protobuf:"bytes,13,opt,name=p99,proto3" json:"p99,omitempty"`                   // that 99 of 100 RPCs took at most in the last minute, streams left out; unset: none
 	Drain         *Drain                 `protobuf:"bytes,14,opt,name=drain,proto3" json:"drain,omitempty"`               // unset: it is not drained
 	Registration  *Registration          `protobuf:"bytes,15,opt,name=registration,proto3" json:"registration,omitempty"` // unset: it did not announce itself
 	unknownFields protoimpl.UnknownFields
@@ -4055,7 +4055,7 @@ func (x *KeepResponse) GetWarnings() []string {
 type RebalanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
-	Percent       uint32                 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"` // of what is above the others' mean, 1 to 100; 0 means 100
+	Percent       uint32                 `protobuf:"varint,2,opt,name=percent,proto3" json:"percent,omitempty"` // of the long streams of an endpoint, 1 to 100; 0 means 100
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache

@@ -139,6 +139,12 @@ func (e *StreamError) Error() string {
 	return fmt.Sprintf("stream ended: %v, %v", e.How, e.Code)
 }
 
+// Cancelled tells whether the peer has given the stream up of its own accord, while its
+// connection stands.
+func (e *StreamError) Cancelled() bool {
+	return e.How == PeerReset && (e.Code == http2.ErrCodeCancel || e.Code == http2.ErrCodeNo)
+}
+
 // Read reads the response body.
 func (t *trip) Read(p []byte) (int, error) { return t.in.Read(p) }
 

@@ -207,7 +207,7 @@ func (x exchangeSink) Ended(_ *Stream, e Ending, _ *Batch) {
 		x.cancel(ErrAged)
 		return
 	}
-	err := fmt.Errorf("stream ended: %v %v", e.How, e.Code)
+	err := &StreamError{e}
 	x.body.fail(err)
 	x.out.fail(err)
 	x.cancel(err)
