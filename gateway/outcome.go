@@ -47,6 +47,8 @@ const (
 	saturated                      // the backend has as many RPCs as it may
 	shed                           // memory is short
 	evicted                        // the endpoint is to be empty, or streams were to move to others
+	idle                           // nothing was said on the stream for longer than its route lets it be silent
+	aged                           // the stream is as old as its route lets it become
 	numOutcomes
 )
 
@@ -95,6 +97,8 @@ var outcomes = [numOutcomes]struct {
 	unsupported:     {"unsupported", wire.Unimplemented, "this cannot be translated", false, 0, upstream.Neutral},
 	backendTimeout:  {"backend_timeout", wire.DeadlineExceeded, "the backend did not begin its answer in time", false, 0, upstream.Failure},
 	evicted:         {"evicted", wire.Unavailable, "the endpoint is being drained, or streams move: open it again", false, 0, upstream.Neutral},
+	idle:            {"idle", wire.DeadlineExceeded, "nothing was said on the stream for too long", false, 0, upstream.Neutral},
+	aged:            {"aged", wire.Unavailable, "the stream has reached its age: open it again", false, 0, upstream.Neutral},
 	badTarget:       {"bad_target", wire.InvalidArgument, "the path is refused", false, 0, upstream.Neutral},
 	limited:         {"limited", wire.ResourceExhausted, "the route's rate limit is reached", false, 429, upstream.Neutral},
 	saturated:       {"saturated", wire.ResourceExhausted, "the backend has as many RPCs as it may", false, 503, upstream.Neutral},

@@ -205,7 +205,7 @@ func TestOutcomesAreReached(t *testing.T) {
 	// messages are translated, or requests are plain HTTP. Memory is short in a process
 	// of its own.
 	elsewhere := map[outcome]bool{
-		crowded: true, backendStalled: true, unusable: true,
+		crowded: true, backendStalled: true, unusable: true, idle: true, aged: true,
 		badRequest: true, badResponse: true, tooLarge: true, unsupported: true,
 		backendTimeout: true, badTarget: true, shed: true,
 	}

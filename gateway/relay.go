@@ -47,20 +47,22 @@ type rpc struct {
 	entry    *entry // what it holds of limits; mostly nil
 
 	first attempt      // most RPCs have one, so it needs no memory of its own
-	cur   *attempt     // whose answer is waited for, or passed on; nil before the first
+	cur   *attempt     // whose answer is waited for, or passed on; nil between two
+	care  *care        // retries, bounds in time and the like; nil while one plain try is all
 	avoid balance.Mask // endpoints that were tried
 	last  error        // why the last one did not take the stream
-	moved bool         // sent elsewhere once already
 
-	kept         []byte // request DATA, until the backend commits itself
-	lost         bool   // kept is incomplete: the RPC cannot be sent again
-	credited     int64  // of the DATA sent by the caller, given back as window, bytes
+	kept        []byte     // request DATA, until the backend commits itself
+	credited    int64      // of the DATA sent by the caller, given back as window, bytes
+	requestTail []h2.Field // trailers of the request, rare, and kept likewise
+
+	moved        bool // sent elsewhere once already
+	lost         bool // kept is incomplete: the RPC cannot be sent again
 	requestEnded bool
-	requestTail  []h2.Field // trailers of the request, rare, and kept likewise
-	committed    bool       // the final response header has been passed on
+	committed    bool // the final response header has been passed on
 	ended        bool
-	code         wire.Code // the backend's grpc-status
 	how          outcome   // once ended
+	code         wire.Code // the backend's grpc-status
 
 	inline [inlineFields]h2.Field
 	small  [inlineData]byte
@@ -84,37 +86,63 @@ func (r *rpc) Header(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
 		return
 	}
 	switch a := r.attemptOf(s); {
-	case a == nil:
+	case r.ended || a == nil:
 	case r.committed:
 		r.trailers(h, b)
+	case a.held != nil:
+		r.answer(a, h, b)
 	case h.Status < 200:
-		r.down.SendHeader(h.Fields, false, b)
+		if a == r.cur {
+			r.down.SendHeader(h.Fields, false, b)
+		}
 	default:
 		r.response(a, h, end, b)
 	}
 }
 
-// response commits the RPC to the attempt that it answers.
+// response is the header of an answer, or all of it.
 func (r *rpc) response(a *attempt, h *h2.Head, end bool, b *h2.Batch) {
-	if r.native && !wire.IsGRPC(h.ContentType) && h.GRPCStatus == "" {
+	switch {
+	case r.native && !wire.IsGRPC(h.ContentType) && h.GRPCStatus == "":
+		f := r.made(backendHTTP, wire.FromHTTP(h.Status), "the backend answered HTTP "+statusText(h.Status)+" without gRPC")
 		if h.Status < 500 {
-			a.giveUp(upstream.Neutral, b) // it tells of the request
+			f.verdict = upstream.Neutral // it tells of the request
 		}
-		r.failAs(backendHTTP, wire.FromHTTP(h.Status), "the backend answered HTTP "+statusText(h.Status)+" without gRPC", b)
+		r.failed(a, &f, b)
+	case end:
+		r.answer(a, h, b)
+	case r.target.treat != nil && r.holds(a, h):
+	default:
+		r.commit(a, b)
+		r.follow(a)
+		r.down.SendHeader(r.headOf(h.Fields), false, b)
+	}
+}
+
+// answer is the end of an answer of which nothing has been passed on.
+func (r *rpc) answer(a *attempt, h *h2.Head, b *h2.Batch) {
+	if r.native && h.GRPCStatus == "" {
+		f := r.made(backendNoStatus, outcomes[backendNoStatus].code, outcomes[backendNoStatus].message)
+		r.failed(a, &f, b)
 		return
 	}
-	if r.native && end && h.GRPCStatus == "" {
-		r.fail(backendNoStatus, b)
+	f := r.answeredBy(a, h)
+	if f.code == wire.OK {
+		r.tell(a, &f, b)
 		return
 	}
-	r.commit()
-	if !end {
-		r.down.SetSource(&r.cur.Stream)
-	}
-	r.down.SendHeader(r.target.modify.response(h.Fields), end, b)
-	if end {
-		r.answered(h)
-		r.finish(served, r.code, b)
+	f.pushback, f.pushed = h.Get("grpc-retry-pushback-ms")
+	r.failed(a, &f, b)
+}
+
+// headOf is the header of a response as the caller gets it.
+func (r *rpc) headOf(fields []h2.Field) []h2.Field { return r.target.modify.response(fields) }
+
+// follow lets the rest of a response come as fast as the caller takes it.
+func (r *rpc) follow(a *attempt) {
+	r.down.SetSource(&a.Stream)
+	if t := r.target.treat; t != nil && t.timeouts != nil && !r.facts().known {
+		r.watch(t.timeouts) // what goes on now is taken for a stream
 	}
 }
 
@@ -124,18 +152,18 @@ func (r *rpc) trailers(h *h2.Head, b *h2.Batch) {
 		r.fail(backendNoStatus, b)
 		return
 	}
-	r.answered(h)
+	r.code = codeOf(h)
 	r.down.SendHeader(h.Fields, true, b)
 	r.finish(served, r.code, b)
 }
 
-// answered notes the backend's grpc-status.
-func (r *rpc) answered(h *h2.Head) {
+// codeOf is the backend's grpc-status.
+func codeOf(h *h2.Head) wire.Code {
 	code, ok := wire.ParseStatus(h.GRPCStatus)
 	if !ok {
 		code = wire.Unknown
 	}
-	r.code = code
+	return code
 }
 
 // Data is payload of either side.
@@ -148,26 +176,50 @@ func (r *rpc) Data(s *h2.Stream, p []byte, end bool, b *h2.Batch) {
 		r.webData(p, end, b)
 	case s == r.stream:
 		r.requestData(p, end, b)
-	case r.attemptOf(s) == nil:
+	default:
+		if a := r.attemptOf(s); a != nil {
+			r.responseData(a, p, end, b)
+		}
+	}
+}
+
+// responseData is payload of the backend. There is nothing to be tried again after it.
+func (r *rpc) responseData(a *attempt, p []byte, end bool, b *h2.Batch) {
+	if a.held != nil {
+		r.release(a, b)
+	}
+	if r.care != nil {
+		r.care.spoke = true
+	}
+	r.down.SendData(p, end && !r.native, b)
+	switch {
 	case end && r.native:
 		// Callers take DATA with END_STREAM for a broken protocol.
-		r.down.SendData(p, false, b)
 		r.fail(backendNoStatus, b)
-	default:
-		r.down.SendData(p, end, b)
-		if end {
-			r.finish(served, wire.OK, b)
-		}
+	case end:
+		r.finish(served, wire.OK, b)
 	}
 }
 
 func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
 	r.requestEnded = end
 	r.keep(p)
-	if r.cur != nil && r.cur.phase == attemptOpen {
-		r.cur.SendData(p, end, b)
-	} else if r.lost {
-		r.fail(overloaded, b)
+	sent := false
+	if a := r.cur; a != nil && a.phase == attemptOpen {
+		a.SendData(p, end, b)
+		sent = true
+	}
+	if c := r.care; c != nil {
+		c.spoke = true
+		for _, a := range c.rivals {
+			if a.phase == attemptOpen {
+				a.SendData(p, end, b)
+				sent = true
+			}
+		}
+	}
+	if !sent && r.lost {
+		r.stranded(b)
 	}
 }
 
@@ -176,8 +228,15 @@ func (r *rpc) requestTrailers(h *h2.Head, b *h2.Batch) {
 	if !r.committed {
 		r.requestTail = append([]h2.Field(nil), h.Fields...)
 	}
-	if r.cur != nil && r.cur.phase == attemptOpen {
-		r.cur.SendHeader(h.Fields, true, b)
+	if a := r.cur; a != nil && a.phase == attemptOpen {
+		a.SendHeader(h.Fields, true, b)
+	}
+	if c := r.care; c != nil {
+		for _, a := range c.rivals {
+			if a.phase == attemptOpen {
+				a.SendHeader(h.Fields, true, b)
+			}
+		}
 	}
 }
 
@@ -211,12 +270,19 @@ func (r *rpc) dropKept() {
 	r.kept = nil
 }
 
-// commit ends the time in which the RPC could be sent elsewhere.
-func (r *rpc) commit() {
-	r.committed = true
+// commit leaves the RPC to the attempt whose answer is passed on, for good. It is nil when
+// that has ended.
+func (r *rpc) commit(a *attempt, b *h2.Batch) {
+	if other := r.cur; other != nil && other != a {
+		other.giveUp(upstream.Neutral, b)
+	}
+	r.committed, r.cur = true, a
 	r.entry.answered()
 	r.dropKept()
 	r.fields, r.requestTail = nil, nil
+	if r.care != nil {
+		r.care.settle(a, b)
+	}
 }
 
 // Ended is the end of either stream before its time.
@@ -247,7 +313,7 @@ func (r *rpc) attemptGone(a *attempt, e h2.Ending, b *h2.Batch) {
 		r.move(a, b)
 		return
 	}
-	r.backendFailed(e, b)
+	r.backendFailed(a, e, b)
 }
 
 // callerGone ends the RPC of a caller that no longer listens. One whose deadline
@@ -271,7 +337,7 @@ func (r *rpc) move(a *attempt, b *h2.Batch) {
 	r.dispatch(b)
 }
 
-func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
+func (r *rpc) backendFailed(a *attempt, e h2.Ending, b *h2.Batch) {
 	o, code := outcomeOf(e)
 	if o == backendReset && e.Code == http2.ErrCodeCancel && r.nearDeadline() {
 		o, code = deadline, outcomes[deadline].code
@@ -285,7 +351,12 @@ func (r *rpc) backendFailed(e h2.Ending, b *h2.Batch) {
 	if o == backendReset {
 		msg += " with " + e.Code.String()
 	}
-	r.failAs(o, code, msg, b)
+	f := r.made(o, code, msg)
+	if r.committed || o == deadline {
+		r.tell(a, &f, b)
+	} else {
+		r.failed(a, &f, b)
+	}
 }
 
 // deadlineSlack is how much earlier than we the others may find that the deadline
@@ -302,7 +373,7 @@ func (r *rpc) nearDeadline() bool {
 func (r *rpc) Expire() {
 	var b h2.Batch
 	r.mu.Lock()
-	if !r.ended {
+	if at := r.until(); !r.ended && !at.IsZero() && !time.Now().Before(at) {
 		r.fail(deadline, &b)
 	}
 	r.mu.Unlock()
@@ -314,6 +385,9 @@ func (r *rpc) fail(o outcome, b *h2.Batch) { r.failAs(o, outcomes[o].code, outco
 
 func (r *rpc) failAs(o outcome, code wire.Code, message string, b *h2.Batch) {
 	r.how = o
+	if a := r.cur; a != nil && a.held != nil {
+		r.release(a, b) // the end comes behind it
+	}
 	switch {
 	case !r.native && r.web != nil && !r.committed:
 		r.web.passing = false
@@ -338,6 +412,9 @@ func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
 			a.Reset(http2.ErrCodeCancel, b)
 		}
 		a.done(r.verdict(o, code), took)
+	}
+	if r.care != nil {
+		r.care.end(b)
 	}
 	if !r.deadline.IsZero() {
 		r.g.engine.Wheel().Stop(&r.timer)

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"errors"
+	"slices"
 	"time"
 
 	"golang.org/x/net/http2"
@@ -21,6 +22,7 @@ type attempt struct {
 
 	// Guarded by r.mu.
 	endpoint *upstream.Endpoint // nil once the attempt is over: what comes of it then is nobody's
+	held     []h2.Field         // the response's header, while it waits for what comes next
 	began    time.Duration      // since r.started
 	taken    int64              // bytes of the request that the backend's socket has taken
 	index    int32              // of endpoint in its backend
@@ -59,34 +61,87 @@ func (a *attempt) Credit(n int32, drained bool, b *h2.Batch) {
 
 // attemptOf is the attempt that a stream is of; nil when it is over. The caller holds mu.
 func (r *rpc) attemptOf(s *h2.Stream) *attempt {
-	if a := r.cur; a != nil && s == &a.Stream && a.endpoint != nil && !r.ended {
+	if a := r.cur; a != nil && s == &a.Stream {
 		return a
 	}
+	if r.care != nil {
+		for _, a := range r.care.rivals {
+			if s == &a.Stream {
+				return a
+			}
+		}
+	}
 	return nil
+}
+
+// join counts a among the attempts that go on.
+func (r *rpc) join(a *attempt) {
+	if r.cur == nil {
+		r.cur = a
+	} else {
+		r.care.rivals = append(r.care.rivals, a)
+	}
+}
+
+// part takes a out of them.
+func (r *rpc) part(a *attempt) {
+	var rivals []*attempt
+	if r.care != nil {
+		rivals = r.care.rivals
+	}
+	switch i := slices.Index(rivals, a); {
+	case i >= 0:
+		r.care.rivals = slices.Delete(rivals, i, i+1)
+	case r.cur != a:
+	case len(rivals) > 0:
+		r.cur, r.care.rivals = rivals[0], slices.Delete(rivals, 0, 1)
+	default:
+		r.cur = nil
+	}
 }
 
 // dispatch finds an endpoint and opens the stream there, or parks until there is
 // a connection. The caller holds mu.
 func (r *rpc) dispatch(b *h2.Batch) {
-	if !r.launch(b) {
-		r.fail(r.noneLeft(), b)
+	if r.launch(b) {
+		r.pace()
+	} else if r.cur == nil {
+		r.stranded(b)
 	}
 }
 
 // launch begins an attempt at an endpoint that was not tried. It is false when there is
 // none that takes it. The caller holds mu.
 func (r *rpc) launch(b *h2.Batch) bool {
-	for {
-		e, i := r.backend.Pick(balance.Request{Avoid: r.avoid})
+	for !r.lost {
+		e, i := r.pick()
 		if e == nil {
 			return false
 		}
 		a := r.newAttempt(e, i)
+		r.join(a)
 		if r.open(a, b) {
 			return true
 		}
 		r.forsake(a, b)
 	}
+	return false
+}
+
+// pick chooses an endpoint that was not tried. When there is no other, those may be tried
+// again that could be reached, and whose answer was no good.
+func (r *rpc) pick() (*upstream.Endpoint, int) {
+	request := balance.Request{Avoid: r.avoid}
+	e, i := r.backend.Pick(request)
+	if c := r.care; e == nil && c != nil && c.tried != nil && !c.hedging {
+		for word := range c.tried {
+			r.avoid[word] &^= c.tried[word]
+		}
+		c.tried = nil
+		request.Avoid = r.avoid
+		e, i = r.backend.Pick(request)
+	}
+	return e, i
 }
 
 // newAttempt is one at an endpoint that counts it already.
@@ -95,18 +150,17 @@ func (r *rpc) newAttempt(e *upstream.Endpoint, index int) *attempt {
 	if a.r != nil {
 		a = new(attempt)
 	}
-	a.r, a.endpoint, a.index, a.phase = r, e, int32(index), attemptNew
-	a.began = 0
+	a.r, a.endpoint, a.index, a.phase, a.began = r, e, int32(index), attemptNew, 0
 	if a != &r.first || r.last != nil || r.stream == nil {
 		a.began = time.Since(r.started) // the first of a stream begins with it
 	}
-	r.cur = a
 	return a
 }
 
 // open opens the attempt's stream, or parks there. It is false when that endpoint cannot
 // serve. The caller holds mu.
 func (r *rpc) open(a *attempt, b *h2.Batch) bool {
+	r.countAttempts()
 	opening := h2.Opening{
 		Fields: r.fields, Deadline: r.deadline, Sink: r, Source: a,
 		End: r.requestEnded && len(r.kept) == 0 && r.requestTail == nil,
@@ -157,7 +211,7 @@ func (a *attempt) Resume(err error) {
 		if err != nil {
 			r.last = err
 		}
-		if err != nil || !r.open(a, &b) {
+		if err != nil || r.lost || !r.open(a, &b) {
 			r.forsake(a, &b)
 			r.dispatch(&b)
 		}
@@ -172,7 +226,7 @@ func (r *rpc) forsake(a *attempt, b *h2.Batch) {
 	left := a.phase != attemptNew
 	a.giveUp(upstream.Neutral, b)
 	r.avoid = r.avoid.With(int(a.index))
-	r.cur = nil
+	r.part(a)
 	if !left {
 		a.r = nil // nobody knows of it
 	}
@@ -180,8 +234,11 @@ func (r *rpc) forsake(a *attempt, b *h2.Batch) {
 
 // giveUp ends an attempt that is not the RPC's end. The caller holds mu.
 func (a *attempt) giveUp(v upstream.Verdict, b *h2.Batch) {
-	if a.phase == attemptOpen {
+	switch a.phase {
+	case attemptOpen:
 		a.Reset(http2.ErrCodeCancel, b)
+	case attemptWaiting:
+		a.r.entry.resume()
 	}
 	a.done(v, 0)
 }
@@ -231,9 +288,10 @@ func (r *rpc) verdict(o outcome, code wire.Code) upstream.Verdict {
 	if !r.native {
 		return upstream.Neutral // nobody has looked at the answer
 	}
-	switch code {
-	case wire.Unavailable, wire.Internal, wire.DataLoss:
+	if r.backend.Counts(uint32(code)) {
 		return upstream.Failure
+	}
+	switch code {
 	case wire.Unknown, wire.DeadlineExceeded, wire.Canceled, wire.ResourceExhausted:
 		return upstream.Neutral // it may be for the endpoint, or for the request
 	}

@@ -137,17 +137,28 @@ func (r *rpc) start(b *h2.Batch) {
 	}
 }
 
+// treated puts in force what policies say of the RPC, before its deadline is set. The
+// caller holds mu.
+func (r *rpc) treated() {
+	if r.target.treat != nil {
+		r.bound()
+		r.hedges()
+	}
+}
+
 // arm has the RPC end at its deadline. It is false when that has passed, which ends it
 // here and now. The caller holds mu.
 func (r *rpc) arm(b *h2.Batch) bool {
-	if r.deadline.IsZero() {
+	r.treated()
+	at := r.until()
+	if at.IsZero() {
 		return true
 	}
-	if !time.Now().Before(r.deadline) {
+	if !time.Now().Before(at) {
 		r.fail(deadline, b)
 		return false
 	}
-	r.g.engine.Wheel().Set(&r.timer, r.deadline, r)
+	r.g.engine.Wheel().Set(&r.timer, at, r)
 	return true
 }
 
@@ -164,6 +175,16 @@ func (r *rpc) path() string {
 
 // facts are those of the RPC's method.
 func (r *rpc) facts() facts { return r.g.schemas.facts(r.backend.Key, r.path()) }
+
+// factsOrLearn are the same for a rule whose policy asks for them: a backend that has not
+// told yet is asked, for the RPCs to come.
+func (r *rpc) factsOrLearn() facts {
+	f := r.facts()
+	if !f.known {
+		r.g.schemas.registry.LearnSoon(r.backend.Key)
+	}
+	return f
+}
 
 // admit checks the request and finds its place. The outcome is served when all is
 // well.

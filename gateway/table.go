@@ -42,6 +42,7 @@ type target struct {
 	gate    *gate          // of the rule; nil when it has no limits of its own
 	budget  *policy.Budget // of retries
 	modify  *modifiers
+	treat   *treatment     // nil when no policy speaks of the rule
 	rewrite *route.Rewrite // of an HTTPRoute, in place of the rule's; mostly nil
 }
 
@@ -94,6 +95,7 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 	if !rule.HasWeight() {
 		ts.none = &target{series: c.metrics.Use(key)}
 	}
+	treat := newTreatment(rule)
 	for i := range rule.Splits {
 		split := &rule.Splits[i]
 		n := c.numbers[split.Backend]
@@ -108,7 +110,7 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 		key.Backend = split.Backend
 		ts.splits[i] = target{
 			backend: n.at, series: c.metrics.Use(key), modify: newModifiers(rule, split), rewrite: split.Rewrite,
-			guard: n.guard, gate: ts.gate, budget: n.guard.budget,
+			guard: n.guard, gate: ts.gate, budget: n.guard.budget, treat: treat,
 		}
 		if ts.gate != nil && ts.gate.budget != nil {
 			ts.splits[i].budget = ts.gate.budget

@@ -32,6 +32,13 @@ func (r *Registry) Method(ctx context.Context, backend, path string) (*Method, e
 	return m, err
 }
 
+// LearnSoon asks a backend that has told nothing yet, and does not wait for the answer.
+func (r *Registry) LearnSoon(backend string) {
+	if d, known := r.view.Load().backends[backend]; known && d.open(r.now()) {
+		r.ask(backend)
+	}
+}
+
 // errNoAnswer is why nothing is known yet of a backend that takes its time.
 var errNoAnswer = fmt.Errorf("no answer of its reflection within %v", learnTimeout)
 
