@@ -19,11 +19,14 @@ type Acceptor interface {
 	AcceptStream(s *Stream, h *Head, end bool, b *Batch)
 }
 
-// Monitor hears what a client connection's owner has to know, on the reader and
-// without locks. Calls may come from several goroutines.
+// Monitor hears what a client connection's owner has to know, on the reader unless said
+// otherwise, and without locks. Calls may come from several goroutines.
 type Monitor interface {
 	ConnReady(c *Conn)    // the peer's SETTINGS are known
 	ConnDraining(c *Conn) // no stream can be opened any more; those that are open go on
+	// ConnSilent says that c.Silent has changed. It comes on the reader, or on the
+	// engine's sweep.
+	ConnSilent(c *Conn)
 }
 
 // Sink takes the events of one stream, on its connection's reader unless said
@@ -63,6 +66,7 @@ type Conn struct {
 	now      time.Time // of this wake-up
 	greeted  bool      // the preface has been read
 	settled  bool      // the peer's first SETTINGS have arrived
+	spoke    bool      // HEADERS or DATA have arrived since heard was told; upstream only
 	highest  uint32    // the highest stream id that a client has used
 	credit   int32     // of the connection window: received and not yet granted again
 	headroom int32     // of the connection window: what the peer may still send
@@ -71,6 +75,7 @@ type Conn struct {
 	// Written under mu, read by anyone.
 	open    atomic.Int32  // streams
 	maxOpen atomic.Uint32 // how many there may be
+	silent  atomic.Bool   // the backend has not answered the question whether it lives
 
 	mu       mutex // guards the fields below
 	streams  map[uint32]*Stream
@@ -107,6 +112,7 @@ type Conn struct {
 	goneAway uint32    // the peer's GOAWAY: highest id that it answers; maxStreamID before
 	gently   bool      // its GOAWAY named no error
 	probe    *probe    // upstream only
+	patient  int       // streams that nobody waits for
 	dataSent int       // DATA frames ever sent, for WINDOW_UPDATE's formula
 	begun    bool      // our SETTINGS are on their way
 	acked    bool

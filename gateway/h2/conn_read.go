@@ -14,8 +14,8 @@ func (c *Conn) readLoop() error {
 			return c.overdue(err)
 		}
 		c.now = time.Now()
-		c.heard()
 		err := c.parse()
+		c.heard()
 		c.dropScratch()
 		c.batch.Flush()
 		if err != nil {
@@ -99,8 +99,10 @@ func (c *Conn) handleFrame(h frameHeader, p []byte) error {
 	}
 	switch h.typ {
 	case typeData:
+		c.spoke = true
 		return c.handleData(h, p)
 	case typeHeaders:
+		c.spoke = true
 		return c.handleHeaders(h, p)
 	case typePriority:
 		return c.handlePriority(h, p)

@@ -70,6 +70,9 @@ func (c *Conn) remove(s *Stream) {
 	}
 	delete(c.streams, s.id)
 	c.open.Add(-1)
+	if s.state&statePatient != 0 {
+		c.patient--
+	}
 	c.unready(s)
 	c.wait(-s.q.drop())
 	s.tail = nil

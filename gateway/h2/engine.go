@@ -17,9 +17,9 @@ type Engine struct {
 	queued atomic.Int64 // DATA that waits in stream queues, bytes
 	stats  [2]sideStats // by side: downstream, upstream
 
-	mu    sync.Mutex // guards the fields below
-	conns map[*Conn]struct{}
-	over  [2]bool // by side: no connection begins any more
+	mu    sync.Mutex            // guards the fields below
+	conns [2]map[*Conn]struct{} // by side
+	over  [2]bool               // by side: no connection begins any more
 }
 
 // Side tells the two kinds of peer apart in counters.
@@ -43,7 +43,7 @@ type sideStats struct {
 
 // NewEngine returns an engine with the given limits, zero fields defaulted.
 func NewEngine(l Limits) *Engine {
-	return &Engine{limits: l.withDefaults(), conns: make(map[*Conn]struct{})}
+	return &Engine{limits: l.withDefaults(), conns: [2]map[*Conn]struct{}{make(map[*Conn]struct{}), make(map[*Conn]struct{})}}
 }
 
 // Limits returns the limits in force.
@@ -61,21 +61,33 @@ func (e *Engine) Run(ctx context.Context) error {
 	var wg sync.WaitGroup
 	wg.Go(func() { e.wheel.run(ctx) })
 	defer wg.Wait()
-	tick := time.NewTicker(e.limits.sweepEvery())
+	tick, look := time.NewTicker(e.limits.sweepEvery()), time.NewTicker(silenceEvery)
 	defer tick.Stop()
+	defer look.Stop()
 	for {
 		select {
 		case <-ctx.Done():
 			return nil
+		case now := <-look.C:
+			e.listen(now)
 		case now := <-tick.C:
 			e.sweep(now)
 		}
 	}
 }
 
+// listen looks for backends that let RPCs wait and say nothing.
+func (e *Engine) listen(now time.Time) {
+	var b Batch
+	for _, c := range e.Conns(Upstream) {
+		c.checkSilence(now, &b)
+	}
+	b.Flush()
+}
+
 func (e *Engine) sweep(now time.Time) {
 	var b Batch
-	conns := e.snapshot()
+	conns := append(e.Conns(Downstream), e.Conns(Upstream)...)
 	for _, c := range conns {
 		c.check(now, &b)
 	}
@@ -104,16 +116,6 @@ func shedLargest(conns []*Conn, b *Batch) bool {
 	return true
 }
 
-func (e *Engine) snapshot() []*Conn {
-	e.mu.Lock()
-	defer e.mu.Unlock()
-	conns := make([]*Conn, 0, len(e.conns))
-	for c := range e.conns {
-		conns = append(conns, c)
-	}
-	return conns
-}
-
 // register reports whether connections of that side may still begin.
 func (e *Engine) register(c *Conn) bool {
 	e.mu.Lock()
@@ -121,7 +123,7 @@ func (e *Engine) register(c *Conn) bool {
 		e.mu.Unlock()
 		return false
 	}
-	e.conns[c] = struct{}{}
+	e.conns[c.side][c] = struct{}{}
 	e.mu.Unlock()
 	st := &e.stats[c.side]
 	st.opened.Add(1)
@@ -131,7 +133,7 @@ func (e *Engine) register(c *Conn) bool {
 
 func (e *Engine) unregister(c *Conn, why Reason) {
 	e.mu.Lock()
-	delete(e.conns, c)
+	delete(e.conns[c.side], c)
 	e.mu.Unlock()
 	st := &e.stats[c.side]
 	st.open.Add(-1)
@@ -140,13 +142,13 @@ func (e *Engine) unregister(c *Conn, why Reason) {
 
 // Conns returns the connections of one side that are open now.
 func (e *Engine) Conns(side Side) []*Conn {
-	var out []*Conn
-	for _, c := range e.snapshot() {
-		if c.side == side {
-			out = append(out, c)
-		}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	conns := make([]*Conn, 0, len(e.conns[side]))
+	for c := range e.conns[side] {
+		conns = append(conns, c)
 	}
-	return out
+	return conns
 }
 
 // Abort ends every connection of one side at once, and those that begin later.

@@ -158,7 +158,7 @@ func (p *peer) checkNothingLeft() {
 	if p.conn.ready != nil {
 		p.t.Error("a stream is left in the ring")
 	}
-	if len(p.eng.snapshot()) == 0 {
+	if len(p.eng.Conns(Downstream))+len(p.eng.Conns(Upstream)) == 0 {
 		accounts = append(accounts,
 			account{"bytes granted beyond the initial window", p.eng.grown.Load()},
 			account{"bytes queued in the engine", p.eng.queued.Load()})
@@ -596,6 +596,14 @@ func (r *recorder) Ended(s *Stream, e Ending, b *Batch) {
 
 func (r *recorder) ConnReady(*Conn)    { r.note("ready") }
 func (r *recorder) ConnDraining(*Conn) { r.note("draining") }
+
+func (r *recorder) ConnSilent(c *Conn) {
+	if c.Silent() {
+		r.note("silent")
+	} else {
+		r.note("heard again")
+	}
+}
 
 func (r *recorder) stream(id uint32) *Stream {
 	r.mu.Lock()

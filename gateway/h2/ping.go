@@ -6,13 +6,17 @@ import (
 	"golang.org/x/net/http2"
 )
 
-// probe asks a backend that has been silent whether it still lives, before an RPC
-// depends on it. A PING is sent only beside a new stream, at most once in
-// probeEvery: grpc's servers count pings and end connections for them.
+// probe asks a backend that has been silent whether it still lives: before an RPC
+// depends on it, and while RPCs wait for it. grpc's servers count PINGs and end
+// connections for them, unless a response of theirs came in between; so the first kind
+// is sent at most once in probeEvery, and the second once a silence.
 type probe struct {
 	heard time.Time // when anything last arrived
+	busy  time.Time // since when there are streams that somebody waits for
 	sent  time.Time // zero while no answer is due
 	last  time.Time // when the last PING was sent
+	idle  bool      // what was sent is of the first kind: without an answer the connection is dead
+	asked bool      // no HEADERS or DATA have come since the last PING
 	never bool      // the peer has complained of too_many_pings
 }
 
@@ -20,22 +24,77 @@ const (
 	probeAfter   = 30 * time.Second // of silence
 	probeEvery   = 5 * time.Minute  // grpc's default MinTime
 	probeTimeout = 10 * time.Second // for the answer, then the connection is dead
+
+	// silenceAfter is how long a backend may say nothing while RPCs wait before it is
+	// asked, and silenceAnswer how long the answer may take before the connection counts
+	// as silent. With sweeps every silenceEvery a process that hangs is known to within
+	// two and a half seconds.
+	silenceAfter  = time.Second
+	silenceAnswer = time.Second
+	silenceEvery  = 250 * time.Millisecond
 )
 
 var probePing = [8]byte{'a', 'l', 'i', 'v', 'e'}
 
-// probeIfIdle puts a PING beside the stream that is being opened. The caller holds
-// mu.
-func (c *Conn) probeIfIdle() {
-	p := c.probe
+// streamOpened notes that somebody waits for the backend, and puts a PING beside the
+// stream when it has been silent for long. The caller holds mu.
+func (p *probe) streamOpened(c *Conn) {
+	if len(c.streams)-c.patient > 1 {
+		return
+	}
 	now := time.Now()
+	p.busy = now
 	if p.never || len(c.streams) > 1 || p.heard.IsZero() ||
 		now.Sub(p.heard) < probeAfter || now.Sub(p.last) < probeEvery {
 		return
 	}
-	p.sent, p.last = now, now
+	p.idle = true
+	p.ask(c, now)
+}
+
+// ask sends a PING. The caller holds mu.
+func (p *probe) ask(c *Conn, now time.Time) {
+	p.sent, p.last, p.asked = now, now, true
 	c.out = appendPing(c.buffer(), false, probePing)
 }
+
+// checkSilence asks a backend that lets RPCs wait, once a silence, and notes when it
+// does not answer. It is the sweep's, and costs a connection without streams one look.
+func (c *Conn) checkSilence(now time.Time, b *Batch) {
+	if c.open.Load() == 0 {
+		return
+	}
+	c.mu.Lock()
+	p := c.probe
+	began := false
+	switch {
+	case c.closing || c.why != ReasonNone:
+	case !p.sent.IsZero():
+		if began = !c.silent.Load() && now.Sub(p.sent) >= silenceAnswer; began {
+			c.silent.Store(true)
+		}
+	case p.due(c, now):
+		p.idle = false
+		p.ask(c, now)
+		b.touch(c)
+	}
+	c.mu.Unlock()
+	if began {
+		c.monitor.ConnSilent(c)
+	}
+}
+
+// due tells whether a backend that lets RPCs wait is to be asked. The caller holds mu.
+func (p *probe) due(c *Conn, now time.Time) bool {
+	if p.never || p.heard.IsZero() || len(c.streams) <= c.patient || p.asked {
+		return false
+	}
+	return now.Sub(p.heard) >= silenceAfter && now.Sub(p.busy) >= silenceAfter
+}
+
+// Silent tells whether a backend has not answered the question whether it lives. It
+// may be old when it arrives.
+func (c *Conn) Silent() bool { return c.silent.Load() }
 
 // NeverProbe keeps the connection to a backend from ever sending a PING of its own.
 func (c *Conn) NeverProbe() {
@@ -52,15 +111,26 @@ func (c *Conn) ProbesUnwelcome() bool {
 	return c.probe.never
 }
 
-// heard notes that a backend lives: anything that it sends proves it.
+// heard notes that a backend lives: anything that it sends proves it. Only HEADERS and
+// DATA end a silence, for only after them servers forget the PINGs that they counted.
 func (c *Conn) heard() {
 	if c.side == Downstream {
 		return
 	}
 	c.mu.Lock()
-	c.probe.heard = c.now
-	c.probe.sent = time.Time{}
+	p := c.probe
+	p.heard, p.sent = c.now, time.Time{}
+	if c.spoke {
+		p.asked, c.spoke = false, false
+	}
+	ended := c.silent.Load()
+	if ended {
+		c.silent.Store(false)
+	}
 	c.mu.Unlock()
+	if ended {
+		c.monitor.ConnSilent(c)
+	}
 }
 
 // handlePing answers, or takes the answer to ours. RFC 9113 section 6.7.

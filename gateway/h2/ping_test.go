@@ -89,17 +89,146 @@ func TestPingProbesASilentBackendBeforeUse(t *testing.T) {
 	})
 }
 
-// An RPC that is open is not used to ask: the connection is not idle.
-func TestPingDoesNotProbeBesideOpenStreams(t *testing.T) {
+// pings counts those that were sent, dropping everything else.
+func pings(p *peer) (n int) {
+	for _, f := range p.skipFrames() {
+		if (f == debugPing{"alive"}) {
+			n++
+		}
+	}
+	return n
+}
+
+// A backend that lets RPCs wait is asked once, and not again before HEADERS or DATA
+// of its own: only those let grpc's servers forget the PINGs that they have counted.
+func TestPingAsksOnceASilence(t *testing.T) {
 	inBubble(t, func(t *testing.T) {
 		p := greetedClient(t, Limits{})
-		p.opened(false)
-		pass(10 * time.Minute)
-		p.open(true, requestLines()...)
-		if sentPing(p) {
-			t.Error("a PING was sent beside an open stream")
+		s := p.opened(false)
+		for _, tt := range []struct {
+			name string
+			says func()
+			want int
+		}{
+			{"nothing yet", func() {}, 1},
+			{"the answer", func() { p.writePingAck("alive") }, 0},
+			{"another answer", func() { p.writePingAck("alive") }, 0},
+			{"window", func() { p.writeWindowUpdate(0, 10) }, 0},
+			{"SETTINGS", func() { p.writeSettings() }, 0},
+			{"an interim response", func() { p.writeHeaders(s.ID(), false, ":status: 103") }, 1},
+			{"HEADERS, and the answer before", func() {
+				p.writePingAck("alive")
+				p.writeHeaders(s.ID(), false, ":status: 200")
+			}, 1},
+			{"DATA, and the answer before", func() {
+				p.writePingAck("alive")
+				p.writeData(s.ID(), "x", false)
+			}, 1},
+			{"the answer before the end of the test", func() { p.writePingAck("alive") }, 0},
+		} {
+			pings(p)
+			tt.says()
+			pass(silenceAfter - time.Millisecond)
+			if n := pings(p); n != 0 {
+				t.Errorf("%s: asked %d times before a second had passed", tt.name, n)
+			}
+			pass(2*silenceEvery + 20*time.Minute)
+			if n := pings(p); n != tt.want {
+				t.Errorf("%s: asked %d times in twenty minutes, want %d", tt.name, n, tt.want)
+			}
 		}
 	})
+}
+
+// What nobody waits for is not asked about.
+func TestPingLeavesTheSilentInPeace(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		open func(p *peer)
+	}{
+		{"no stream is open", exchangeWithBackend},
+		{"nobody waits for the stream", func(p *peer) {
+			var s Stream
+			var b Batch
+			if err := p.conn.Open(&s, &Opening{Fields: engineFields(requestLines()...), Sink: p.rec, Patient: true}, &b); err != nil {
+				p.t.Fatal(err)
+			}
+			b.Flush()
+		}},
+		{"PINGs are not wanted", func(p *peer) {
+			p.conn.NeverProbe()
+			p.opened(false)
+		}},
+		{"the backend has complained", func(p *peer) {
+			p.opened(false)
+			p.writeGoAway(1<<30, http2.ErrCodeEnhanceYourCalm, "too_many_pings")
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := greetedClient(t, Limits{})
+				tt.open(p)
+				pass(20 * time.Minute)
+				if n := pings(p); n != 0 {
+					t.Errorf("asked %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// Streams that nobody waits for are counted off again.
+func TestPingAsksBesideAPatientStream(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{})
+		var patient Stream
+		var b Batch
+		if err := p.conn.Open(&patient, &Opening{Fields: engineFields(requestLines()...), Sink: p.rec, Patient: true}, &b); err != nil {
+			t.Fatal(err)
+		}
+		b.Flush()
+		pass(time.Hour)
+		p.skipFrames()
+		p.opened(false)
+		pass(silenceAfter - time.Millisecond)
+		if n := pings(p); n != 0 {
+			t.Errorf("asked %d times before the stream had waited for a second", n)
+		}
+		patient.Reset(http2.ErrCodeCancel, &b)
+		b.Flush()
+		pass(time.Minute)
+		if n := pings(p); n != 1 {
+			t.Errorf("asked %d times, want once", n)
+		}
+	})
+}
+
+// A backend that hangs is known to within two and a half seconds, whatever the phase
+// of the sweep, and is well again with the first byte. Its streams are not cut.
+func TestPingFindsABackendThatHangs(t *testing.T) {
+	for phase := range 8 {
+		inBubble(t, func(t *testing.T) {
+			p := greetedClient(t, Limits{})
+			pass(time.Duration(phase) * silenceEvery / 8)
+			s := p.opened(false)
+			p.writeHeaders(s.ID(), false, ":status: 200")
+			p.rec.skip()
+			pass(silenceAfter + silenceAnswer - time.Millisecond)
+			p.rec.want(t, "two seconds of silence may be the network's")
+			pass(501 * time.Millisecond)
+			p.rec.want(t, "two and a half may not", "silent")
+			pass(5 * time.Minute)
+			p.rec.want(t, "it is said once, and the stream goes on")
+			if n := pings(p); n != 1 {
+				t.Errorf("asked %d times, want once", n)
+			}
+			p.writePingAck("alive")
+			p.rec.want(t, "it is heard", "heard again")
+			if p.conn.Silent() {
+				t.Error("the connection is silent still")
+			}
+		})
+	}
 }
 
 func TestPingTimesOut(t *testing.T) {
@@ -118,7 +247,7 @@ func TestPingTimesOut(t *testing.T) {
 				case "ping":
 					p.writePingAck("alive")
 				case "other frames":
-					p.writeHeaders(1, false, ":status: 103")
+					p.writeWindowUpdate(0, 10)
 				}
 				p.wantIdle("ten seconds have not passed")
 				p.rec.skip()

@@ -49,6 +49,7 @@ const (
 	stateTold                             // the sink has heard of the end
 	stateReady                            // in the ring
 	stateReplied                          // we have sent the final response header
+	statePatient                          // counted in c.patient
 )
 
 // Creditor is told when bytes that it has sent on have been taken by the far
@@ -98,8 +99,11 @@ type Opening struct {
 	// zero one is not sent.
 	Deadline time.Time
 	End      bool
-	Sink     Sink
-	Source   Creditor
+	// Patient says that nobody waits for an answer: the backend's silence on the stream
+	// says nothing of its health.
+	Patient bool
+	Sink    Sink
+	Source  Creditor
 }
 
 func (o *Opening) method() string {
@@ -150,7 +154,12 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	}
 	c.nextID += 2
 	c.insert(s)
-	c.probeIfIdle()
+	if o.Patient {
+		s.state |= statePatient
+		c.patient++
+	} else {
+		c.probe.streamOpened(c)
+	}
 	s.at = c.passed + int64(len(c.out))
 	c.encodeOpening(s, o)
 	if o.End {
