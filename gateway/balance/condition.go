@@ -52,6 +52,9 @@ func (n *Node) SetUsable(usable bool) { n.SetCondition(Down, !usable) }
 // one, and the end of the ejection takes it away.
 func (n *Node) AllowProbe() { n.probe.Store(true) }
 
+// ProbeWaits tells whether the token is there still: no RPC has gone by it.
+func (n *Node) ProbeWaits() bool { return n.probe.Load() }
+
 // takeProbe spends the token.
 func (n *Node) takeProbe() bool { return n.probe.Load() && n.probe.CompareAndSwap(true, false) }
 

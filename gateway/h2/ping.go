@@ -86,7 +86,8 @@ func (c *Conn) checkSilence(now time.Time, b *Batch) {
 
 // due tells whether a backend that lets RPCs wait is to be asked. The caller holds mu.
 func (p *probe) due(c *Conn, now time.Time) bool {
-	if p.never || p.heard.IsZero() || len(c.streams) <= c.patient || p.asked {
+	if p.never || p.asked || p.heard.IsZero() || len(c.streams) <= c.patient ||
+		c.drain != drainNone || c.goneAway != maxStreamID { // it gets no more streams in any case
 		return false
 	}
 	return now.Sub(p.heard) >= silenceAfter && now.Sub(p.busy) >= silenceAfter
@@ -95,6 +96,14 @@ func (p *probe) due(c *Conn, now time.Time) bool {
 // Silent tells whether a backend has not answered the question whether it lives. It
 // may be old when it arrives.
 func (c *Conn) Silent() bool { return c.silent.Load() }
+
+// LastHeard is when anything last arrived from a backend, and when it was last asked
+// whether it lives; zero when it was not.
+func (c *Conn) LastHeard() (heard, asked time.Time) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.probe.heard, c.probe.last
+}
 
 // NeverProbe keeps the connection to a backend from ever sending a PING of its own.
 func (c *Conn) NeverProbe() {

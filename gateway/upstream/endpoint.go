@@ -39,7 +39,10 @@ type Endpoint struct {
 	id   identity
 	http *http1 // nil when the endpoint speaks HTTP/2
 
-	live atomic.Pointer[[]*h2.Conn] // those that take streams; replaced whole
+	live  atomic.Pointer[[]*h2.Conn] // those that take streams; replaced whole
+	group atomic.Pointer[group]      // nil before the first Commit
+	timed atomic.Bool                // whoever picks wants to know how long answers take
+	rated rated                      // guarded by the group
 
 	mu       sync.Mutex // guards the fields below
 	settings settings
@@ -58,11 +61,17 @@ type Endpoint struct {
 	why      string        // it is in that state
 	since    time.Time     // it is in that state
 	samples  samples       // of the last minute
+	ejection ejection
+	health   health
+	hushed   bool      // some connection is silent
+	risen    time.Time // since when slow start goes on; zero while it does not
 
 	ctx    context.Context // of the dials; nil before the first, ends when the endpoint retires
 	cancel context.CancelFunc
 
-	dials, failures atomic.Int64
+	dials, failures   atomic.Int64
+	passed, failed    atomic.Int64 // health checks
+	ejections, spared atomic.Int64 // how often its RPCs took it out of the choice, and how often too many were
 }
 
 func newEndpoint(p *Pool, id identity) *Endpoint {
@@ -92,10 +101,13 @@ func (e *Endpoint) Connections() int {
 // Dials returns how often a connection was tried, and how often in vain.
 func (e *Endpoint) Dials() (tried, failed int64) { return e.dials.Load(), e.failures.Load() }
 
-// whyDown is what the last dial failed of, nil when it has not.
+// whyDown is why the endpoint is not worth trying, nil when it is.
 func (e *Endpoint) whyDown() error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	if state, why := e.judge(time.Now()); e.down == nil && !e.Usable() {
+		return errors.New(state + ": " + why)
+	}
 	return e.down
 }
 
@@ -105,16 +117,21 @@ func (e *Endpoint) adopt(s settings) {
 	defer e.mu.Unlock()
 	e.settings = s
 	e.SetWeight(s.weight)
+	if s.slowStart == nil {
+		e.risen = time.Time{}
+		e.SetScale(1)
+	}
 	if e.http != nil {
 		e.adoptHTTP1(s)
 	}
+	e.attend(s.check)
 	if e.left.IsZero() {
 		return
 	}
 	e.left = time.Time{}
 	if e.dialling == 0 { // nobody would find out that it is back
 		e.down = nil
-		e.SetUsable(true)
+		e.mark(balance.Down, false)
 	}
 }
 
@@ -124,6 +141,7 @@ func (e *Endpoint) leave() {
 	defer e.mu.Unlock()
 	if e.left.IsZero() {
 		e.left = time.Now()
+		e.attend(nil)
 	}
 }
 
@@ -143,6 +161,7 @@ func (e *Endpoint) unwanted(now time.Time) bool {
 func (e *Endpoint) retire() {
 	e.mu.Lock()
 	e.retired = true
+	e.attend(nil)
 	if e.cancel != nil {
 		e.cancel()
 	}

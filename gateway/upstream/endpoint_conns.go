@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 )
 
@@ -168,6 +169,42 @@ func (m *monitor) ConnDraining(c *h2.Conn) {
 	e.drop(c, gentle, used)
 }
 
+// ConnSilent has others preferred while a connection does not answer.
+func (m *monitor) ConnSilent(*h2.Conn) {
+	m.e.mu.Lock()
+	m.e.listen()
+	m.e.mu.Unlock()
+}
+
+// listen sees whether the endpoint hangs: a connection is silent, and no other has been
+// heard since it was asked. New streams go to those that are heard. The caller holds mu.
+func (e *Endpoint) listen() {
+	var heard, asked time.Time
+	var list, silent []*h2.Conn
+	for _, c := range *e.live.Load() {
+		lastHeard, lastAsked := c.LastHeard()
+		if c.Silent() {
+			silent = append(silent, c)
+			asked = later(asked, lastAsked)
+		} else {
+			list = append(list, c)
+			heard = later(heard, lastHeard)
+		}
+	}
+	e.hushed = len(silent) > 0
+	if e.hushed && len(list) > 0 {
+		e.setLive(append(list, silent...))
+	}
+	e.mark(balance.Stalled, e.hushed && !heard.After(asked))
+}
+
+func later(a, b time.Time) time.Time {
+	if b.After(a) {
+		return b
+	}
+	return a
+}
+
 func (e *Endpoint) setLive(list []*h2.Conn) { e.live.Store(&list) }
 
 // drop takes c from the live ones. An endpoint that has no other is dialled again
@@ -185,6 +222,10 @@ func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 		return
 	}
 	e.setLive(rest)
+	e.health.unwatch(c)
+	if e.hushed {
+		e.listen()
+	}
 	if len(rest) > 0 || e.retired {
 		return
 	}
@@ -194,7 +235,7 @@ func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 	if gentle && c.OpenStreams() == 0 && e.dialling == 0 && e.flaps == 0 {
 		return
 	}
-	e.SetUsable(false)
+	e.mark(balance.Down, true)
 	if e.dialling == 0 && e.left.IsZero() {
 		e.connect()
 	}

@@ -9,6 +9,7 @@ import (
 	"syscall"
 	"time"
 
+	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 )
 
@@ -128,7 +129,7 @@ func (e *Endpoint) settle(err error) (done bool) {
 	if err == nil && !live && e.dialling == 0 && e.left.IsZero() {
 		e.connect() // it was lost before we came to look
 	}
-	e.SetUsable(live) // within the lock, so that no older verdict comes after a newer
+	e.mark(balance.Down, !live) // within the lock, so that no older verdict comes after a newer
 	e.mu.Unlock()
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrDown, err)

@@ -1,6 +1,10 @@
 package upstream
 
-import "time"
+import (
+	"time"
+
+	"sluice/gateway/balance"
+)
 
 // Verdict is what one attempt says about its endpoint.
 type Verdict uint8
@@ -28,6 +32,22 @@ type Result struct {
 // place of Release. It takes a few nanoseconds, unless the verdict changes what is
 // thought of the endpoint.
 func (e *Endpoint) Done(r Result) {
-	e.tally.add(r)
+	row := e.tally.add(r)
+	switch {
+	case r.Verdict == Failure || e.Condition()&balance.Ejected != 0:
+		e.doubt(r, row)
+	case r.FirstByte > 0:
+		e.Observe(time.Now(), r.FirstByte)
+	}
 	e.Release()
+}
+
+// doubt looks at what may change what is thought of the endpoint.
+func (e *Endpoint) doubt(r Result, row uint32) {
+	if r.Verdict == Failure && e.timed.Load() {
+		e.ObserveFailure(time.Now())
+	}
+	if g := e.group.Load(); g != nil {
+		g.ended(e, r, row)
+	}
 }

@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"fmt"
 	"time"
 
+	"sluice/gateway/balance"
 	"sluice/store"
 )
 
@@ -56,24 +58,33 @@ func (e *Endpoint) Status() Status {
 }
 
 // note sees whether the state has changed, and since when. The caller holds mu.
-func (e *Endpoint) note(now time.Time) (changed bool) {
-	state, why := e.judge()
-	if changed = state != e.state; changed {
+func (e *Endpoint) note(now time.Time) {
+	state, why := e.judge(now)
+	if was := e.state; state != was {
 		e.state, e.since = state, now
+		e.pool.tell(e, was, why)
 	}
 	e.why = why
-	return changed
 }
 
 // judge is the state by what is known. The caller holds mu.
-func (e *Endpoint) judge() (state, why string) {
+func (e *Endpoint) judge(now time.Time) (state, why string) {
+	c := e.Condition()
 	switch {
 	case e.settings.declared.Drain != nil:
 		return StateDraining, whyDrained(e.settings.declared.Drain)
 	case e.down != nil:
 		return StateDown, e.down.Error()
-	case !e.Usable() || e.dialling > 0 && e.Connections() == 0:
+	case c&balance.Down != 0 || e.dialling > 0 && e.Connections() == 0:
 		return StateConnecting, "the first connection is being made"
+	case c&balance.Stalled != 0:
+		return StateStalled, "it is connected, RPCs wait, and it has not answered whether it lives"
+	case c&balance.Ejected != 0:
+		return StateEjected, e.ejection.reason(now)
+	case c&balance.Unhealthy != 0:
+		return StateUnhealthy, e.health.why
+	case !e.risen.IsZero():
+		return StateWarming, fmt.Sprintf("slow start, for %v", time.Duration(e.settings.slowStart.Window)-now.Sub(e.risen).Round(time.Second))
 	case e.Connections() == 0 && e.upSince.IsZero():
 		return StateNew, "no RPC has wanted it yet"
 	}

@@ -24,8 +24,8 @@ type tally struct {
 // cacheLine is the unit, in bytes, in which cores take memory from one another.
 const cacheLine = 64
 
-// add counts one attempt.
-func (t *tally) add(r Result) {
+// add counts one attempt, and tells how many have failed in a row.
+func (t *tally) add(r Result) (row uint32) {
 	switch r.Verdict {
 	case Success:
 		if t.row.Load() != 0 { // mostly it is: then the line stays everybody's
@@ -33,11 +33,12 @@ func (t *tally) add(r Result) {
 		}
 		t.took[t.half.Load()&1].add(r.Took)
 	case Failure:
-		t.row.Add(1)
 		t.failed.Add(1)
+		return t.row.Add(1)
 	default:
 		t.neutral.Add(1)
 	}
+	return 0
 }
 
 // totals are since the endpoint is known.

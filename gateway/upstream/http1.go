@@ -14,6 +14,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 	"sluice/store"
 )
@@ -183,17 +184,17 @@ func (e *Endpoint) dialHTTP1(ctx context.Context) (net.Conn, error) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
-		e.down = nil
-		e.SetUsable(true)
+		e.down, e.upSince = nil, time.Now()
+		e.mark(balance.Down, false)
 		return nc, nil
 	}
 	if e.left.IsZero() && !e.retired {
 		if e.down == nil {
 			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
 		}
-		e.SetUsable(false)
+		e.mark(balance.Down, true)
 		e.down = err
-		e.probe()
+		e.probe(backoffMin)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrDown, err)
 }
@@ -273,9 +274,9 @@ func (c *http1Conn) CloseWrite() error {
 	return errors.ErrUnsupported
 }
 
-// probe has somebody see whether the endpoint answers again, unless somebody does.
-// The caller holds mu.
-func (e *Endpoint) probe() {
+// probe has somebody see whether the endpoint answers, for the first time after wait,
+// unless somebody does. The caller holds mu.
+func (e *Endpoint) probe(wait time.Duration) {
 	if e.dialling > 0 || e.retired || e.pool.ctx.Err() != nil {
 		return
 	}
@@ -283,14 +284,16 @@ func (e *Endpoint) probe() {
 		e.ctx, e.cancel = context.WithCancel(e.pool.ctx)
 	}
 	e.dialling++
-	e.pool.work.Go(e.probeUntilUp)
+	e.pool.work.Go(func() { e.probeUntilUp(wait) })
 }
 
 // probeUntilUp connects again and again, with the pauses of a dial, until the endpoint
 // answers, has answered somebody else, or is wanted no longer.
-func (e *Endpoint) probeUntilUp() {
-	for wait := backoffMin; ; wait = min(2*wait, backoffMax) {
-		e.pause(wait)
+func (e *Endpoint) probeUntilUp(wait time.Duration) {
+	for ; ; wait = min(max(2*wait, backoffMin), backoffMax) {
+		if wait > 0 {
+			e.pause(wait)
+		}
 		if e.recovered() {
 			return
 		}
@@ -299,8 +302,10 @@ func (e *Endpoint) probeUntilUp() {
 			nc.Close()
 		}
 		e.mu.Lock()
-		e.down = err
-		e.SetUsable(err == nil)
+		if e.down = err; err == nil {
+			e.upSince = time.Now()
+		}
+		e.mark(balance.Down, err != nil)
 		e.mu.Unlock()
 	}
 }
@@ -309,7 +314,7 @@ func (e *Endpoint) probeUntilUp() {
 func (e *Endpoint) recovered() bool {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	if e.down != nil && e.ctx.Err() == nil && e.left.IsZero() {
+	if e.Condition()&balance.Down != 0 && e.ctx.Err() == nil && e.left.IsZero() {
 		return false
 	}
 	e.dialling--

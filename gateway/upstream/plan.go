@@ -223,10 +223,11 @@ func (p *Pool) Commit(plan *Plan) (letGo func()) {
 		a.endpoint.adopt(a.settings)
 		p.graces.grant(a.endpoint, &a.settings)
 	}
-	for _, b := range plan.Changed {
+	for key, b := range plan.Changed {
 		if b != nil {
 			b.makePicker(p.Zone)
 		}
+		p.regroup(key, b)
 	}
 	p.noteDrains()
 	return p.letGo

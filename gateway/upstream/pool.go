@@ -40,12 +40,16 @@ type Pool struct {
 	drained chan struct{}  // buffered; told that endpoints may have been drained
 	stirred chan struct{}  // buffered; told that an endpoint is on its way somewhere
 
+	telling sync.Mutex // guards the field below
+	told    told
+
 	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
 	specs     []*store.Backend
 	known     map[string]*known // by key
 	watched   map[string]*known // those of known that name files, or have a problem
 	endpoints map[identity]*Endpoint
 	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
+	groups    map[string]*group      // by key
 	discovery discovery
 	graces    graces
 	planned   bool // a plan waits for Commit: what it has found stays
@@ -72,7 +76,7 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	return &Pool{
 		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1),
 		known: make(map[string]*known), watched: make(map[string]*known), discovery: newDiscovery(), graces: make(graces), drained: make(chan struct{}, 1),
-		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint),
+		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint), groups: make(map[string]*group),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },
 	}
 }

@@ -2,6 +2,8 @@ package upstream
 
 import (
 	"context"
+	"maps"
+	"slices"
 	"time"
 )
 
@@ -32,7 +34,9 @@ func (p *Pool) watch(ctx context.Context) {
 			sampled = now
 		}
 		restless := false
-		p.Endpoints(func(e *Endpoint) { restless = e.look(now, sample) || restless })
+		for _, g := range p.everyGroup() {
+			restless = g.look(now, sample) || restless
+		}
 		if restless {
 			timer.Reset(watchEvery)
 		} else {
@@ -41,7 +45,22 @@ func (p *Pool) watch(ctx context.Context) {
 	}
 }
 
-// look does what is due of one endpoint, and reports whether something will be soon.
+// stir has the endpoints looked at soon.
+func (p *Pool) stir() {
+	select {
+	case p.stirred <- struct{}{}:
+	default:
+	}
+}
+
+func (p *Pool) everyGroup() []*group {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return slices.Collect(maps.Values(p.groups))
+}
+
+// look sees what has become of an endpoint, and does what is due; it reports whether
+// more will be soon. One goroutine calls it.
 func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
@@ -51,6 +70,10 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 			e.tally.turn()
 		}
 	}
+	if e.hushed {
+		e.listen()
+	}
+	restless = e.ramp(now)
 	e.note(now)
-	return false
+	return restless || e.hushed
 }

@@ -1,0 +1,173 @@
+package upstream
+
+import (
+	"fmt"
+	"time"
+
+	"sluice/gateway/balance"
+)
+
+// probePatience is how long an RPC that tries an ejected endpoint may stay open without
+// having failed, before it counts as the proof: streams stay open for hours.
+const probePatience = 10 * time.Second
+
+// ejection is what an endpoint has on its record. Guarded by its mu.
+type ejection struct {
+	times   int       // in a row; one less for each EjectFor that it is well
+	why     string    // the last
+	until   time.Time // of the last
+	allowed time.Time // when one RPC was let try; zero before
+	taken   time.Time // when it was seen that one does
+	back    time.Time // since when it is well again, or times was lowered
+}
+
+// ended is told of each failure, and of each attempt that ends at an endpoint which is
+// ejected.
+func (g *group) ended(e *Endpoint, r Result, row uint32) {
+	if e.Condition()&balance.Ejected != 0 {
+		g.probed(e, r)
+		return
+	}
+	if limit := g.limit.Load(); limit == 0 || row < limit {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	if e.Condition()&balance.Ejected == 0 {
+		g.eject(e, fmt.Sprintf("%d RPCs in a row failed", row))
+	}
+}
+
+// eject takes an endpoint out of the choice, unless too many are. The caller holds mu.
+func (g *group) eject(e *Endpoint, why string) {
+	e.tally.row.Store(0) // it takes as many again until the question is asked again
+	switch {
+	case g.outliers == nil:
+	case g.mayEject(e):
+		g.expel(e, why)
+	default:
+		e.spared.Add(1)
+	}
+}
+
+// expel takes an endpoint out of the choice, for longer each time. The caller holds mu.
+func (g *group) expel(e *Endpoint, why string) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	j := &e.ejection
+	j.times++
+	out := min(time.Duration(g.outliers.EjectFor)*time.Duration(j.times), time.Duration(g.outliers.MaxEjectFor))
+	j.why, j.until, j.allowed, j.taken = why, time.Now().Add(out), time.Time{}, time.Time{}
+	e.ejections.Add(1)
+	e.mark(balance.Ejected, true)
+	e.pool.stir()
+}
+
+// mayEject tells whether enough others are left: so many that at most the allowed share
+// is ejected, which is one at least, and one of them that can have its RPCs. The caller
+// holds mu.
+func (g *group) mayEject(e *Endpoint) bool {
+	weighted, ejected, others := 0, 0, 0
+	for _, other := range g.now.Load().Endpoints {
+		if other.Weight() == 0 {
+			continue
+		}
+		weighted++
+		switch {
+		case other == e:
+		case other.Condition()&balance.Ejected != 0:
+			ejected++
+		case other.Usable():
+			others++
+		}
+	}
+	percent := g.outliers.MaxEjectedPercent
+	allowed := weighted * percent / 100
+	if percent > 0 {
+		allowed = max(allowed, 1)
+	}
+	return others > 0 && ejected < allowed
+}
+
+// probed judges by an attempt that has ended at an ejected endpoint. What was begun
+// before one RPC was let try says nothing.
+func (g *group) probed(e *Endpoint, r Result) {
+	if r.Verdict == Neutral {
+		return
+	}
+	g.mu.Lock()
+	defer g.mu.Unlock()
+	j := &e.ejection
+	now := time.Now()
+	e.mu.Lock()
+	counts := e.Condition()&balance.Ejected != 0 && !j.allowed.IsZero() && !e.ProbeWaits() &&
+		!now.Add(-r.Took).Before(j.allowed)
+	e.mu.Unlock()
+	switch {
+	case !counts:
+	case r.Verdict == Success:
+		g.takeBack(e, now)
+	case g.outliers != nil:
+		g.expel(e, "the RPC that tried it failed")
+	}
+}
+
+// takeBack ends an ejection. The caller holds mu.
+func (g *group) takeBack(e *Endpoint, now time.Time) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.tally.row.Store(0)
+	e.ejection.back, e.ejection.allowed = now, time.Time{}
+	e.mark(balance.Ejected, false)
+}
+
+// pardon forgets everything, where nobody is to be ejected. The caller holds mu.
+func (g *group) pardon(e *Endpoint) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ejection = ejection{}
+	e.mark(balance.Ejected, false)
+}
+
+// lookAt does what is due of an ejection. The caller holds mu.
+func (g *group) lookAt(e *Endpoint, now time.Time) (restless bool) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	j := &e.ejection
+	if e.Condition()&balance.Ejected == 0 {
+		if j.times > 0 && g.outliers != nil && now.Sub(j.back) >= time.Duration(g.outliers.EjectFor) {
+			j.times, j.back = j.times-1, now
+		}
+		return false
+	}
+	switch {
+	case now.Before(j.until):
+	case j.allowed.IsZero():
+		j.allowed = now
+		e.allowProbe(g)
+	case e.ProbeWaits():
+	case j.taken.IsZero():
+		j.taken = now
+	case e.Active() == 0:
+		// It ended, and said nothing of the endpoint: another has to.
+		j.taken = time.Time{}
+		e.allowProbe(g)
+	case now.Sub(j.taken) >= probePatience:
+		j.back, j.allowed = now, time.Time{}
+		e.mark(balance.Ejected, false)
+	}
+	return true
+}
+
+func (e *Endpoint) allowProbe(g *group) {
+	e.AllowProbe()
+	g.refresh()
+}
+
+// reason tells why, and what comes next.
+func (j *ejection) reason(now time.Time) string {
+	if left := j.until.Sub(now); left > 0 {
+		return fmt.Sprintf("%s; one RPC will try it in %v", j.why, left.Round(time.Second))
+	}
+	return j.why + "; the next RPC tries it"
+}
