@@ -72,3 +72,6 @@ func (n *Node) SetScale(scale float64) {
 
 // scale is the share of the node now, of fullScale; never nothing.
 func (n *Node) scale() uint64 { return fullScale - uint64(n.state.Load()&heldMask)>>heldShift }
+
+// inPart tells whether the node has only a part of its share.
+func (n *Node) inPart() bool { return n.state.Load()&heldMask != 0 }

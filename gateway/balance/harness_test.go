@@ -2,6 +2,7 @@ package balance
 
 import (
 	"math/rand/v2"
+	"strconv"
 	"sync"
 	"testing"
 )
@@ -29,23 +30,71 @@ func seededPicker(set []*Node, s Settings, policy func(field) chooser) Picker {
 }
 
 func seededLeastRequest(set []*Node) Picker {
-	return seededPicker(set, calm, func(f field) chooser { return newLeastRequest(f) })
+	return seededPicker(set, calm, leastOf)
 }
 
 func seededRoundRobin(set []*Node) Picker {
-	return seededPicker(set, calm, func(f field) chooser { return newRoundRobin(f) })
+	return seededPicker(set, calm, roundOf)
 }
 
 // calm is what holds for a Backend that does not say.
 var calm = Settings{Panic: 50}
 
-// policies are the pickers of which the rules for all pickers hold.
-var policies = []struct {
-	name string
-	make func([]*Node) Picker
-}{
-	{"LeastRequest", seededLeastRequest},
-	{"RoundRobin", seededRoundRobin},
+// hashing names nodes 0, 1, 2 and so on.
+func hashing(n, bound int) Hashing {
+	h := Hashing{Bound: bound}
+	for i := range n {
+		h.Names = append(h.Names, nameOf(i))
+	}
+	return h
+}
+
+func nameOf(i int) uint64 { return Hash("10.0.0." + strconv.Itoa(i) + ":50051") }
+
+func leastOf(f field) chooser     { return newLeastRequest(f) }
+func roundOf(f field) chooser     { return newRoundRobin(f) }
+func fastestOf(f field) chooser   { return newPeakEWMA(f) }
+func ringHash(f field) chooser    { return newHashed(f, hashing(len(f.nodes), 0), newRing) }
+func maglevHash(f field) chooser  { return newHashed(f, hashing(len(f.nodes), 0), newMaglev) }
+func boundedHash(f field) chooser { return newHashed(f, hashing(len(f.nodes), 125), newMaglev) }
+
+// manyKeys gives each RPC a key of its own.
+type manyKeys struct {
+	Picker
+	next func() uint64
+}
+
+func (p manyKeys) Pick(r Request) int {
+	r.Key, r.Keyed = p.next(), true
+	return p.Picker.Pick(r)
+}
+
+// policies are those of which the rules for all pickers hold.
+var policies = []policy{
+	{name: "LeastRequest", choosers: leastOf},
+	{name: "RoundRobin", choosers: roundOf},
+	{name: "PeakEWMA", choosers: fastestOf},
+	{name: "RingHash", choosers: ringHash, keyed: true, rough: true},
+	{name: "RingHash without a key", choosers: ringHash},
+	{name: "Maglev", choosers: maglevHash, keyed: true},
+	{name: "Maglev with a bound", choosers: boundedHash, keyed: true},
+}
+
+type policy struct {
+	name     string
+	choosers func(field) chooser
+	keyed    bool // each RPC has a key of its own
+	rough    bool // shares are those of weights only by and large
+}
+
+func (p *policy) make(set []*Node) Picker { return p.with(set, calm) }
+
+func (p *policy) with(set []*Node, s Settings) Picker {
+	made := seededPicker(set, s, p.choosers)
+	if p.keyed {
+		return manyKeys{made, seeded()}
+	}
+	return made
 }
 
 func down(set []*Node, which ...int) {

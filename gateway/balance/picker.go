@@ -57,10 +57,16 @@ type picker struct {
 	zones *zones // which chooser is then; nil without any
 }
 
-// newPicker makes choosers of all nodes, or of those of each zone.
 func newPicker(nodes []*Node, s Settings, policy func(field) chooser) Picker {
+	p := new(picker)
+	p.init(nodes, s, policy)
+	return p
+}
+
+// init makes choosers of all nodes, or of those of each zone.
+func (p *picker) init(nodes []*Node, s Settings, policy func(field) chooser) {
 	f := newField(nodes)
-	p := &picker{outlook: outlook{field: f, panicBelow: s.Panic}}
+	p.field, p.panicBelow = f, s.Panic
 	if s.Panic == 0 {
 		p.always = judged
 	}
@@ -70,7 +76,6 @@ func newPicker(nodes []*Node, s Settings, policy func(field) chooser) Picker {
 		p.chooser = policy(f)
 	}
 	p.Refresh()
-	return p
 }
 
 func (p *picker) Pick(r Request) int {
@@ -153,10 +158,9 @@ func (f *field) open(i int, avoid Mask, bars Condition) bool {
 
 // holdsBack tells whether node i, which has only a part of its share, is passed over
 // this time.
-func (f *field) holdsBack(i int) bool {
-	scale := f.nodes[i].scale()
-	return scale < fullScale && f.random()%fullScale >= scale
-}
+func (f *field) holdsBack(i int) bool { return f.nodes[i].inPart() && f.refuses(i) }
+
+func (f *field) refuses(i int) bool { return f.random()%fullScale >= f.nodes[i].scale() }
 
 // share is the weight of node i, as far as it may have it now, in 256ths.
 func (f *field) share(i int) uint64 { return f.weights[i] * f.nodes[i].scale() }

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"testing"
+	"time"
 )
 
 // The rules that hold whatever the policy: which nodes may be picked at all.
@@ -89,6 +90,9 @@ func TestPickerSharesByWeightWhenIdle(t *testing.T) {
 	} {
 		for _, policy := range policies {
 			t.Run(tc.name+"/"+policy.name, func(t *testing.T) {
+				if policy.rough {
+					t.Skip("shares are not exact")
+				}
 				set := nodes(tc.weights...)
 				p := policy.make(set)
 				down(set, tc.down...)
@@ -143,18 +147,61 @@ func BenchmarkPick(b *testing.B) {
 	for _, policy := range []struct {
 		name string
 		make func([]*Node, Settings) Picker
-	}{{"LeastRequest", NewLeastRequest}, {"RoundRobin", NewRoundRobin}} {
+	}{
+		{"LeastRequest", NewLeastRequest},
+		{"RoundRobin", NewRoundRobin},
+		{"PeakEWMA", NewPeakEWMA},
+		{"RingHash", func(set []*Node, s Settings) Picker { return NewRingHash(set, hashing(len(set), 125), s) }},
+		{"Maglev", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 125), s) }},
+		{"MaglevUnbounded", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 0), s) }},
+	} {
 		for _, n := range []int{1, 2, 3, 10, 1000} {
 			b.Run(fmt.Sprintf("%s/%d", policy.name, n), func(b *testing.B) {
 				set := nodes(slices.Repeat([]uint32{1}, n)...)
+				for _, node := range set {
+					node.Observe(epoch, time.Millisecond)
+				}
 				p := policy.make(set, calm)
 				b.ReportAllocs()
 				b.RunParallel(func(pb *testing.PB) {
+					r := Request{Keyed: true}
 					for pb.Next() {
-						set[p.Pick(Request{})].Release()
+						r.Key++
+						set[p.Pick(r)].Release()
 					}
 				})
 			})
 		}
+	}
+}
+
+// What a change of endpoints costs once.
+func BenchmarkDirectory(b *testing.B) {
+	for _, d := range directories {
+		for _, n := range []int{3, 100, 1000, 10_000} {
+			b.Run(fmt.Sprintf("%s/%d", d.name, n), func(b *testing.B) {
+				f, names := newField(nodes(slices.Repeat([]uint32{1}, n)...)), hashing(n, 0).Names
+				for b.Loop() {
+					d.make(f, names)
+				}
+			})
+		}
+	}
+}
+
+func BenchmarkObserve(b *testing.B) {
+	set := nodes(1)
+	now := epoch
+	for b.Loop() {
+		now = now.Add(100 * time.Microsecond)
+		set[0].Observe(now, time.Millisecond)
+	}
+}
+
+func BenchmarkRefresh(b *testing.B) {
+	set := nodes(slices.Repeat([]uint32{1}, 1000)...)
+	p := NewLeastRequest(set, calm)
+	for b.Loop() {
+		p.Refresh()
 	}
 }

@@ -14,11 +14,31 @@ import (
 //
 // The nodes' weights are read now and not again; the slice must not change.
 func NewRoundRobin(nodes []*Node, s Settings) Picker {
-	return newPicker(nodes, s, func(f field) chooser {
-		p := newRoundRobin(f)
-		p.start(p.random())
-		return p
+	p := new(roundPicker)
+	p.init(nodes, s, func(f field) chooser {
+		p.alone = newRoundRobin(f)
+		p.alone.start(f.random())
+		return p.alone
 	})
+	if p.zones != nil {
+		return &p.picker
+	}
+	return p
+}
+
+// roundPicker is to roundRobin what leastPicker is to leastRequest.
+type roundPicker struct {
+	picker
+	alone *roundRobin
+}
+
+func (p *roundPicker) Pick(r Request) int {
+	if bars := p.bars(); bars&probeWaits == 0 {
+		if i := p.alone.choose(r, bars); i >= 0 {
+			return i
+		}
+	}
+	return p.picker.Pick(r)
 }
 
 // roundRobin lays the nodes on a circle, each as long as its weight, and steps
@@ -103,28 +123,25 @@ func euclid(a, b uint64) (common, largest uint64) {
 	return a, largest
 }
 
-func (p *roundRobin) choose(r Request, bars Condition) int {
-	i := p.next(r.Avoid, bars)
-	if i >= 0 {
-		p.nodes[i].Acquire()
-	}
-	return i
-}
-
-// next goes on to the next node that is open; the round without the others
+// choose goes on to the next node that is open; the round without the others
 // keeps the proportions of the rest. After a few steps in vain it draws, and in the
 // last resort, which follows upon steps in vain, at once: always the same node may
 // come next.
-func (p *roundRobin) next(avoid Mask, bars Condition) int {
+func (p *roundRobin) choose(r Request, bars Condition) int {
 	if p.total == 0 {
 		return -1
 	}
 	for k := 0; k < maxDraws && bars&Down != 0; k++ {
-		if i := p.step(); p.open(i, avoid, bars) && !p.holdsBack(i) {
+		if i := p.step(); p.open(i, r.Avoid, bars) && !p.holdsBack(i) {
+			p.nodes[i].Acquire()
 			return i
 		}
 	}
-	return p.draw(avoid, bars)
+	i := p.draw(r.Avoid, bars)
+	if i >= 0 {
+		p.nodes[i].Acquire()
+	}
+	return i
 }
 
 // step is the node at the next point of the circle.

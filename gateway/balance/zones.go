@@ -59,7 +59,7 @@ func (z *zones) stays(r Request) bool {
 	if stay == 1<<32 {
 		return true
 	}
-	random := mix(r.Key)
+	random := mix(^r.Key) // others than the bits that find the node
 	if !r.Keyed {
 		random = z.random()
 	}

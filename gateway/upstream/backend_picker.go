@@ -20,6 +20,12 @@ func (b *Backend) makePicker(zone string) {
 	switch lb.Policy {
 	case store.RoundRobin:
 		b.picker = balance.NewRoundRobin(b.nodes, s)
+	case store.PeakEWMA:
+		b.picker = balance.NewPeakEWMA(b.nodes, s)
+	case store.RingHash:
+		b.picker = balance.NewRingHash(b.nodes, b.hashing(), s)
+	case store.Maglev:
+		b.picker = balance.NewMaglev(b.nodes, b.hashing(), s)
 	default:
 		b.picker = balance.NewLeastRequest(b.nodes, s)
 	}
@@ -40,6 +46,15 @@ func (b *Backend) local(zone string) []bool {
 		e.mu.Unlock()
 	}
 	return local
+}
+
+// hashing tells endpoints apart by their addresses, which gateways agree about.
+func (b *Backend) hashing() balance.Hashing {
+	h := balance.Hashing{Names: make([]uint64, len(b.Endpoints)), Bound: b.spec.Spec.LoadBalancing.LoadBound}
+	for i, e := range b.Endpoints {
+		h.Names[i] = balance.Hash(e.Address())
+	}
+	return h
 }
 
 // Refresh is called when the condition of an endpoint has changed, or one may be probed:
