@@ -60,10 +60,16 @@ func (g *Gateway) evict(ctx context.Context) error {
 		case <-g.pool.Drains():
 		}
 	}
-	g.moving.mu.Lock() // nobody is between looking at ctx and beginning
-	g.moving.mu.Unlock()
-	g.moving.work.Wait()
+	g.moving.end()
 	return nil
+}
+
+// end waits for what is under way, after which nothing begins.
+func (m *moving) end() {
+	m.mu.Lock()
+	m.ctx = nil
+	m.mu.Unlock()
+	m.work.Wait()
 }
 
 // evictOverdue returns when to look again, negative for when something has changed.
@@ -115,7 +121,7 @@ func (g *Gateway) Rebalance(backend string, percent int) (moved int, err error) 
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	switch {
-	case m.ctx == nil || m.ctx.Err() != nil || g.draining.Load():
+	case m.ctx == nil || g.draining.Load():
 		return 0, fmt.Errorf("rebalance backend %q: %w", backend, ErrNotServing)
 	case m.busy[backend]:
 		return 0, fmt.Errorf("rebalance backend %q: %w", backend, ErrRebalancing)
@@ -126,8 +132,9 @@ func (g *Gateway) Rebalance(backend string, percent int) (moved int, err error) 
 	}
 	g.log.Info("streams are being moved", "backend", backend, "streams", len(moves), "over", m.spread.String())
 	m.busy[backend] = true
+	ctx := m.ctx
 	m.work.Go(func() {
-		m.carryOut(m.ctx, moves)
+		m.carryOut(ctx, moves)
 		m.mu.Lock()
 		delete(m.busy, backend)
 		m.mu.Unlock()

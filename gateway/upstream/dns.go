@@ -84,12 +84,11 @@ type discovery struct {
 	lookups  map[string]*lookup // by the backend's key
 	good     int64              // look-ups that were answered
 	bad      int64              // and those that were not
-	now      func() time.Time
 }
 
 func newDiscovery() discovery {
 	return discovery{
-		resolver: newNameClient(), now: time.Now, lookups: make(map[string]*lookup),
+		resolver: newNameClient(), lookups: make(map[string]*lookup),
 		news: make(chan struct{}, 1), wake: make(chan struct{}, lookers),
 	}
 }
@@ -158,10 +157,10 @@ func (p *Pool) follow(plan *Plan) {
 		l, dns := d.lookups[key], *k.spec.Spec.DNS
 		switch {
 		case l == nil:
-			d.lookups[key] = &lookup{key: key, dns: dns, next: d.now()}
+			d.lookups[key] = &lookup{key: key, dns: dns, next: time.Now()}
 			d.rouse()
 		case l.dns != dns:
-			l.dns, l.next, l.failures = dns, d.now(), 0
+			l.dns, l.next, l.failures = dns, time.Now(), 0
 			d.rouse()
 		}
 	}
@@ -200,7 +199,7 @@ func (p *Pool) LookUpFirst(d time.Duration) (answered bool) {
 // lookUp makes look-ups as they fall due, until the pool ends.
 func (p *Pool) lookUp() {
 	for p.ctx.Err() == nil {
-		l, a, wait := p.nextLookup(p.discovery.now())
+		l, a, wait := p.nextLookup(time.Now())
 		if l == nil {
 			p.discovery.doze(p.ctx, wait)
 			continue
@@ -286,7 +285,7 @@ func (p *Pool) note(ctx context.Context, l *lookup, asked *store.DNS, f *finding
 		d.rouse() // nobody wants to know any more, or it was cut short
 		return
 	}
-	now, before := d.now(), l.problem
+	now, before := time.Now(), l.problem
 	refresh := max(cmp.Or(time.Duration(asked.Refresh), store.DefaultRefresh), minRefresh)
 	l.at = now
 	if err != nil {

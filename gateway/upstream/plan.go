@@ -135,7 +135,7 @@ func (k *known) places() []place {
 			continue
 		}
 		e := store.Endpoint{Address: f.address, Weight: f.weight, Source: store.SourceDNS}
-		if e.Drain = drainOf(k.spec, f.address); e.Drain != nil {
+		if e.Drain = k.spec.Spec.DrainOf(f.address); e.Drain != nil {
 			e.Weight = 0
 		}
 		list = append(list, place{e, f.name})
@@ -175,9 +175,6 @@ func (s security) of(name string) security {
 	config.ServerName = name
 	return security{s.digest + "/" + name, config}
 }
-
-// drainOf is the drain of an endpoint that DNS has found; nil when there is none.
-func drainOf(*store.Backend, string) *store.Drain { return nil }
 
 // find returns the endpoint that is known by id, or a new one. The caller holds mu.
 func (p *Pool) find(plan *Plan, id identity) *Endpoint {
