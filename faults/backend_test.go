@@ -38,15 +38,18 @@ var addresses = struct {
 	network string
 	port    int
 	last    int
-}{network: fmt.Sprintf("127.%d.%d", 64+os.Getpid()%64, os.Getpid()/64%256), port: 20_000 + rand.IntN(10_000)}
+}{network: fmt.Sprintf("127.%d", 64+os.Getpid()%64), port: 20_000 + rand.IntN(10_000)}
 
-func newAddress() string {
+func newAddress() string { return addressAt(addresses.port) }
+
+// gatewayAddress has a port of its own: at the gateway's no loopback address may register.
+func gatewayAddress() string { return addressAt(addresses.port + 1) }
+
+func addressAt(port int) string {
 	addresses.Lock()
 	defer addresses.Unlock()
-	if addresses.last++; addresses.last%250 == 0 {
-		addresses.port++
-	}
-	return fmt.Sprintf("%s.%d:%d", addresses.network, 1+addresses.last%250, addresses.port)
+	addresses.last++
+	return fmt.Sprintf("%s.%d.%d:%d", addresses.network, addresses.last/250, 1+addresses.last%250, port)
 }
 
 // startBackend starts a backend with one endpoint.

@@ -40,7 +40,7 @@ func startGateway(t *testing.T, flags ...string) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{t: t, binary: binary, dir: dir, address: newAddress(), admin: freeAddress(t), log: filepath.Join(dir, "log"), ended: make(chan struct{})}
+	g := &gateway{t: t, binary: binary, dir: dir, address: gatewayAddress(), admin: freeAddress(t), log: filepath.Join(dir, "log"), ended: make(chan struct{})}
 	log, err := os.Create(g.log)
 	if err != nil {
 		t.Fatal(err)

@@ -142,7 +142,7 @@ func TestDrainEndsStreamsAfterItsGrace(t *testing.T) {
 func TestRebalanceMovesStreams(t *testing.T) {
 	longOnly(t)
 	const n = 400
-	s := begin(t, "two endpoints join four that have %d streams, and half of what is too much is moved", n)
+	s := begin(t, "two endpoints join four that have %d streams, and what is too much is moved by rebalance", n)
 	old, added := startBackends(t, 4, "old"), startBackends(t, 2, "new")
 	g := startGateway(t)
 	g.apply(manifest(endpoints(old...), "", ""))
@@ -152,14 +152,15 @@ func TestRebalanceMovesStreams(t *testing.T) {
 	g.apply(backendManifest(endpoints(append(old, added...)...), ""))
 	wait(time.Second)
 	before := h.counts()
-	g.sluice("", "backend", "rebalance", "test", "--percent", "50")
+	g.sluice("", "backend", "rebalance", "test")
 	wait(12 * time.Second)
 	after := h.counts()
 	all := r.stop()
 	s.noneFailed(all)
 	s.want(before["new1"]+before["new2"] == 0, "none before", "the new ones had %d before", before["new1"]+before["new2"])
 	least := min(after["new1"], after["new2"])
-	s.want(least >= n/6*7/10, "70 % of the mean at least", "%d and %d after, %d streams moved", after["new1"], after["new2"], total(h.movedFrom()))
+	// A stream that is moved may come to an old endpoint again: two of three are old.
+	s.want(least >= n/6/2, "half of the mean at least", "%d and %d after, %d streams moved", after["new1"], after["new2"], total(h.movedFrom()))
 	s.want(total(after) == n, "all open", "%d open", total(after))
 	h.judge(s)
 }
