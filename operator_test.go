@@ -26,6 +26,7 @@ type operator struct {
 	t         testing.TB
 	resources adminv1.ResourceServiceClient
 	node      adminv1.NodeServiceClient
+	backends  adminv1.BackendServiceClient
 }
 
 func operate(t testing.TB, dataDir string) *operator {
@@ -38,6 +39,7 @@ func operate(t testing.TB, dataDir string) *operator {
 		t:         t,
 		resources: adminv1.NewResourceServiceClient(client, "http://localhost"),
 		node:      adminv1.NewNodeServiceClient(client, "http://localhost"),
+		backends:  adminv1.NewBackendServiceClient(client, "http://localhost"),
 	}
 }
 

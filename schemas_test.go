@@ -12,11 +12,14 @@ import (
 	"testing"
 )
 
-// sluice runs one command line against a node's data directory.
+// sluice runs one command line against a node's data directory, if there is one.
 func sluice(t *testing.T, dataDir string, args ...string) (stdout, stderr string, err error) {
 	t.Helper()
 	var out, notes bytes.Buffer
-	err = run(t.Context(), append(args, "--data-dir", dataDir), &out, &notes)
+	if dataDir != "" {
+		args = append(args, "--data-dir", dataDir)
+	}
+	err = run(t.Context(), args, &out, &notes)
 	return out.String(), notes.String(), err
 }
 

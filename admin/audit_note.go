@@ -45,11 +45,11 @@ func noteNothing(ctx context.Context) {
 }
 
 // noteDone writes a line about what a stream has done and that does not wait for its
-// end. The stream gets no other.
-func (a *Access) noteDone(ctx context.Context, action, reason string, changes []*adminv1.Change) {
+// end. The stream gets no other. Who did it is the caller.
+func (a *Access) noteDone(ctx context.Context, done *adminv1.AuditEntry) {
 	noteNothing(ctx)
-	line := auditLine(callerFrom(ctx), action)
-	line.Reason = reason
-	describeChanges(line, changes)
+	line := auditLine(callerFrom(ctx), done.Action)
+	line.Reason, line.Refs = done.Reason, done.Refs
+	describeChanges(line, done.Changes)
 	a.audit.write(line)
 }

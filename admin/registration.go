@@ -235,7 +235,7 @@ func (s *backendService) Keep(ctx context.Context, req *connect.Request[adminv1.
 	if done.renewed() {
 		noteNothing(ctx)
 	} else {
-		s.access.noteDone(ctx, "Register", wish.by.Reason, done.changes())
+		s.noteDone(ctx, "Register", wish, wish.by.Reason, done.changes())
 	}
 	first := &adminv1.KeepResponse{
 		Warnings:     s.settle(ctx, s.store.Snapshot().Seq(), wish.backend),
@@ -293,8 +293,15 @@ func (s *backendService) part(ctx context.Context, k *keeper, wish *announcement
 		s.log.Error("registration not ended, its lease will", "registration", k.id.String(), "error", err)
 	}
 	if change != nil {
-		s.access.noteDone(ctx, "Deregister", by.Reason, []*adminv1.Change{change})
+		s.noteDone(ctx, "Deregister", wish, by.Reason, []*adminv1.Change{change})
 	}
+}
+
+// noteDone writes the line of what a stream did, as the calls have it that do the same.
+func (s *backendService) noteDone(ctx context.Context, action string, wish *announcement, reason string, changes []*adminv1.Change) {
+	s.access.noteDone(ctx, &adminv1.AuditEntry{
+		Action: action, Reason: reason, Refs: []*adminv1.Ref{refMessage(wish.backend)}, Changes: changes,
+	})
 }
 
 // cancelledByClient tells whether a request has ended because the client said so, and

@@ -86,7 +86,7 @@ func (c *call) printEndpoints(backends []*adminv1.BackendEndpoints) error {
 	for _, b := range backends {
 		key := shortKey(refKey(b.GetBackend()))
 		for _, e := range b.GetEndpoints() {
-			t.add(key, e.GetAddress(), enumWord(e.GetSource().Descriptor(), e.GetSource().Number()), e.GetZone(),
+			t.add(key, e.GetAddress(), sourceWord(e), e.GetZone(),
 				fmt.Sprint(e.GetWeight()), e.GetState(), e.GetWhy(), c.ago(e.GetSince()),
 				fmt.Sprint(e.GetActive()), fmt.Sprint(e.GetRpcs()), successText(e), latencyText(e))
 		}
@@ -103,6 +103,11 @@ func (c *call) printEndpoints(backends []*adminv1.BackendEndpoints) error {
 		}
 	}
 	return nil
+}
+
+// sourceWord is who says that an endpoint is there: static, dns or registered.
+func sourceWord(e *adminv1.Endpoint) string {
+	return enumWord(e.GetSource().Descriptor(), e.GetSource().Number())
 }
 
 // drainText is by whom a backend is drained, whole; empty when it is not.

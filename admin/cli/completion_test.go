@@ -27,7 +27,7 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 	tests := []struct {
 		args, want string
 	}{
-		{"get ", "backend httproute policy route schema"},
+		{"get ", "backend httproute policy registration route schema"},
 		{"get routes ", "cart shop/any"},
 		{"get routes -n shop ", "any"},
 		{"describe backend ", "cart-v1 cart-v2"},
@@ -37,7 +37,7 @@ func TestCompletionKnowsWhatIsThere(t *testing.T) {
 		{"split cart/all ", "cart-v1= cart-v2="},
 		{"split cart/all cart-v1=90 ", "cart-v2="},
 		{"rollback route cart ", "1777908600000.0@k3f9x2ab 1777728900000.0@k3f9x2ab"},
-		{"rollback ", "backend httproute policy route schema"},
+		{"rollback ", "backend httproute policy registration route schema"},
 		{"backend drain ", "cart-v1 cart-v2"},
 		{"backend drain cart-v1 ", "10.0.0.11:50051 10.0.0.13:50051"},
 		{"route disable ", "cart shop/any"},

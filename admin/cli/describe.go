@@ -75,7 +75,9 @@ func (d *description) write() error {
 	case grpcRoute, httpRoute:
 		d.rules()
 	case backend:
-		d.endpoints()
+		if err = d.endpoints(); err != nil {
+			return err
+		}
 		d.spec("endpoints")
 	case schemaKind:
 		d.schema()
@@ -298,18 +300,25 @@ func orAny(s string) string {
 	return s
 }
 
-func (d *description) endpoints() {
-	d.line("\nEndpoints")
-	all := items(d.manifest, "spec", "endpoints")
-	if len(all) == 0 {
-		d.line("  none: every RPC is answered UNAVAILABLE")
-		return
+// endpoints shows how they are, as backend list does.
+func (d *description) endpoints() error {
+	all, err := ask(d.ctx, d.backends.ListEndpoints, &adminv1.ListEndpointsRequest{Backend: d.object.GetRef()})
+	if err != nil {
+		return err
 	}
-	t := newTable("ADDRESS", "WEIGHT", "STATE")
-	for _, endpoint := range all {
-		t.add(word(endpoint, "address"), word(endpoint, "weight"), endpointState(d.object.GetState(), word(endpoint, "address")))
+	d.line("\nEndpoints")
+	t := newTable("ADDRESS", "SOURCE", "WEIGHT", "STATE", "WHY", "ACTIVE")
+	for _, b := range all.GetBackends() {
+		for _, e := range b.GetEndpoints() {
+			t.add(e.GetAddress(), sourceWord(e), fmt.Sprint(e.GetWeight()), e.GetState(), e.GetWhy(), fmt.Sprint(e.GetActive()))
+		}
+	}
+	if len(t.rows) == 1 {
+		d.line("  none: every RPC is answered UNAVAILABLE")
+		return nil
 	}
 	d.table(t)
+	return nil
 }
 
 // schema shows what a Schema has in place of its bytes.
@@ -321,13 +330,6 @@ func (d *description) schema() {
 		return
 	}
 	d.table(methodsTable(set.methods(), false))
-}
-
-func endpointState(state *adminv1.State, address string) string {
-	if state.GetDrained() || slices.Contains(state.GetDrainedEndpoints(), address) {
-		return "drained"
-	}
-	return "takes RPCs"
 }
 
 // spec shows the rest of what is declared, as it is written.

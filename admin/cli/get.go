@@ -19,7 +19,8 @@ func (p *program) getCommand() *cobra.Command {
 		Use:   "get [KIND [NAME...]]",
 		Short: "Print routes, backends, policies and schemas",
 		Long: `Print objects: of all kinds, of one, or those that are named. A KIND is route,
-httproute, backend, policy or schema, also in full (GRPCRoute) and in the plural.
+httproute, backend, policy or schema, also in full (GRPCRoute) and in the plural; or
+registration, which no manifest declares, and which is not among all.
 
 What -o yaml and -o json print, sluice apply takes again: it ignores the status, and
 refuses the object when it was changed since, by its metadata.resourceVersion.`,
@@ -69,7 +70,10 @@ func kindOf(args []string) (string, error) {
 func (c *call) find(kind, namespace string, args []string) ([]*adminv1.Object, error) {
 	if len(args) < 2 {
 		all, err := ask(c.ctx, c.resources.List, &adminv1.ListRequest{Kind: kind, Namespace: namespace})
-		return all.GetObjects(), err
+		if err != nil || kind != "" {
+			return all.GetObjects(), err
+		}
+		return slices.DeleteFunc(all.GetObjects(), func(o *adminv1.Object) bool { return o.GetRef().GetKind() == registrationKind }), nil
 	}
 	var objects []*adminv1.Object
 	for _, name := range args[1:] {
@@ -120,6 +124,8 @@ var columns = map[string]struct {
 	rpcPolicy: {[]string{"TARGETS"}, policyCells},
 
 	schemaKind: {[]string{"BACKENDS", "SERVICES"}, schemaCells},
+
+	registrationKind: {[]string{"BACKEND", "ADDRESS", "WEIGHT", "ZONE", "LEASE"}, registrationCells},
 }
 
 func (c *call) printTable(kind string, objects []*adminv1.Object) error {
@@ -209,7 +215,20 @@ func backendCells(o *adminv1.Object, manifest *yaml.Node) []string {
 	if n := len(o.GetState().GetDrainedEndpoints()); n > 0 {
 		cell += fmt.Sprintf(" (%d drained)", n)
 	}
+	for _, source := range []string{"dns", "registration"} {
+		if lookup(manifest, "spec", source) != nil {
+			cell += ", " + source
+		}
+	}
 	return []string{cell, word(manifest, "spec", "protocol")}
+}
+
+func registrationCells(_ *adminv1.Object, manifest *yaml.Node) []string {
+	var cells []string
+	for _, field := range []string{"backend", "address", "weight", "zone", "lease"} {
+		cells = append(cells, word(manifest, "spec", field))
+	}
+	return cells
 }
 
 func policyCells(_ *adminv1.Object, manifest *yaml.Node) []string {

@@ -19,6 +19,7 @@ type kind struct {
 // kinds in the order in which a manifest refers to others: what comes first may
 // be deleted first.
 var kinds = []kind{
+	{name: registrationKind, short: "registration"},
 	{name: "RPCPolicy", short: "policy", also: []string{"rpcpolicies", "policies"}},
 	{name: "Schema", short: "schema", also: []string{"schemata"}},
 	{name: "HTTPRoute", short: "httproute"},
@@ -33,6 +34,8 @@ const (
 	rpcPolicy = "RPCPolicy"
 
 	schemaKind = "Schema"
+
+	registrationKind = "Registration" // made by register, and by no manifest
 )
 
 // parseKind knows a kind by its name in any case, its plural, and its short name.

@@ -28,6 +28,9 @@ const (
 	cartV2Manifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"Backend","metadata":{"namespace":"default","name":"cart-v2"},` +
 		`"spec":{"endpoints":[],"protocol":"tls","loadBalancing":{"policy":"LeastRequest"},"connectTimeout":"5s"}}`
 
+	registrationManifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"Registration","metadata":{"namespace":"default","name":"cart-v1-10-0-0-13-50051-6f1e"},` +
+		`"spec":{"backend":"cart-v1","address":"10.0.0.13:50051","weight":2,"zone":"eu-1b","version":"1.4.2","lease":"30s"}}`
+
 	policyManifest = `{"apiVersion":"sluice.dev/v1alpha1","kind":"RPCPolicy","metadata":{"namespace":"default","name":"cart"},` +
 		`"spec":{"targetRefs":[{"group":"gateway.networking.k8s.io","kind":"GRPCRoute","name":"cart","sectionName":"all"}],` +
 		`"timeouts":{"request":"2s"},"split":{"sticky":{"header":"x-user-id"}}}}`
@@ -137,5 +140,8 @@ func world() ([]*adminv1.Object, []*adminv1.Change) {
 			Conditions: conditions, LastChange: &adminv1.Change{Time: at(30 * time.Second)}, Created: at(30 * time.Second),
 		},
 	}
-	return objects, changes
+	return append(objects, &adminv1.Object{
+		Ref: ref(registrationKind, "default", "cart-v1-10-0-0-13-50051-6f1e"), Revision: "1777908600011.0@k3f9x2ab", Owner: api, Manifest: registrationManifest,
+		State: &adminv1.State{}, LastChange: &adminv1.Change{Time: at(2 * time.Hour), Actor: "token vm", Via: "api"}, Created: at(2 * time.Hour),
+	}), changes
 }
