@@ -101,6 +101,13 @@ func (e *Endpoint) Connections() int {
 // Dials returns how often a connection was tried, and how often in vain.
 func (e *Endpoint) Dials() (tried, failed int64) { return e.dials.Load(), e.failures.Load() }
 
+// Checks returns how many health checks it has passed, and how many not.
+func (e *Endpoint) Checks() (passed, failed int64) { return e.passed.Load(), e.failed.Load() }
+
+// Ejections returns how often it was ejected, and how often it was not because too many
+// were.
+func (e *Endpoint) Ejections() (ejected, spared int64) { return e.ejections.Load(), e.spared.Load() }
+
 // whyDown is why the endpoint is not worth trying, nil when it is.
 func (e *Endpoint) whyDown() error {
 	e.mu.Lock()

@@ -119,6 +119,7 @@ type manners struct {
 	says     string // instead of SETTINGS
 	hangUp   bool   // closes right after SETTINGS
 	noPong   bool
+	answer   func(p *peer, id uint32, path string) // to a request; nil says nothing
 }
 
 // host puts a backend at an address.
@@ -255,6 +256,9 @@ func (p *peer) serve() {
 			p.note(fmt.Sprintf("RST_STREAM %d %v", f.StreamID, f.ErrCode))
 		case *http2.MetaHeadersFrame:
 			p.note(fmt.Sprintf("HEADERS %d", f.StreamID))
+			if p.manners.answer != nil {
+				p.manners.answer(p, f.StreamID, f.PseudoValue("path"))
+			}
 		case *http2.DataFrame:
 			p.note(fmt.Sprintf("DATA %d", f.StreamID))
 		}
@@ -291,14 +295,22 @@ func (p *peer) write(f func()) {
 }
 
 // reply ends a stream well.
-func (p *peer) reply(id uint32) {
+func (p *peer) reply(id uint32) { p.header(id, true, ":status", "200", "grpc-status", "0") }
+
+// header sends a header section of names and values.
+func (p *peer) header(id uint32, end bool, fields ...string) {
 	p.write(func() {
 		p.block.Reset()
-		for _, f := range []hpack.HeaderField{{Name: ":status", Value: "200"}, {Name: "grpc-status", Value: "0"}} {
-			p.enc.WriteField(f)
+		for i := 0; i < len(fields); i += 2 {
+			p.enc.WriteField(hpack.HeaderField{Name: fields[i], Value: fields[i+1]})
 		}
-		p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: p.block.Bytes(), EndHeaders: true, EndStream: true})
+		p.fr.WriteHeaders(http2.HeadersFrameParam{StreamID: id, BlockFragment: p.block.Bytes(), EndHeaders: true, EndStream: end})
 	})
+}
+
+// data sends payload.
+func (p *peer) data(id uint32, payload string) {
+	p.write(func() { p.fr.WriteData(id, false, []byte(payload)) })
 }
 
 func (p *peer) goAway(last uint32, code http2.ErrCode, debug string) {

@@ -47,7 +47,7 @@ func (p *Pool) tell(e *Endpoint, was, why string) {
 		level, message = slog.LevelWarn, "endpoint fell silent"
 	case e.state == StateDraining:
 		message = "endpoint drained"
-	case ill && (e.state == StateHealthy || e.state == StateWarming):
+	case ill && (e.state == StateHealthy || e.state == StateWarming || e.state == StateNew):
 		message = "endpoint came back"
 	default:
 		return
