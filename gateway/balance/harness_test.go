@@ -69,6 +69,19 @@ func (p manyKeys) Pick(r Request) int {
 	return p.Picker.Pick(r)
 }
 
+// made are the pickers as others make them.
+var made = []struct {
+	name string
+	make func([]*Node, Settings) Picker
+}{
+	{"LeastRequest", NewLeastRequest},
+	{"RoundRobin", NewRoundRobin},
+	{"PeakEWMA", NewPeakEWMA},
+	{"RingHash", func(set []*Node, s Settings) Picker { return NewRingHash(set, hashing(len(set), 125), s) }},
+	{"Maglev", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 125), s) }},
+	{"Maglev without a bound", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 0), s) }},
+}
+
 // policies are those of which the rules for all pickers hold.
 var policies = []policy{
 	{name: "LeastRequest", choosers: leastOf},

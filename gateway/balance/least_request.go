@@ -22,21 +22,19 @@ const (
 // The nodes' weights are read now and not again; the slice must not change.
 func NewLeastRequest(nodes []*Node, s Settings) Picker {
 	p := new(leastPicker)
-	p.init(nodes, s, func(f field) chooser {
-		p.alone = *newLeastRequest(f)
-		return &p.alone
-	})
-	if p.zones != nil {
-		return &p.picker
+	p.init(nodes, s, func(f field) chooser { return newLeastRequest(f) })
+	if alone, ok := p.chooser.(*leastRequest); ok {
+		p.alone = alone
+		return p
 	}
-	return p
+	return &p.picker
 }
 
-// leastPicker is the picker that nearly all RPCs meet. It does without a call through an
-// interface, as long as nothing is out of the ordinary.
+// leastPicker is the picker that nearly all RPCs meet: without zones. It does without a
+// call through an interface, as long as nothing is out of the ordinary.
 type leastPicker struct {
 	picker
-	alone leastRequest // the chooser, when there are no zones
+	alone *leastRequest // the chooser
 }
 
 func (p *leastPicker) Pick(r Request) int {

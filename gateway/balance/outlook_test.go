@@ -214,27 +214,15 @@ func TestPickerTakesTheNodeThatIsAskedFor(t *testing.T) {
 // Conditions come and go while RPCs are placed: no stream is lost, none is counted
 // twice, and there is always a node.
 func TestPickerStandsChangesFromEverySide(t *testing.T) {
-	for _, policy := range []struct {
-		name string
-		make func([]*Node) Picker
-	}{
-		{"LeastRequest", func(set []*Node) Picker { return NewLeastRequest(set, calm) }},
-		{"RoundRobin", func(set []*Node) Picker { return NewRoundRobin(set, calm) }},
-		{"PeakEWMA", func(set []*Node) Picker { return NewPeakEWMA(set, calm) }},
-		{"RingHash", func(set []*Node) Picker { return NewRingHash(set, hashing(len(set), 125), calm) }},
-		{"Maglev in zones", func(set []*Node) Picker {
-			s := Settings{Panic: 50, SpillBelow: 70, Local: make([]bool, len(set))}
-			s.Local[0], s.Local[1] = true, true
-			return NewMaglev(set, hashing(len(set), 125), s)
-		}},
-	} {
-		t.Run(policy.name, func(t *testing.T) {
+	inZones := inZone(6, 2, 70)
+	for _, policy := range made {
+		for _, s := range []Settings{calm, inZones} {
 			set := nodes(1, 2, 1, 1, 3, 1)
-			p := policy.make(set)
+			p := policy.make(set, s)
 			var wg sync.WaitGroup
 			for g := range 3 {
 				wg.Go(func() {
-					for k := range 3000 {
+					for k := range 2000 {
 						i := p.Pick(Request{Key: uint64(k * g), Keyed: true})
 						if i < 0 {
 							t.Error("no node was picked")
@@ -245,7 +233,7 @@ func TestPickerStandsChangesFromEverySide(t *testing.T) {
 					}
 				})
 			}
-			for k := range 2000 {
+			for k := range 1000 {
 				n := set[k%len(set)]
 				n.SetCondition(Condition(1<<(k%4)), k%3 != 0)
 				n.SetScale(float64(k%100) / 100)
@@ -254,8 +242,8 @@ func TestPickerStandsChangesFromEverySide(t *testing.T) {
 			}
 			wg.Wait()
 			if got := active(set); slices.Max(got) != 0 || slices.Min(got) != 0 {
-				t.Errorf("%v streams are left of none", got)
+				t.Errorf("%s: %v streams are left of none", policy.name, got)
 			}
-		})
+		}
 	}
 }

@@ -144,17 +144,7 @@ func TestPickerAllocatesNothing(t *testing.T) {
 }
 
 func BenchmarkPick(b *testing.B) {
-	for _, policy := range []struct {
-		name string
-		make func([]*Node, Settings) Picker
-	}{
-		{"LeastRequest", NewLeastRequest},
-		{"RoundRobin", NewRoundRobin},
-		{"PeakEWMA", NewPeakEWMA},
-		{"RingHash", func(set []*Node, s Settings) Picker { return NewRingHash(set, hashing(len(set), 125), s) }},
-		{"Maglev", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 125), s) }},
-		{"MaglevUnbounded", func(set []*Node, s Settings) Picker { return NewMaglev(set, hashing(len(set), 0), s) }},
-	} {
+	for _, policy := range made {
 		for _, n := range []int{1, 2, 3, 10, 1000} {
 			b.Run(fmt.Sprintf("%s/%d", policy.name, n), func(b *testing.B) {
 				set := nodes(slices.Repeat([]uint32{1}, n)...)

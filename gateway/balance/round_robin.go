@@ -16,14 +16,15 @@ import (
 func NewRoundRobin(nodes []*Node, s Settings) Picker {
 	p := new(roundPicker)
 	p.init(nodes, s, func(f field) chooser {
-		p.alone = newRoundRobin(f)
-		p.alone.start(f.random())
-		return p.alone
+		c := newRoundRobin(f)
+		c.start(f.random())
+		return c
 	})
-	if p.zones != nil {
-		return &p.picker
+	if alone, ok := p.chooser.(*roundRobin); ok {
+		p.alone = alone
+		return p
 	}
-	return p
+	return &p.picker
 }
 
 // roundPicker is to roundRobin what leastPicker is to leastRequest.

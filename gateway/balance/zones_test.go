@@ -50,6 +50,25 @@ func inZone(n, local, spillBelow int) Settings {
 	return s
 }
 
+// What others make has zones, too.
+func TestZonesHoldForEachPolicy(t *testing.T) {
+	for _, policy := range made {
+		for _, n := range []int{2, 8} {
+			set := nodes(slices.Repeat([]uint32{1}, n)...)
+			p := manyKeys{policy.make(set, inZone(n, n/2, 100)), seeded()}
+			want := []int{0, 1, 2, 3}[:n/2]
+			if got := picked(p, set, nil); !slices.Equal(got, want) {
+				t.Errorf("%s: picked %v, want %v", policy.name, got, want)
+			}
+			down(set, want...)
+			p.Refresh()
+			if got := picked(p, set, nil); len(got) != n/2 || got[0] != n/2 {
+				t.Errorf("%s: picked %v, want those of the other zone", policy.name, got)
+			}
+		}
+	}
+}
+
 func TestZonesAreOfNoAccountWhenAllNodesAreInOne(t *testing.T) {
 	for _, local := range []int{0, 3} {
 		set := nodes(1, 1, 1)
