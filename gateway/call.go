@@ -23,6 +23,7 @@ type call struct {
 	ctx    context.Context // of the request; its end is the RPC's
 	unbind func() bool     // stops following ctx
 	limits rest.Limits
+	bound  http.Header // of the response, where what binds the caller to an endpoint goes; mostly nil
 
 	// Owned by the goroutine that sends.
 	out   []byte
@@ -39,8 +40,8 @@ type call struct {
 	spare    []byte     // the buffer before, to be used again
 	source   h2.Creditor
 	head     []h2.Field // of the response
-	headed   bool
 	tail     []h2.Field // trailers, or the header section of a trailers-only response
+	headed   bool
 	over     bool
 	status   *wire.Status // once over; nil is OK
 }
@@ -215,7 +216,11 @@ func (c *call) Header() (http.Header, error) {
 	}
 	switch {
 	case c.headed:
-		return metadataOf(c.head), nil
+		md := metadataOf(c.head)
+		if c.bound != nil {
+			rebind(c.bound, md, c.r.backend.Affinity())
+		}
+		return md, nil
 	case c.status != nil:
 		return nil, c.status
 	}

@@ -15,7 +15,8 @@ import (
 func (g *Gateway) open(req *http.Request, o *rest.Opening, p *placement) (*call, error) {
 	c := newCall(g, p, limitsOf(p.rule))
 	c.r.target.series.Start()
-	e, how, after := g.enter(p.target, c.r.started, &requester{g.sessionOf(req), rpcHeader{headerOf(o.Metadata), headerOf(req.Header)}, headerOf(req.Header)})
+	from := requester{g.sessionOf(req), rpcHeader{headerOf(o.Metadata), headerOf(req.Header)}, headerOf(req.Header)}
+	e, how, after := g.enter(p.target, c.r.started, &from)
 	if how != served {
 		return nil, c.turnAway(how, after)
 	}
@@ -30,6 +31,7 @@ func (g *Gateway) open(req *http.Request, o *rest.Opening, p *placement) (*call,
 	c.r.fields = p.target.modify.request(fields)
 	var b h2.Batch
 	c.r.mu.Lock()
+	c.r.drawn(o.Method, &from)
 	c.r.arm(&b) // whoever is called late, or not at all, is late too
 	c.r.mu.Unlock()
 	b.Flush()

@@ -102,6 +102,9 @@ func (r *rpc) Header(s *h2.Stream, h *h2.Head, end bool, b *h2.Batch) {
 
 // response is the header of an answer, or all of it.
 func (r *rpc) response(a *attempt, h *h2.Head, end bool, b *h2.Batch) {
+	if r.backend.Timed() {
+		a.first = time.Since(r.started) - a.began
+	}
 	switch {
 	case r.native && !wire.IsGRPC(h.ContentType) && h.GRPCStatus == "":
 		f := r.made(backendHTTP, wire.FromHTTP(h.Status), "the backend answered HTTP "+statusText(h.Status)+" without gRPC")
@@ -136,7 +139,7 @@ func (r *rpc) answer(a *attempt, h *h2.Head, b *h2.Batch) {
 }
 
 // headOf is the header of a response as the caller gets it.
-func (r *rpc) headOf(fields []h2.Field) []h2.Field { return r.target.modify.response(fields) }
+func (r *rpc) headOf(fields []h2.Field) []h2.Field { return r.bind(r.target.modify.response(fields)) }
 
 // follow lets the rest of a response come as fast as the caller takes it.
 func (r *rpc) follow(a *attempt) {

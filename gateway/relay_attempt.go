@@ -7,7 +7,6 @@ import (
 
 	"golang.org/x/net/http2"
 
-	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
@@ -24,6 +23,7 @@ type attempt struct {
 	endpoint *upstream.Endpoint // nil once the attempt is over: what comes of it then is nobody's
 	held     []h2.Field         // the response's header, while it waits for what comes next
 	began    time.Duration      // since r.started
+	first    time.Duration      // from then to the answer's beginning; zero unless the backend asks for it
 	taken    int64              // bytes of the request that the backend's socket has taken
 	index    int32              // of endpoint in its backend
 	phase    phase
@@ -131,15 +131,17 @@ func (r *rpc) launch(b *h2.Batch) bool {
 // pick chooses an endpoint that was not tried. When there is no other, those may be tried
 // again that could be reached, and whose answer was no good.
 func (r *rpc) pick() (*upstream.Endpoint, int) {
-	request := balance.Request{Avoid: r.avoid}
-	e, i := r.backend.Pick(request)
+	var d draw
+	if r.care != nil {
+		d = r.care.draw
+	}
+	e, i := d.pick(r.backend, r.avoid)
 	if c := r.care; e == nil && c != nil && c.tried != nil && !c.hedging {
 		for word := range c.tried {
 			r.avoid[word] &^= c.tried[word]
 		}
 		c.tried = nil
-		request.Avoid = r.avoid
-		e, i = r.backend.Pick(request)
+		e, i = d.pick(r.backend, r.avoid)
 	}
 	return e, i
 }
@@ -150,7 +152,7 @@ func (r *rpc) newAttempt(e *upstream.Endpoint, index int) *attempt {
 	if a.r != nil {
 		a = new(attempt)
 	}
-	a.r, a.endpoint, a.index, a.phase, a.began = r, e, int32(index), attemptNew, 0
+	a.r, a.endpoint, a.index, a.phase, a.began, a.first = r, e, int32(index), attemptNew, 0, 0
 	if a != &r.first || r.last != nil || r.stream == nil {
 		a.began = time.Since(r.started) // the first of a stream begins with it
 	}
@@ -251,7 +253,7 @@ func (a *attempt) done(v upstream.Verdict, now time.Duration) {
 		return
 	}
 	a.endpoint, a.phase = nil, attemptEnded
-	result := upstream.Result{Verdict: v}
+	result := upstream.Result{Verdict: v, FirstByte: a.first}
 	if v != upstream.Neutral {
 		if now == 0 {
 			now = time.Since(a.r.started)

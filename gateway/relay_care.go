@@ -14,6 +14,7 @@ import (
 type care struct {
 	r *rpc
 
+	draw    draw // to one endpoint rather than to others
 	hedging bool // further attempts are made while the first goes on
 
 	tries   int          // attempts beyond the first, without those that never left

@@ -116,18 +116,27 @@ func (r *rpc) begin(se *session, h *h2.Head, p *placement, fault outcome, b *h2.
 		r.fail(fault, b)
 		return
 	}
-	e, how, after := se.g.enter(r.target, r.started, &requester{se, h, h})
+	from := requester{se, h, h}
+	e, how, after := se.g.enter(r.target, r.started, &from)
 	if how != served {
 		r.turnAway(how, after, b)
 		return
 	}
 	r.entry = e
 	r.backend = p.backend
+	r.drawn(h.Path, &from)
 	r.fields = r.target.modify.request(se.forward(r.inline[:0], h))
 	if r.web != nil && !r.web.passing {
 		r.fields = r.web.request(r.fields)
 	}
 	r.start(b)
+}
+
+// drawn notes what draws the RPC to one endpoint, if anything does. The caller holds mu.
+func (r *rpc) drawn(path string, from *requester) {
+	if d := drawOf(r.backend, path, from); d.leads() {
+		r.careful().draw = d
+	}
 }
 
 // start sends the request on its way to r.backend. The caller holds mu.

@@ -74,6 +74,9 @@ func (w *way) Open(r *http.Request, o *rest.Opening) (rest.Call, error) {
 	if err != nil {
 		return nil, err
 	}
+	if w.cors != nil && p.backend.Affinity() != nil {
+		c.bound = w.cors.Header()
+	}
 	return c, nil
 }
 
