@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"google.golang.org/grpc"
@@ -16,11 +17,9 @@ import (
 // as long as that takes RPCs, in whichever protocol he asks.
 func TestAffinityBringsCallersBack(t *testing.T) {
 	t.Parallel()
-	var backends []*backend
 	var addrs []string
 	for i := range 4 {
-		b := startGrid(t, fmt.Sprint("b", i))
-		backends, addrs = append(backends, b), append(addrs, b.addr)
+		addrs = append(addrs, startGrid(t, fmt.Sprint("b", i)).addr)
 	}
 	for _, by := range []string{"header: x-stick", "cookie: stick, ttl: 90s"} {
 		g := startGateway(t, Config{}, gridSchema(t), backendWith("a", "loadBalancing: {sessionAffinity: {"+by+"}}", addrs...), routeTo("r", "a"))
@@ -92,7 +91,6 @@ func TestAffinityBringsCallersBack(t *testing.T) {
 			t.Errorf("%s: %s has answered after it has gone, token %q", by, next, token)
 		}
 	}
-	_ = backends
 }
 
 // givenToken is what a response binds its caller by, empty when it does not.
@@ -119,11 +117,10 @@ func givenToken(t *testing.T, by string, h http.Header) string {
 func TestAffinityOutlivesARetry(t *testing.T) {
 	t.Parallel()
 	first, second := startScript(t, manners{}), startScript(t, manners{})
-	fail := true
+	var tries atomic.Int32
 	for _, s := range []*scripted{first, second} {
 		s.play(t, func(q played) {
-			if fail {
-				fail = false
+			if tries.Add(1) == 1 {
 				q.says("14", "")
 				return
 			}
@@ -169,7 +166,7 @@ func TestHashingKeepsAKeyTogether(t *testing.T) {
 	}
 }
 
-// TestHashingLooksAtPathOrClient.
+// TestHashingLooksAtPathOrClient: RPCs of one path, or of one caller, are together.
 func TestHashingLooksAtPathOrClient(t *testing.T) {
 	t.Parallel()
 	var addrs []string
