@@ -50,7 +50,7 @@ type BackendSpec struct {
 	Limits           *BackendLimits    `json:"limits,omitempty"`           // nil sets none
 
 	// Drains are of an effective set, and no part of a manifest: what holds for the
-	// endpoints that DNS brings. DrainOf looks it up.
+	// endpoints that DNS brings, in the order of the addresses. DrainOf looks it up.
 	Drains []Drain `json:"-"`
 }
 
@@ -154,6 +154,15 @@ func (s *BackendSpec) SetDefaults() {
 	if s.Limits != nil && s.Limits.AdaptiveConcurrency != nil {
 		s.Limits.AdaptiveConcurrency.setDefaults()
 	}
+}
+
+// addresses has those of the endpoints.
+func (s *BackendSpec) addresses() map[string]bool {
+	all := make(map[string]bool, len(s.Endpoints))
+	for i := range s.Endpoints {
+		all[s.Endpoints[i].Address] = true
+	}
+	return all
 }
 
 // accepts is what a backend understands that does not say.

@@ -2,6 +2,7 @@ package store
 
 import (
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 	"time"
@@ -34,12 +35,13 @@ func (d *Drain) before(other *Drain) bool {
 
 // drainOf is the drain of that very address, nil when there is none.
 func drainOf(drains []Drain, endpoint string) *Drain {
-	for i := range drains {
-		if drains[i].Endpoint == endpoint {
-			return &drains[i]
-		}
+	at, found := slices.BinarySearchFunc(drains, endpoint, func(d Drain, endpoint string) int {
+		return strings.Compare(d.Endpoint, endpoint)
+	})
+	if !found {
+		return nil
 	}
-	return nil
+	return &drains[at]
 }
 
 // drainFor is what holds for an endpoint: its own drain or that of the whole Backend,
@@ -65,15 +67,12 @@ func normalDrains(drains []Drain) []Drain {
 	if len(drains) == 0 {
 		return nil
 	}
-	all := make([]Drain, 0, len(drains))
-	for i, d := range drains {
-		if drainOf(drains[i+1:], d.Endpoint) == nil {
-			d.Since = d.Since.UTC().Round(0)
-			all = append(all, d)
-		}
+	said := make(map[string]Drain, len(drains))
+	for _, d := range drains {
+		d.Since = d.Since.UTC().Round(0)
+		said[d.Endpoint] = d
 	}
-	slices.SortFunc(all, func(a, b Drain) int { return strings.Compare(a.Endpoint, b.Endpoint) })
-	return all
+	return slices.SortedFunc(maps.Values(said), func(a, b Drain) int { return strings.Compare(a.Endpoint, b.Endpoint) })
 }
 
 // DrainEdit is what an operator changes of the drains of one Backend.
@@ -95,10 +94,11 @@ func EditDrain(backend *Backend, cur State, edit DrainEdit) (State, error) {
 	}
 	static := len(edit.Endpoints) > 0 && backend.Spec.DNS == nil && backend.Spec.Registration == nil
 	addresses := make([]string, len(edit.Endpoints))
+	declared := backend.Spec.addresses()
 	for i, address := range edit.Endpoints {
 		addresses[i] = address
 		field := fmt.Sprintf("endpoints[%d]", i)
-		known := slices.ContainsFunc(backend.Spec.Endpoints, func(e Endpoint) bool { return e.Address == address })
+		known := declared[address]
 		switch problem := checkEndpoint(address); {
 		case known || edit.Undo && drainOf(cur.Drains, address) != nil:
 		case static && !edit.Undo:
@@ -119,23 +119,20 @@ func EditDrain(backend *Backend, cur State, edit DrainEdit) (State, error) {
 	if len(addresses) == 0 {
 		addresses = []string{""}
 	}
-	cur.Drains = slices.Clone(cur.Drains)
-	for _, address := range addresses {
-		edit.one(&cur, address)
-	}
-	cur.Drains = normalDrains(cur.Drains)
+	cur.Drains = edit.drains(normalDrains(cur.Drains), addresses)
 	return cur, nil
 }
 
-// one edits the drain of one address. The drains belong to the edit by now.
-func (e *DrainEdit) one(state *State, address string) {
-	grace := Duration(e.Grace.Truncate(time.Millisecond))
-	switch old := drainOf(state.Drains, address); {
-	case e.Undo:
-		state.Drains = slices.DeleteFunc(state.Drains, func(d Drain) bool { return d.Endpoint == address })
-	case old == nil:
-		state.Drains = append(state.Drains, Drain{Endpoint: address, Since: e.At, Grace: grace, By: e.By})
-	case old.Grace != grace:
-		*old = Drain{Endpoint: address, Since: e.At, Grace: grace, By: e.By}
+// drains are what becomes of old, which is in normal form, by an edit of addresses.
+func (e *DrainEdit) drains(old []Drain, addresses []string) []Drain {
+	if e.Undo {
+		return normalDrains(slices.DeleteFunc(old, func(d Drain) bool { return slices.Contains(addresses, d.Endpoint) }))
 	}
+	grace, all := Duration(e.Grace.Truncate(time.Millisecond)), slices.Clone(old)
+	for _, address := range addresses {
+		if was := drainOf(old, address); was == nil || was.Grace != grace {
+			all = append(all, Drain{Endpoint: address, Since: e.At, Grace: grace, By: e.By})
+		}
+	}
+	return normalDrains(all)
 }

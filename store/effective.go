@@ -39,9 +39,8 @@ func (s *Snapshot) makeEffective() *Set {
 		}
 	}
 	set.Backends = make([]*Backend, 0, len(s.live[backends]))
-	registered := registeredBy(s.live[registrations])
 	for _, o := range s.live[backends] {
-		set.Backends = append(set.Backends, o.effectiveBackend(registered[o.ID]))
+		set.Backends = append(set.Backends, o.effectiveBackend(s.registered(o.ID)))
 	}
 	for _, o := range s.live[rpcPolicies] {
 		set.RPCPolicies = append(set.RPCPolicies, o.Resource.(*RPCPolicy))
@@ -215,20 +214,6 @@ func (p *plan) policies() map[ID][]*Object {
 	return p.targeted
 }
 
-// registeredBy has, by the IDs of Backends, the processes that have announced
-// themselves, in the order of their names.
-func registeredBy(all []*Object) map[ID][]*Registration {
-	if len(all) == 0 {
-		return nil
-	}
-	by := map[ID][]*Registration{}
-	for _, o := range all {
-		r := o.Resource.(*Registration)
-		by[r.backend()] = append(by[r.backend()], r)
-	}
-	return by
-}
-
 // effectiveBackend has the endpoints that are registered too, and weight 0 for each
 // that is drained.
 func (o *Object) effectiveBackend(registered []*Registration) *Backend {
@@ -251,9 +236,8 @@ func (o *Object) effectiveBackend(registered []*Registration) *Backend {
 		}
 	}
 	if declared.Spec.DNS != nil {
-		b.Spec.Drains = slices.DeleteFunc(slices.Clone(o.State.Drains), func(d Drain) bool {
-			return slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == d.Endpoint })
-		})
+		here := b.Spec.addresses()
+		b.Spec.Drains = slices.DeleteFunc(slices.Clone(o.State.Drains), func(d Drain) bool { return here[d.Endpoint] })
 	}
 	o.effective.Store(&effectiveForm{registered: registered, backend: &b})
 	return &b

@@ -356,12 +356,13 @@ func (p *plan) checkState(o *Object, state State) Faults {
 // checkDrains refuses to drain what is not there. What a name server answers nobody
 // knows here, and what is drained already may have gone meanwhile.
 func (p *plan) checkDrains(b *Backend, old, drains []Drain, list *faultList) {
+	declared := b.Spec.addresses()
 	var registered map[string]bool
 	for _, d := range drains {
 		switch {
-		case d.Endpoint == "", drainOf(old, d.Endpoint) != nil, b.Spec.DNS != nil && checkEndpoint(d.Endpoint) == "":
+		case d.Endpoint == "", declared[d.Endpoint], drainOf(old, d.Endpoint) != nil:
 			continue
-		case slices.ContainsFunc(b.Spec.Endpoints, func(e Endpoint) bool { return e.Address == d.Endpoint }):
+		case b.Spec.DNS != nil && checkEndpoint(d.Endpoint) == "":
 			continue
 		}
 		if registered == nil {

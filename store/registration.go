@@ -78,8 +78,7 @@ func normalAddress(s string) string {
 
 // backend is the ID of the Backend that the process announces itself to.
 func (r *Registration) backend() ID {
-	namespace, _, _ := strings.Cut(r.Key(), "/")
-	return ID{BackendKind, namespace, r.Spec.Backend}
+	return backendID(DefaultNamespace, r.Namespace, r.Spec.Backend)
 }
 
 // check refuses what is no registration, or holds longer than most.
@@ -129,8 +128,10 @@ func (p *plan) checkRegistration(id ID, r *Registration) error {
 	if faults := r.check(id, takes.MaxLease); len(faults) > 0 {
 		return faults
 	}
-	registered := p.registered(to)
-	if n := len(registered); n >= takes.MaxEndpoints && !registered[r.Spec.Address] {
+	if p.current(id).live() {
+		return nil
+	}
+	if n := len(p.registered(to)); n >= takes.MaxEndpoints {
 		return Faults{{Field: "backend", Message: fmt.Sprintf("%s has %d registered endpoints, limit %d (spec.registration.maxEndpoints)", to, n, takes.MaxEndpoints)}}
 	}
 	return nil
@@ -140,18 +141,15 @@ func (p *plan) checkRegistration(id ID, r *Registration) error {
 // now.
 func (p *plan) registered(backend ID) map[string]bool {
 	addresses := map[string]bool{}
-	note := func(o *Object) {
-		if r, ok := o.Resource.(*Registration); ok && r.backend() == backend {
+	for _, r := range p.base.registered(backend) {
+		if p.planned[ResourceID(r)] == nil {
 			addresses[r.Spec.Address] = true
 		}
 	}
-	for _, o := range p.base.live[registrations] {
-		if p.planned[o.ID] == nil {
-			note(o)
-		}
-	}
 	for _, o := range p.planned {
-		note(o)
+		if r, ok := o.Resource.(*Registration); ok && r.backend() == backend {
+			addresses[r.Spec.Address] = true
+		}
 	}
 	return addresses
 }

@@ -19,6 +19,9 @@ type Snapshot struct {
 
 	once      sync.Once
 	effective *Set
+
+	onceRegistered sync.Once
+	byBackend      map[ID][]*Registration // in the order of their names
 }
 
 // Seq is the sequence of the last change that the snapshot has.
@@ -64,6 +67,20 @@ func (s *Snapshot) Len(kind string) int {
 		}
 	}
 	return n
+}
+
+// registered are the processes that have announced themselves to a Backend, in the order
+// of their names.
+func (s *Snapshot) registered(backend ID) []*Registration {
+	s.onceRegistered.Do(func() {
+		s.byBackend = map[ID][]*Registration{}
+		for _, o := range s.live[registrations] {
+			r := o.Resource.(*Registration)
+			to := r.backend()
+			s.byBackend[to] = append(s.byBackend[to], r)
+		}
+	})
+	return s.byBackend[backend]
 }
 
 // Digest is the same on two nodes that have the same objects with the same state,
