@@ -108,6 +108,9 @@ func (e *Endpoint) mark(c balance.Condition, on bool) {
 	if !e.SetCondition(c, on) {
 		return
 	}
+	if c == balance.Down && !on {
+		e.ejection.hasten(time.Now())
+	}
 	if e.Usable() && before != balance.Stalled {
 		e.rise(time.Now())
 	}

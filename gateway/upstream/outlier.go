@@ -159,6 +159,16 @@ func (g *group) lookAt(e *Endpoint, now time.Time) (restless bool) {
 	return true
 }
 
+// hasten lets one RPC try the endpoint now. It was lost and can be reached again: what
+// is there has been started anew, and may be well. A process that is killed takes all of
+// its RPCs along, which is enough to be ejected, and would be left out for long after
+// its successor is there. The caller holds the endpoint's mu.
+func (j *ejection) hasten(now time.Time) {
+	if j.until.After(now) {
+		j.until = now
+	}
+}
+
 func (e *Endpoint) allowProbe(g *group) {
 	e.AllowProbe()
 	g.refresh()

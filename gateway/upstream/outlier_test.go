@@ -251,6 +251,51 @@ func TestGroupLetsOneRPCTry(t *testing.T) {
 	}
 }
 
+// A process that was killed has failed all of its RPCs. Its successor is tried once it
+// can be reached, and no sooner.
+func TestGroupTriesWhatHasBeenStartedAnew(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		next Verdict
+		back bool
+	}{
+		{"and is well", Success, true},
+		{"and fails again", Failure, false},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, h2.Limits{})
+				_, list := crowd(w, 3, nil)
+				e := list[2]
+				w.set(func() { delete(w.hosts, e.Address()) })
+				open(e, 1)
+				end(e, 5, Failure)
+				time.Sleep(3 * time.Second)
+				if got := share(w, 100); got[2] != 0 {
+					t.Fatalf("%d RPCs went to what is not there", got[2])
+				}
+				w.host(e.Address(), manners{})
+				time.Sleep(5 * time.Second) // it is dialled again in this time
+				b, tries := w.Backend("default/x"), 0
+				for range 100 {
+					if got, _ := b.Pick(balance.Request{}); got == e {
+						tries++
+					} else {
+						got.Done(Result{Verdict: Success})
+					}
+				}
+				if tries != 1 {
+					t.Fatalf("%d RPCs try it, want one", tries)
+				}
+				e.Done(Result{Verdict: tt.next, Took: time.Millisecond})
+				if got := len(ejected(list)) == 0; got != tt.back {
+					t.Errorf("it is back %v, want %v", got, tt.back)
+				}
+			})
+		})
+	}
+}
+
 // What tries and tells nothing leaves the question open for another; a stream that has
 // not failed in ten seconds is an answer.
 func TestGroupAsksAgainWhenAnRPCTellsNothing(t *testing.T) {
