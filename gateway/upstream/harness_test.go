@@ -320,7 +320,9 @@ func (p *peer) goAway(last uint32, code http2.ErrCode, debug string) {
 // caller opens one stream, and waits where it must.
 type caller struct {
 	h2.Stream
-	e *Endpoint
+	e       *Endpoint
+	request []h2.Field
+	message []byte // sent along, unless it is nil
 
 	mu      sync.Mutex // guards the fields below
 	opened  bool
@@ -338,14 +340,27 @@ var request = []h2.Field{
 
 // call opens a stream at e, as the relay does.
 func call(e *Endpoint) *caller {
-	c := &caller{e: e}
+	c := &caller{e: e, request: request}
 	c.try()
 	return c
 }
 
+// requestTo is a request for a method.
+func requestTo(path string) []h2.Field {
+	return []h2.Field{
+		h2.IndexedField(":method", "POST"), h2.IndexedField(":scheme", "http"),
+		h2.IndexedField(":authority", "backend"), h2.IndexedField(":path", path),
+		h2.IndexedField("content-type", "application/grpc"), h2.IndexedField("te", "trailers"),
+	}
+}
+
 func (c *caller) try() {
+	message := c.message
 	var b h2.Batch
-	err := c.e.Open(&c.Stream, &h2.Opening{Fields: request, End: true, Sink: c}, &b)
+	err := c.e.Open(&c.Stream, &h2.Opening{Fields: c.request, End: message == nil, Sink: c}, &b)
+	if err == nil && message != nil {
+		c.SendData(message, true, &b)
+	}
 	b.Flush()
 	if err == ErrConnecting {
 		c.mu.Lock()
@@ -371,6 +386,13 @@ func (c *caller) Resume(err error) {
 	if err == nil {
 		c.try()
 	}
+}
+
+// over reports whether the answer has come to its end.
+func (c *caller) over() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.done
 }
 
 // state is what became of it.
