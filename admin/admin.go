@@ -15,11 +15,12 @@ import (
 // The limits of the door. It is small, because few should come: probes, scrapers,
 // operators and their pages.
 const (
-	maxConns       = 128             // open connections; one more is closed at once
+	maxConns       = 128 + maxKeeps  // open connections; one more is closed at once
 	maxHeaderBytes = 16 << 10        // of a request's header, to which net/http adds 4 KiB
 	headerTimeout  = 5 * time.Second // to send the header in
 	idleTimeout    = time.Minute     // between two requests: longer than scrapers take
 	answerTimeout  = 30 * time.Second
+	peerSilence    = 30 * time.Second // without a word that what was sent has come
 	profileTimeout = 10 * time.Minute // instead, for a profile, which lasts as long as was asked for
 )
 
@@ -39,7 +40,7 @@ func New(cfg Config, parts Parts, log *slog.Logger) (*Admin, error) {
 	if err := cfg.Validate(); err != nil {
 		return nil, err
 	}
-	listener, err := net.Listen(network(cfg.listen()), cfg.listen())
+	listener, err := (&net.ListenConfig{Control: boundSilence}).Listen(context.Background(), network(cfg.listen()), cfg.listen())
 	if err != nil {
 		return nil, fmt.Errorf("open admin port: %w", err)
 	}

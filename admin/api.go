@@ -28,9 +28,9 @@ const (
 
 // How much the services have at once.
 const (
-	maxWatches = 64   // open; each costs one goroutine and what its connection buffers
-	maxKeeps   = 1000 // registrations that streams keep; each costs as much
-	maxCopies  = 1    // backups and restores under way: each is a file as large as the store
+	maxWatches = 64  // open; each costs one goroutine and what its connection buffers
+	maxKeeps   = 512 // registrations that streams keep; each costs as much, and often a connection
+	maxCopies  = 1   // backups and restores under way: each is a file as large as the store
 )
 
 // How much of the manifests one answer has, in bytes; beyond that they are left out.

@@ -524,3 +524,21 @@ func TestTokenOfARegistrarFollowsItsMaker(t *testing.T) {
 		t.Errorf("a person as a registrar: %v", err)
 	}
 }
+
+// What a process announced to a backend that has gone is told of as long as it is kept.
+func TestRegistrationTellsOfItsBackend(t *testing.T) {
+	g := startRegistry(t)
+	name := g.register(t, announce("10.0.0.13:50051")).GetRef().GetName()
+	condition := func() *adminv1.Condition { return g.get(t, store.RegistrationKind, name).GetObject().GetConditions()[1] }
+	if c := condition(); !c.GetStatus() {
+		t.Errorf("with its backend: %v", c)
+	}
+	if _, err := g.resources.Delete(t.Context(), connect.NewRequest(&adminv1.DeleteRequest{Ref: ref("Backend", "cart")})); err != nil {
+		t.Fatal(err)
+	}
+	if c := condition(); c.GetStatus() || c.GetMessage() != "there is no Backend default/cart: the process gets no RPCs; declare it, and it does" {
+		t.Errorf("without its backend: %v", c)
+	}
+	_, err := g.backends.Renew(t.Context(), connect.NewRequest(&adminv1.RenewRequest{Backend: ref("", "cart"), Address: "10.0.0.13:50051"}))
+	wantCode(t, "Renew", err, connect.CodeNotFound, "")
+}

@@ -76,6 +76,8 @@ func (c *conditions) resolvedRefs(o *store.Object) *adminv1.Condition {
 		message = fmt.Sprintf("there is no %s: the policy does nothing for it; declare it, or take it out of the policy", names)
 	case store.SchemaKind:
 		message = fmt.Sprintf("there is no %s: the schema does nothing for it; declare it, or take it out of the schema", names)
+	case store.RegistrationKind:
+		message = fmt.Sprintf("there is no %s: the process gets no RPCs; declare it, and it does", names)
 	default:
 		message = fmt.Sprintf("there is no %s: what is to go there is answered UNAVAILABLE; declare it, or take it out of the route", names)
 	}
@@ -88,6 +90,12 @@ func (c *conditions) missing(o *store.Object) []string {
 	for _, id := range store.References(o.Resource) {
 		if _, found := c.snapshot.Get(id); !found {
 			names = append(names, id.String())
+		}
+	}
+	if r, ok := o.Resource.(*store.Registration); ok {
+		to := store.ID{Kind: store.BackendKind, Namespace: o.ID.Namespace, Name: r.Spec.Backend}
+		if _, found := c.snapshot.Get(to); !found {
+			names = append(names, to.String())
 		}
 	}
 	if policy, ok := o.Resource.(*store.RPCPolicy); ok {

@@ -165,7 +165,7 @@ by themselves; others are better left alone. Nothing happens to unary RPCs.`,
 		Example: "  sluice backend rebalance chat\n  sluice backend rebalance chat --percent 25 --reason 'two new nodes'",
 		Args:    wants(1, 1),
 	}
-	cmd.Flags().Uint32Var(&percent, "percent", percent, "the `share` to end, 1 to 100")
+	cmd.Flags().Uint32Var(&percent, "percent", percent, "the `share` of its long streams that an endpoint loses at most, 1 to 100")
 	w.addReason(cmd)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, false)
