@@ -529,7 +529,9 @@ func TestTokenOfARegistrarFollowsItsMaker(t *testing.T) {
 func TestRegistrationTellsOfItsBackend(t *testing.T) {
 	g := startRegistry(t)
 	name := g.register(t, announce("10.0.0.13:50051")).GetRef().GetName()
-	condition := func() *adminv1.Condition { return g.get(t, store.RegistrationKind, name).GetObject().GetConditions()[1] }
+	condition := func() *adminv1.Condition {
+		return g.get(t, store.RegistrationKind, name).GetObject().GetConditions()[1]
+	}
 	if c := condition(); !c.GetStatus() {
 		t.Errorf("with its backend: %v", c)
 	}
