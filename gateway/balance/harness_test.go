@@ -85,7 +85,9 @@ var made = []struct {
 // policies are those of which the rules for all pickers hold.
 var policies = []policy{
 	{name: "LeastRequest", choosers: leastOf},
+	{name: "LeastRequest as it is made", whole: NewLeastRequest},
 	{name: "RoundRobin", choosers: roundOf},
+	{name: "RoundRobin as it is made", whole: NewRoundRobin},
 	{name: "PeakEWMA", choosers: fastestOf},
 	{name: "RingHash", choosers: ringHash, keyed: true, rough: true},
 	{name: "RingHash without a key", choosers: ringHash},
@@ -96,6 +98,7 @@ var policies = []policy{
 type policy struct {
 	name     string
 	choosers func(field) chooser
+	whole    func([]*Node, Settings) Picker // in place of choosers; not the same in each run
 	keyed    bool // each RPC has a key of its own
 	rough    bool // shares are those of weights only by and large
 }
@@ -103,6 +106,9 @@ type policy struct {
 func (p *policy) make(set []*Node) Picker { return p.with(set, calm) }
 
 func (p *policy) with(set []*Node, s Settings) Picker {
+	if p.whole != nil {
+		return p.whole(set, s)
+	}
 	made := seededPicker(set, s, p.choosers)
 	if p.keyed {
 		return manyKeys{made, seeded()}

@@ -19,7 +19,7 @@ var directories = []struct {
 	strays, off float64
 }{
 	{"RingHash", newRing, 0, 0.25},
-	{"Maglev", newMaglev, 0.04, 0.02},
+	{"Maglev", newMaglev, 0.012, 0.02},
 }
 
 const someKeys = 10_000

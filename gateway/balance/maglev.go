@@ -17,8 +17,8 @@ const (
 
 // NewMaglev makes a picker that sends RPCs with one key to one node, by a table in
 // which each node has slots by its weight: more exactly so than on a ring, and found
-// by one look. A node that comes or goes moves the keys that it gets or had, and a few
-// per cent of the others. RPCs without a key are as with NewLeastRequest.
+// by one look. A node that comes or goes moves the keys that it gets or had, and about
+// one in a hundred of the others. RPCs without a key are as with NewLeastRequest.
 //
 // The nodes' weights are read now and not again; the slice must not change.
 func NewMaglev(nodes []*Node, h Hashing, s Settings) Picker {

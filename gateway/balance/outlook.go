@@ -36,7 +36,7 @@ func (o *outlook) look() {
 		switch c := n.Condition(); {
 		case c&judged == 0:
 			well++
-		case c&Ejected != 0 && n.probe.Load():
+		case n.probe.Load():
 			bars |= probeWaits
 		}
 	}

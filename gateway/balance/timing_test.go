@@ -41,6 +41,7 @@ func TestTimingFollowsWhatItSees(t *testing.T) {
 		{"a failure at first", []seen{{0, 0}}, 0, 500, 0.1},
 		{"a failure after long", []seen{{0, 20 * ms}, {time.Minute, 0}}, time.Minute, 5000, 1},
 		{"a clock that was read earlier", []seen{{time.Second, 20 * ms}, {900 * ms, 30 * ms}}, time.Second, 20, 0.01},
+		{"a failure by a clock that was read earlier", []seen{{time.Second, 20 * ms}, {900 * ms, 0}}, time.Second, 518, 0.1},
 		{"a response in no time", []seen{{0, -1}}, 0, 0, 0.01},
 		{"a response of hours", []seen{{0, 10 * time.Hour}}, 0, 3.6e7, 1e3},
 	} {
