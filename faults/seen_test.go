@@ -87,6 +87,20 @@ func (s *seen) quantile(part float64) time.Duration {
 	return took[min(int(part*float64(len(took))), len(took)-1)]
 }
 
+// steady is the quantile of each whole second, and of those the one in the middle: what a
+// busy machine does to one of them is not what is measured.
+func (s *seen) steady(part float64, from, to time.Duration) time.Duration {
+	var seconds []time.Duration
+	for at := from; at+time.Second <= to; at += time.Second {
+		seconds = append(seconds, s.between(at, at+time.Second).quantile(part))
+	}
+	if len(seconds) == 0 {
+		return 0
+	}
+	slices.Sort(seconds)
+	return seconds[len(seconds)/2]
+}
+
 // errors lists how often each error came, the most frequent first.
 func (s *seen) errors() string {
 	counts := map[string]int{}
