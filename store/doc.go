@@ -19,7 +19,12 @@
 // Effective is what the gateway is to do of it. Every change is kept for a while
 // (timeline.go), which is what Watch, History, Version and At read.
 //
+// A Registration is the one object that nobody declares: a process announces itself, and
+// Leases (lease.go) ends it when nothing is heard any more. Which processes run is no
+// wish, so that no rollback, restore or time travel touches registrations, and their
+// changes are the first that the history forgets.
+//
 // One goroutine writes at a time, and whoever reads waits for nobody: a Snapshot is
-// one atomic load. Locks are taken in the order Store.writing, the disk's own,
-// Store.mu. Nothing here is called on the path of an RPC.
+// one atomic load. Locks are taken in the order Leases.writing, Store.writing, the
+// disk's own, Store.mu; Leases.mu is held by nobody who waits for another. Nothing here is called on the path of an RPC.
 package store

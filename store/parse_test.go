@@ -168,6 +168,9 @@ func FuzzParse(f *testing.F) {
 		ruleText("filters: [{type: ResponseHeaderModifier, responseHeaderModifier: {set: [{name: a-bin, value: AA==}], remove: [A]}}]"),
 		ruleText("backendRefs: [{name: a, weight: 0x7fffffffffffffff}, {weight: .nan}, {weight: -.inf}, {weight: 1e400}]"),
 		strings.Replace(backendText("a", ""), "[]", `[{address: "[::1]:1"}, {address: "a:99999999999999999999"}], protocol: tls, tls: {ca: "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----"}`, 1),
+		takesText("a", "{maxEndpoints: 1, maxLease: 24h}"), policyText(", retry: {attempts: 1, backoff: {base: 1h}}, hedging: {delay: 1ms}, rateLimits: [{requests: 1, key: {header: A}}]"),
+		strings.Replace(backendText("a", ""), "[]", "[], loadBalancing: {policy: RingHash, hashOn: {path: true}, slowStart: {window: 1s, exponent: 00.1}, panicThreshold: 0}", 1),
+		strings.Replace(backendText("a", ""), "[]", "[], dns: {srv: _a._tcp.b., server: '[::1]:53'}, healthCheck: {http: {path: /?a}}, outlierDetection: {successRate: {deviations: 1.90}}", 1),
 		"\xff", "\x00", "\ufeff{", "a: \u0085b\u2028c", "%YAML 1.1\n---\n%TAG ! x:\n--- !a b", `{"a": "\ud83d\ude00\/"}`,
 		"apiVersion: v1\nkind: List\nitems: [~, {kind: List}, 1]", "a: 'b\n---\nc'", "a: |\n  b\n...\n%", "metadata: {creationTimestamp: 2026-01-01}\nkind: Backend",
 	} {
@@ -237,6 +240,8 @@ func FuzzDecode(f *testing.F) {
 		f.Add(r.Kind(), manifest)
 	}
 	f.Add("", []byte("{}"))
+	f.Add(RegistrationKind, []byte(`{"metadata": {"name": "r"}, "spec": {"backend": "b", "address": "[::1]:1", "weight": 4294967295, "lease": "1s"}}`))
+	f.Add(BackendKind, []byte(`{"metadata": {}, "spec": {"endpoints": null, "registration": {}, "loadBalancing": {"slowStart": {"exponent": 1e308}}}}`))
 	f.Add(RPCPolicyKind, []byte(`{"metadata": null, "spec": {"timeouts": {"request": "99999h99999h"}}}`))
 	f.Fuzz(func(t *testing.T, kind string, manifest []byte) {
 		r, err := Decode(kind, manifest)

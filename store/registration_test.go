@@ -211,3 +211,36 @@ func TestMergeTakesRegistrations(t *testing.T) {
 		t.Errorf("merged %+v, %v", result, err)
 	}
 }
+
+// Processes that come and go all day do not push out of the history what people did.
+func TestHistoryKeepsWhatPeopleDid(t *testing.T) {
+	s := openStore(t, Options{limits: &limits{changes: 100, bytes: 1 << 20, ofObject: 50, recent: 20, objectBytes: 1 << 20, tail: 1 << 20, batch: 1 << 20, page: 1 << 20, descriptors: 1 << 20}})
+	applyText(t, s, takesText("cart", "{}"))
+	applyText(t, s, splitText("shop", "v1=1", "v2=1"))
+	route := ID{GRPCRouteKind, "default", "shop"}
+	for i := range 40 {
+		mustWrite(t, s, Txn{Ops: []Op{splitOp(route, SplitEdit{Shares: []Share{{"v1", 1 + uint32(i)}, {"v2", 1}}})}})
+	}
+	for i := range 100 {
+		r := registration("cart", fmt.Sprintf("10.0.0.%d:1", i))
+		mustWrite(t, s, Txn{Ops: []Op{{Apply: r}}})
+		mustWrite(t, s, Txn{Ops: []Op{{ID: ResourceID(r), Delete: true}}})
+	}
+	for range 2 {
+		changes, err := s.History(route, 0, 100)
+		if err != nil || len(changes) != 41 {
+			t.Errorf("of 41 changes of the route %d are kept, %v", len(changes), err)
+		}
+		if all, err := s.History(ID{}, 0, 1000); err != nil || len(all) != 100 {
+			t.Errorf("%d changes are kept in all, want 100; %v", len(all), err)
+		}
+		s = reopen(t, s)
+	}
+	// Where there are no registrations to give way, the oldest does.
+	for i := range 90 {
+		applyText(t, s, backendText(fmt.Sprintf("b%d", i), ""))
+	}
+	if all, err := s.History(ID{}, 0, 1000); err != nil || len(all) != 100 {
+		t.Errorf("%d changes are kept in all, want 100; %v", len(all), err)
+	}
+}

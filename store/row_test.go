@@ -85,7 +85,7 @@ func TestStoreRefusesRowsOfALaterVersion(t *testing.T) {
 // written the same again.
 func FuzzDecodeChange(f *testing.F) {
 	for _, text := range []string{`{}`, `{"time":"2026-03-01T12:00:00Z","action":"a","id":{"kind":"Backend","namespace":"default","name":"a"}}`} {
-		object := appendPart(nil, []byte(`{"revision":"1.0@a","owner":{"kind":"api"},"created":"2026-03-01T12:00:00Z","changed":"2026-03-01T12:00:00Z","author":{}}`))
+		object := appendPart(nil, []byte(`{"revision":"1.0@a","owner":{"kind":"api"},"state":{"drained":true,"drainedEndpoints":["a:1"],"drains":[{"endpoint":"b:1","grace":"1s"}]},"created":"2026-03-01T12:00:00Z","changed":"2026-03-01T12:00:00Z","author":{}}`))
 		object = append(object, `{"apiVersion":"sluice.dev/v1alpha1","kind":"Backend","metadata":{"namespace":"default","name":"a"},"spec":{"endpoints":[]}}`...)
 		row := appendPart(appendPart(appendPart(nil, []byte(text)), object), nil)
 		f.Add(appendPart(row, nil))

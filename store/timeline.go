@@ -140,11 +140,12 @@ func (t *timeline) surplus(more []event) []event {
 	for i := t.at(before + 1); i < len(t.events) && t.events[i].seq <= recent; i++ {
 		thin(t.events[i].id)
 	}
-	return t.oldest(drop, more)
+	return t.oldest(drop, more, recent)
 }
 
-// oldest adds to what is dropped until the whole keeps to its bounds.
-func (t *timeline) oldest(drop, more []event) []event {
+// oldest adds to what is dropped until the whole keeps to its bounds. Of too many
+// changes those of processes that came and went give way to what people have done.
+func (t *timeline) oldest(drop, more []event, recent uint64) []event {
 	dropped := make(map[uint64]bool, len(drop))
 	n, bytes := len(t.events)+len(more)-len(drop), t.bytes
 	for _, e := range more {
@@ -154,10 +155,18 @@ func (t *timeline) oldest(drop, more []event) []event {
 		dropped[e.seq] = true
 		bytes -= e.size
 	}
+	forget := func(e event) {
+		drop, dropped[e.seq] = append(drop, e), true
+		n, bytes = n-1, bytes-e.size
+	}
+	for i := 0; i < len(t.events) && n > t.limits.changes; i++ {
+		if e := t.events[i]; e.id.Kind == RegistrationKind && e.seq <= recent && !dropped[e.seq] {
+			forget(e)
+		}
+	}
 	for i := 0; i < len(t.events) && (n > t.limits.changes || bytes > t.limits.bytes); i++ {
 		if e := t.events[i]; !dropped[e.seq] {
-			drop = append(drop, e)
-			n, bytes = n-1, bytes-e.size
+			forget(e)
 		}
 	}
 	return drop
