@@ -99,8 +99,8 @@ type policy struct {
 	name     string
 	choosers func(field) chooser
 	whole    func([]*Node, Settings) Picker // in place of choosers; not the same in each run
-	keyed    bool // each RPC has a key of its own
-	rough    bool // shares are those of weights only by and large
+	keyed    bool                           // each RPC has a key of its own
+	rough    bool                           // shares are those of weights only by and large
 }
 
 func (p *policy) make(set []*Node) Picker { return p.with(set, calm) }
