@@ -103,7 +103,7 @@ func (g *Gateway) registerPool() {
 	}
 	m.GaugeVecFunc("sluice_endpoint_active", "RPCs open on the endpoint.", labels, each(func(e *upstream.Endpoint) float64 { return float64(e.Active()) }))
 	m.GaugeVecFunc("sluice_endpoint_connections", "Connections to the endpoint that take streams.", labels, each(func(e *upstream.Endpoint) float64 { return float64(e.Connections()) }))
-	m.GaugeVecFunc("sluice_endpoint_usable", "1 when the endpoint can be reached, as far as is known.", labels, each(func(e *upstream.Endpoint) float64 {
+	m.GaugeVecFunc("sluice_endpoint_usable", "1 when nothing speaks against the endpoint, as far as is known.", labels, each(func(e *upstream.Endpoint) float64 {
 		if e.Usable() {
 			return 1
 		}
@@ -113,4 +113,26 @@ func (g *Gateway) registerPool() {
 		_, failed := e.Dials()
 		return float64(failed)
 	}))
+	m.CounterVecFunc("sluice_endpoint_ejections_total", "Times that the endpoint was ejected for what its RPCs ended with.", labels, each(func(e *upstream.Endpoint) float64 {
+		ejected, _ := e.Ejections()
+		return float64(ejected)
+	}))
+	m.CounterVecFunc("sluice_endpoint_ejections_spared_total", "Times that the endpoint was not ejected because too many were.", labels, each(func(e *upstream.Endpoint) float64 {
+		_, spared := e.Ejections()
+		return float64(spared)
+	}))
+	m.CounterVecFunc("sluice_endpoint_checks_total", "Health checks of the endpoint, by result.", []string{"backend", "endpoint", "result"}, func(emit observe.Emit) {
+		g.pool.Endpoints(func(e *upstream.Endpoint) {
+			passed, failed := e.Checks()
+			emit(float64(passed), e.Backend(), e.Address(), "passed")
+			emit(float64(failed), e.Backend(), e.Address(), "failed")
+		})
+	})
+	m.GaugeVecFunc("sluice_endpoint_states", "Endpoints of the backend, by state.", []string{"backend", "state"}, func(emit observe.Emit) {
+		for backend, states := range g.pool.States() {
+			for state, n := range states {
+				emit(float64(n), backend, state)
+			}
+		}
+	})
 }

@@ -22,6 +22,10 @@ const (
 	StateDraining   = "draining"  // an operator wants it to have no new RPCs
 )
 
+var states = []string{
+	StateNew, StateConnecting, StateHealthy, StateWarming, StateDown, StateUnhealthy, StateEjected, StateStalled, StateDraining,
+}
+
 // Status is what is known of an endpoint.
 type Status struct {
 	Declared    store.Endpoint // by whom, how much it weighs, where it is, whether it is drained
@@ -55,6 +59,14 @@ func (e *Endpoint) Status() Status {
 		s.Success = float64(succeeded) / float64(all)
 	}
 	return s
+}
+
+// State is that of Status, for metrics.
+func (e *Endpoint) State() string {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	state, _ := e.judge(time.Now())
+	return state
 }
 
 // note sees whether the state has changed, and since when. The caller holds mu.

@@ -329,10 +329,10 @@ func TestHealthLeavesWatch(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				w := newWorld(t, h2.Limits{})
 				n := newNurse(serving)
-				watched := 0
+				var watched atomic.Int32
 				h := w.host("a:1", manners{answer: func(p *peer, id uint32, path string) {
 					if path == healthWatchPath {
-						watched++
+						watched.Add(1)
 						tt.says(p, id)
 						return
 					}
@@ -340,8 +340,8 @@ func TestHealthLeavesWatch(t *testing.T) {
 				}})
 				e := w.put(checked("x", byGRPC, "a:1"))[0]
 				time.Sleep(4 * time.Minute)
-				if watched != 1 {
-					t.Errorf("Watch was asked for %d times in four minutes, want once", watched)
+				if n := watched.Load(); n != 1 {
+					t.Errorf("Watch was asked for %d times in four minutes, want once", n)
 				}
 				if asked := n.asked.Load(); asked < 200 {
 					t.Errorf("%d checks, want one each second", asked)
@@ -356,8 +356,8 @@ func TestHealthLeavesWatch(t *testing.T) {
 					t.Errorf("%d answers were listened to", checks+failed)
 				}
 				time.Sleep(2 * time.Minute)
-				if watched != 2 {
-					t.Errorf("Watch was asked for %d times in six minutes, want twice", watched)
+				if n := watched.Load(); n != 2 {
+					t.Errorf("Watch was asked for %d times in six minutes, want twice", n)
 				}
 			})
 		})

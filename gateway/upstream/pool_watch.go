@@ -77,3 +77,20 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 	e.note(now)
 	return restless || e.hushed
 }
+
+// States counts the endpoints of each backend by state, all of which are present.
+func (p *Pool) States() map[string]map[string]int {
+	counts := make(map[string]map[string]int)
+	p.Endpoints(func(e *Endpoint) {
+		of := counts[e.Backend()]
+		if of == nil {
+			of = make(map[string]int, len(states))
+			for _, state := range states {
+				of[state] = 0
+			}
+			counts[e.Backend()] = of
+		}
+		of[e.State()]++
+	})
+	return counts
+}
