@@ -9,7 +9,6 @@ import (
 	"strings"
 	"time"
 
-	"sluice/gateway/upstream"
 	"sluice/store"
 )
 
@@ -72,28 +71,7 @@ func (g *Gateway) Problems() Problems {
 	g.applying.Lock()
 	problems := g.problems // replaced as a whole
 	g.applying.Unlock()
-	cloned := false
-	g.pool.Discoveries(func(backend string, d upstream.Discovery) {
-		namespace, name, _ := strings.Cut(backend, "/")
-		id := store.ID{Kind: store.BackendKind, Namespace: namespace, Name: name}
-		if d.Problem == "" || problems[id] != nil {
-			return
-		}
-		if !cloned {
-			problems, cloned = maps.Clone(problems), true
-		}
-		if problems == nil {
-			problems = make(Problems)
-		}
-		problems[id] = errors.New(d.Problem)
-	})
-	return problems
-}
-
-// Discovery tells how the look-ups of a backend go, which is named by its key; false when
-// it has none.
-func (g *Gateway) Discovery(backend string) (upstream.Discovery, bool) {
-	return g.pool.Discovery(backend)
+	return g.withDiscovery(problems)
 }
 
 // filesEvery is how often the files that backends name are read again.

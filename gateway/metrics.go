@@ -49,6 +49,7 @@ func (g *Gateway) register() {
 	})
 	g.registerEngine()
 	g.registerPool()
+	g.registerDiscovery()
 	g.registerAdmission()
 	g.tunnels.register(m)
 }

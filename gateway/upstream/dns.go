@@ -136,14 +136,26 @@ func (p *Pool) LookUps() (good, bad int64) {
 }
 
 // answerOf is what the name of a backend stands for, as far as is known. A backend that
-// is given another name keeps the endpoints of the one before until that is answered.
-// The caller holds mu.
+// is given another name keeps the endpoints of the one before until that is answered, and
+// one that is given its first name those that it had declared. The caller holds mu.
 func (p *Pool) answerOf(spec *store.Backend) *answer {
-	l := p.discovery.lookups[spec.Key()]
-	if spec.Spec.DNS == nil || l == nil {
+	if spec.Spec.DNS == nil {
 		return nil
 	}
-	return l.answer
+	if l := p.discovery.lookups[spec.Key()]; l != nil {
+		return l.answer
+	}
+	before := p.known[spec.Key()]
+	if before == nil || len(before.spec.Spec.Endpoints) == 0 {
+		return nil
+	}
+	a := new(answer)
+	for _, e := range before.spec.Spec.Endpoints {
+		if e.Weight > 0 {
+			a.found = append(a.found, found{address: e.Address, weight: e.Weight})
+		}
+	}
+	return a
 }
 
 // follow has the names looked up that the backends of a plan have. The caller holds mu.
@@ -157,7 +169,7 @@ func (p *Pool) follow(plan *Plan) {
 		l, dns := d.lookups[key], *k.spec.Spec.DNS
 		switch {
 		case l == nil:
-			d.lookups[key] = &lookup{key: key, dns: dns, next: time.Now()}
+			d.lookups[key] = &lookup{key: key, dns: dns, answer: k.answer, next: time.Now()}
 			d.rouse()
 		case l.dns != dns:
 			l.dns, l.next, l.failures = dns, time.Now(), 0

@@ -338,6 +338,21 @@ func TestDiscoveryFollowsItsDeclaration(t *testing.T) {
 			t.Errorf("and that of what is declared for %q", got)
 		}
 
+		late := to("z", "a:1", "b:1")
+		w.put(late)
+		n.say(time.Hour)
+		named := *late
+		named.Spec.Endpoints, named.Spec.DNS = nil, moved.Spec.DNS
+		if list := w.put(&named); addressesOf(list) != "a:1 b:1" {
+			t.Errorf("endpoints %s: those that were declared are kept until a name is answered", addressesOf(list))
+		}
+		n.say(time.Hour, "10.0.0.3:1")
+		time.Sleep(3 * time.Second)
+		if list := w.again(&named); addressesOf(list) != "10.0.0.3:1" {
+			t.Errorf("endpoints %s", addressesOf(list))
+		}
+		w.put(&moved)
+
 		static := moved
 		static.Spec.DNS = nil
 		if list := w.put(&static); addressesOf(list) != "10.0.0.2:1 b:1" {
