@@ -72,6 +72,20 @@ func (se *session) forwardHTTP(h http.Header, r *http.Request) {
 	}
 }
 
+// address adds to a request for a backend what the gateway says of it, whoever made its
+// header; caller is whose it is.
+func (g *Gateway) address(out, caller *http.Request, to *target) {
+	g.sessionOf(caller).forwardHTTP(out.Header, caller)
+	if len(out.Header["User-Agent"]) == 0 {
+		out.Header["User-Agent"] = []string{""} // else net/http would name itself
+	}
+	to.modify.requestHeader(out.Header)
+	if host := out.Header.Get("Host"); host != "" {
+		out.Host = host
+	}
+	out.Header.Del("Host")
+}
+
 // requestHeader changes the header of a plain request in place.
 func (m *modifiers) requestHeader(h http.Header) {
 	if m == nil {

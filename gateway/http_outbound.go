@@ -4,16 +4,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io"
 	"net/http"
-	"sync"
 	"sync/atomic"
 	"time"
 
-	"sluice/gateway/balance"
 	"sluice/gateway/rest"
 	"sluice/gateway/schema"
-	"sluice/gateway/upstream"
 	"sluice/gateway/wire"
 )
 
@@ -25,7 +21,7 @@ func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest
 		g.count(p.target, unsupported)
 		return nil, err
 	}
-	out := &outbound{g: g, placement: p, caller: r, started: time.Now()}
+	out := g.newOutbound(r, p, g.schemas.facts(p.backend.Key, o.Method).idempotent)
 	p.target.series.Start()
 	e, how, after := g.enter(p.target, out.started, &requester{g.sessionOf(r), rpcHeader{headerOf(o.Metadata), headerOf(r.Header)}, headerOf(r.Header)})
 	if how != served {
@@ -34,9 +30,9 @@ func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest
 		out.end(st)
 		return nil, st
 	}
-	out.entry = e
+	out.tries.entry = e
 	return compiled.Open(rest.OutboundOpening{
-		Context: r.Context(), Timeout: o.Timeout, Backend: p.backend.Key, Host: r.Host,
+		Context: r.Context(), Timeout: boundOf(p.rule.Treatment.Timeouts, o.Timeout), Backend: p.backend.Key, Host: r.Host,
 		Metadata: o.Metadata, Encoding: o.Encoding, Limits: limitsOf(p.rule),
 		Send: out.send, Gone: out.gone, End: out.end,
 	}), nil
@@ -78,61 +74,63 @@ type outbound struct {
 	g       *Gateway
 	caller  *http.Request
 	started time.Time
-	how     atomic.Uint32 // the outcome, where no status tells it
-
-	mu    sync.Mutex // guards the fields below: an RPC may end while it is sent
-	entry *entry     // what it holds of limits; mostly nil
+	tries   exchange
+	again   func(method string) bool // whether a request of that HTTP method may be sent again
+	how     atomic.Uint32            // the outcome, where no status tells it
 }
 
-// send sends the request to one endpoint after the other, as long as it has not left.
+// newOutbound is an RPC to a method of which it is known whether it may be called twice.
+func (g *Gateway) newOutbound(r *http.Request, p *placement, idempotent bool) *outbound {
+	o := &outbound{g: g, placement: p, caller: r, started: time.Now()}
+	o.tries = exchange{
+		g: g, target: p.target, backend: p.backend,
+		movable: func() bool { return true }, // the message is in memory
+		torn:    func() bool { return false },
+	}
+	retry := p.target.retries()
+	o.again = func(method string) bool {
+		return idempotent || retry.asked && (!retry.idempotent || repeatable(method))
+	}
+	return o
+}
+
+// send sends the request to one endpoint after the other, as long as it has not left or
+// may be sent again.
 func (o *outbound) send(r *http.Request) (*http.Response, error) {
 	o.address(r)
-	var avoid balance.Mask
-	var last error
-	for {
-		e, i := o.backend.Pick(balance.Request{Avoid: avoid})
-		if e == nil {
-			return nil, o.fail(noneLeftOutcome(o.backend, last))
-		}
-		res, err := e.RoundTrip(r)
-		if err == nil {
-			o.mu.Lock()
-			o.entry.answered()
-			o.mu.Unlock()
-			o.target.modify.responseHeader(res.Header)
-			res.Body = &countedBody{res.Body, e}
-			return res, nil
-		}
-		e.Release()
-		if !neverLeft(err) || r.Context().Err() != nil {
-			return nil, o.lost(err)
-		}
-		if r.GetBody != nil {
-			if r.Body, err = r.GetBody(); err != nil {
-				return nil, err
-			}
-		}
-		last, avoid = err, avoid.With(i)
+	if o.again(r.Method) {
+		o.tries.retry = o.target.retries()
+		o.tries.perTry = o.tries.retry.perTry
 	}
+	o.tries.next = func(ctx context.Context) (*http.Request, error) {
+		out := r.WithContext(ctx)
+		if r.GetBody == nil {
+			return out, nil
+		}
+		var err error
+		out.Body, err = r.GetBody()
+		return out, err
+	}
+	res, err := o.tries.roundTrip(r.Context())
+	if err != nil {
+		if none, ok := errors.AsType[*noneLeft](err); ok {
+			return nil, o.fail(noneLeftOutcome(o.backend, none.last))
+		}
+		return nil, o.lost(err)
+	}
+	o.target.modify.responseHeader(res.Header)
+	res.Body = &trialBody{ReadCloser: res.Body, trial: o.tries.trial}
+	return res, nil
 }
 
 // address adds to a request what the gateway says of it.
 func (o *outbound) address(r *http.Request) {
-	se := o.g.sessionOf(o.caller)
-	if se.hops > 0 {
+	if se := o.g.sessionOf(o.caller); se.hops > 0 {
 		for _, f := range se.believed(nil, o.caller.Header) {
 			r.Header.Add(f.Name, f.Value)
 		}
 	}
-	se.forwardHTTP(r.Header, o.caller)
-	if len(r.Header["User-Agent"]) == 0 {
-		r.Header["User-Agent"] = []string{""} // else net/http would name itself
-	}
-	o.target.modify.requestHeader(r.Header)
-	if host := r.Header.Get("Host"); host != "" {
-		r.Host = host
-	}
-	r.Header.Del("Host")
+	o.g.address(r, o.caller, o.target)
 }
 
 // fail notes an outcome that its status alone does not tell.
@@ -172,21 +170,7 @@ func (o *outbound) end(st *wire.Status) {
 		how = noted
 	}
 	took := time.Since(o.started)
-	o.mu.Lock()
-	o.entry.leave(took, how)
-	o.mu.Unlock()
+	o.tries.leave(took, how)
 	o.target.series.End(code, took)
 	o.g.ended[how].Add(1)
-}
-
-// countedBody is the body of an answer; the endpoint is at work until it is closed.
-type countedBody struct {
-	io.ReadCloser
-	endpoint *upstream.Endpoint
-}
-
-// Close implements io.Closer. It is called once.
-func (b *countedBody) Close() error {
-	defer b.endpoint.Release()
-	return b.ReadCloser.Close()
 }

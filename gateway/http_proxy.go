@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -15,12 +16,12 @@ import (
 	"sync"
 	"time"
 
-	"sluice/gateway/balance"
 	"sluice/gateway/h2"
 	"sluice/gateway/rest"
 	"sluice/gateway/upstream"
 	"sluice/gateway/web"
 	"sluice/gateway/wire"
+	"sluice/store"
 )
 
 // errand is a request on its way to a backend that has been chosen.
@@ -47,12 +48,13 @@ type passage struct {
 	r       *http.Request
 	control *http.ResponseController
 	started time.Time
-	entry   *entry // what it holds of limits; mostly nil
+	ctx     context.Context // of the request to the backend: the client's, and what the route allows
 
-	body     *requestBody       // nil when the request has none
-	upgrade  bool               // the client asks for a WebSocket
-	moved    bool               // sent once more already
-	endpoint *upstream.Endpoint // that has answered
+	tries    *exchange     // nil until it has entered
+	limit    time.Duration // what the route allows; zero = no bound
+	answerBy *time.Timer   // ends the request that is not answered by then; nil without a bound
+	body     *requestBody  // nil when the request has none
+	upgrade  bool          // the client asks for a WebSocket
 	outcome  outcome
 	code     wire.Code
 	stalling time.Time // when the deadline for writes was last set
@@ -92,9 +94,13 @@ func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
 		p.fail(unsupported, "the backend speaks HTTP/2, and WebSockets are passed on over HTTP/1 only")
 		return
 	}
-	ctx, cancel := context.WithCancel(httptrace.WithClientTrace(r.Context(), &httptrace.ClientTrace{Got1xxResponse: p.hint}))
-	defer cancel()
-	res, err := p.roundTrip(p.request(ctx))
+	defer p.bound()()
+	p.repeat()
+	p.takeBody()
+	res, err := p.tries.roundTrip(httptrace.WithClientTrace(p.ctx, &httptrace.ClientTrace{Got1xxResponse: p.hint}))
+	if p.answerBy != nil {
+		p.answerBy.Stop()
+	}
 	p.mu.Lock()
 	p.answered = true
 	p.mu.Unlock()
@@ -103,9 +109,8 @@ func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
 		return
 	}
 	defer res.Body.Close()
-	p.entry.answered()
 	if res.StatusCode == http.StatusSwitchingProtocols {
-		p.switchProtocols(ctx, res)
+		p.switchProtocols(p.tries.trial.ctx, res)
 		return
 	}
 	p.respond(res)
@@ -119,8 +124,64 @@ func (p *passage) enter() bool {
 		p.answer(how.refusal(after))
 		return false
 	}
-	p.entry = e
+	p.tries = &exchange{
+		g: p.g, target: p.target, backend: p.backend, entry: e,
+		next:    func(ctx context.Context) (*http.Request, error) { return p.request(ctx), nil },
+		movable: func() bool { return p.body == nil || p.body.whole() },
+		torn:    func() bool { return p.body != nil && p.body.failed() },
+	}
 	return true
+}
+
+// errOvertime is why a request ends that has had the time that its route allows.
+var errOvertime = errors.New("the request has had its time")
+
+// bound puts in force how long the rule lets a request take. What an HTTPRoute says is of
+// the whole of it, what a policy says of the time until it is answered: what goes on after
+// that is taken for a stream. The function that it returns ends the request.
+func (p *passage) bound() (end context.CancelFunc) {
+	t := &p.rule.Treatment
+	if t.HTTP != nil && t.HTTP.BackendRequest != nil {
+		p.tries.whole = time.Duration(*t.HTTP.BackendRequest)
+	}
+	said := t.HTTP != nil && t.HTTP.Request != nil
+	if said && *t.HTTP.Request > 0 {
+		p.limit = time.Duration(*t.HTTP.Request)
+		p.ctx, end = context.WithDeadlineCause(p.r.Context(), p.started.Add(p.limit), errOvertime)
+		return end
+	}
+	ctx, cancel := context.WithCancelCause(p.r.Context())
+	if p.limit = boundOf(t.Timeouts, 0); p.limit > 0 && !said {
+		p.answerBy = time.AfterFunc(time.Until(p.started.Add(p.limit)), func() { cancel(errOvertime) })
+	}
+	p.ctx = ctx
+	return func() { cancel(nil) }
+}
+
+// boundOf is how long an RPC that is no stream may take whose caller asks for so much
+// time; zero is no bound.
+func boundOf(t *store.RPCTimeouts, asked time.Duration) time.Duration {
+	if t == nil {
+		return asked
+	}
+	limit := time.Duration(t.Request)
+	if d := time.Duration(t.Default); d > 0 && asked <= 0 && (limit == 0 || d < limit) {
+		limit = d
+	}
+	if asked > 0 && (limit == 0 || asked < limit) {
+		limit = asked
+	}
+	return limit
+}
+
+// overtime tells whether the request has had the time that its route allows.
+func (p *passage) overtime() bool { return errors.Is(context.Cause(p.ctx), errOvertime) }
+
+// repeat has the request sent again as a policy says, if it is one that may be.
+func (p *passage) repeat() {
+	if r := p.target.retries(); r.asked && repeatable(p.r.Method) && !p.upgrade {
+		p.tries.retry, p.tries.perTry = r, r.perTry
+	}
 }
 
 // wantsWebSocket tells whether a request asks for the one protocol that is switched to.
@@ -150,19 +211,26 @@ func (p *passage) request(ctx context.Context) *http.Request {
 	if !p.backend.HTTP() {
 		out.Header.Del("Expect") // there is no waiting for an answer to it
 	}
-	p.g.sessionOf(r).forwardHTTP(out.Header, r)
-	if len(out.Header["User-Agent"]) == 0 {
-		out.Header["User-Agent"] = []string{""} // else net/http would name itself
-	}
-	p.target.modify.requestHeader(out.Header)
-	if host := out.Header.Get("Host"); host != "" {
-		out.Host = host
-	}
-	out.Header.Del("Host")
-	if r.Body != nil && r.Body != http.NoBody && r.ContentLength != 0 {
+	p.g.address(out, r, p.target)
+	if p.body != nil {
 		p.carryBody(out)
 	}
 	return out.WithContext(ctx)
+}
+
+// takeBody takes the client's body over, if there is one.
+func (p *passage) takeBody() {
+	r := p.r
+	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
+		return
+	}
+	p.body = &requestBody{in: r.Body, r: r}
+	if r.ProtoMajor == 1 {
+		p.body.control, p.body.patience = p.control, p.g.engine.Limits().Idle
+	}
+	if p.tries.retry != nil {
+		p.body.room = &p.g.kept
+	}
 }
 
 // carryBody has the request's body, and its trailers, go along.
@@ -171,11 +239,7 @@ func (p *passage) carryBody(out *http.Request) {
 	for name := range p.r.Trailer {
 		out.Trailer[name] = nil
 	}
-	p.body = &requestBody{in: p.r.Body, r: p.r, trailer: out.Trailer}
-	if p.r.ProtoMajor == 1 {
-		p.body.control, p.body.patience = p.control, p.g.engine.Limits().Idle
-	}
-	out.Body = p.body
+	out.Body = p.body.view(out.Trailer)
 }
 
 // hint passes an informational response on. It comes on the transport's goroutine.
@@ -204,46 +268,6 @@ func (p *passage) hint(status int, header textproto.MIMEHeader) error {
 
 var errTooManyHints = fmt.Errorf("more than %d informational responses", maxHints)
 
-// roundTrip asks one endpoint after the other, as long as the request has not left.
-func (p *passage) roundTrip(out *http.Request) (*http.Response, error) {
-	var avoid balance.Mask
-	var last error
-	for {
-		e, i := p.backend.Pick(balance.Request{Avoid: avoid})
-		if e == nil {
-			return nil, &noneLeft{last}
-		}
-		res, err := e.RoundTrip(out)
-		if err == nil {
-			p.endpoint = e
-			return res, nil
-		}
-		e.Release()
-		avoid = avoid.With(i)
-		switch {
-		case out.Context().Err() != nil:
-			return nil, err
-		case neverLeft(err):
-			last = err
-		case p.refused(err):
-			last = nil
-			if p.moved = true; !p.backend.Others(avoid) {
-				avoid = nil // another stream to the same endpoint is the only elsewhere
-			}
-			p.g.moved.Add(1)
-		default:
-			return nil, err
-		}
-	}
-}
-
-// refused tells whether the backend has not acted on the request, which may then be
-// sent once more, if none of its body has gone.
-func (p *passage) refused(err error) bool {
-	var stream *h2.StreamError
-	return !p.moved && errors.As(err, &stream) && stream.Unprocessed && (p.body == nil || !p.body.touched())
-}
-
 func neverLeft(err error) bool {
 	for _, why := range []error{upstream.ErrDown, upstream.ErrFull, upstream.ErrRetired, upstream.ErrCrowded, upstream.ErrConnecting} {
 		if errors.Is(err, why) {
@@ -269,10 +293,14 @@ func (p *passage) refuse(err error) {
 		p.fail(o, outcomes[o].message)
 		return
 	}
+	if p.overtime() {
+		p.fail(deadline, fmt.Sprintf("%s (%v, as the route says)", outcomes[deadline].message, p.limit))
+		return
+	}
 	o := p.outcomeOf(err)
 	message := outcomes[o].message
 	if o == backendTimeout {
-		message += fmt.Sprintf(" (%v)", upstream.ResponseTimeout)
+		message += fmt.Sprintf(" (%v)", cmp.Or(p.tries.bound(), upstream.ResponseTimeout))
 	}
 	p.g.log.Debug("request not answered by backend", "backend", p.backend.Key, "outcome", o.String(), "error", err)
 	p.fail(o, message)
@@ -317,6 +345,8 @@ func lostOutcome(err error) outcome {
 		return evicted
 	case errors.Is(err, errTooManyHints):
 		return backendInvalid
+	case errors.Is(err, errTrialOver):
+		return backendTimeout
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return backendTimeout
 	case strings.Contains(err.Error(), "response headers exceeded"): // net/http has no value for it
@@ -370,6 +400,10 @@ func (p *passage) brokenBy(err error) outcome {
 		return evicted
 	case p.r.Context().Err() != nil:
 		return cancelled
+	case p.overtime():
+		return deadline
+	case p.tries.trial.over():
+		return backendTimeout
 	case errors.As(err, &wrote):
 		if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
 			return stalled
@@ -490,11 +524,13 @@ func (p *passage) finish() {
 	if p.body != nil {
 		p.body.end()
 	}
-	if p.endpoint != nil {
-		p.endpoint.Release()
-	}
 	took := time.Since(p.started)
-	p.entry.leave(took, p.outcome)
+	if p.tries != nil {
+		if p.tries.trial != nil {
+			p.tries.trial.close(p.outcome)
+		}
+		p.tries.leave(took, p.outcome)
+	}
 	p.target.series.End(p.code, took)
 	p.g.ended[p.outcome].Add(1)
 }

@@ -1,8 +1,10 @@
 package gateway
 
 import (
+	"context"
 	"net/http"
 	"strings"
+	"time"
 
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
@@ -145,6 +147,11 @@ func passes(b *upstream.Backend) bool { return b.HTTP() || b.Accepts(store.Accep
 // that backend's own methods say.
 func (g *Gateway) transcode(w http.ResponseWriter, r *http.Request, to *way, p *placement) {
 	to.placed, to.only = p, true
+	if t := p.rule.Treatment.HTTP; t != nil && t.Request != nil && *t.Request > 0 {
+		ctx, cancel := context.WithTimeout(r.Context(), time.Duration(*t.Request))
+		defer cancel()
+		r = r.WithContext(ctx)
+	}
 	switch {
 	case g.rest.ServeREST(w, r, to):
 	case r.Method == http.MethodPost && wire.ValidPath(r.URL.Path):

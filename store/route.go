@@ -36,6 +36,7 @@ type routeRule struct {
 	backends  *[]BackendRef
 	steering  *Steering
 	treatment *Treatment
+	timeouts  *HTTPTimeouts // of an HTTPRoute, that says something of them
 }
 
 // RuleCount is how many rules there are.
@@ -54,7 +55,7 @@ func (r *GRPCRoute) RuleIndex(label string) int { return ruleIndex(r, label) }
 
 func (r *GRPCRoute) rule(index int) routeRule {
 	rule := &r.Spec.Rules[index]
-	return routeRule{rule.Name, rule.Filters, &rule.BackendRefs, &rule.Steering, &rule.Treatment}
+	return routeRule{rule.Name, rule.Filters, &rule.BackendRefs, &rule.Steering, &rule.Treatment, nil}
 }
 
 func (r *GRPCRoute) withRules() Route {
@@ -79,7 +80,7 @@ func (r *HTTPRoute) RuleIndex(label string) int { return ruleIndex(r, label) }
 
 func (r *HTTPRoute) rule(index int) routeRule {
 	rule := &r.Spec.Rules[index]
-	return routeRule{rule.Name, rule.Filters, &rule.BackendRefs, &rule.Steering, &rule.Treatment}
+	return routeRule{rule.Name, rule.Filters, &rule.BackendRefs, &rule.Steering, &rule.Treatment, rule.Timeouts}
 }
 
 func (r *HTTPRoute) withRules() Route {

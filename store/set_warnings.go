@@ -38,8 +38,7 @@ func NotInForce(r Resource) string {
 
 // idle has the fields that are set and do nothing yet, each once.
 func (s *HTTPRouteSpec) idle() []string {
-	mirrors, requests, attempts := false, false, false
-	bounds := func(d *Duration) bool { return d != nil && *d != 0 }
+	mirrors := false
 	mirror := func(f Filter) bool { return f.RequestMirror != nil }
 	for i := range s.Rules {
 		rule := &s.Rules[i]
@@ -47,21 +46,11 @@ func (s *HTTPRouteSpec) idle() []string {
 		for j := range rule.BackendRefs {
 			mirrors = mirrors || slices.ContainsFunc(rule.BackendRefs[j].Filters, mirror)
 		}
-		if t := rule.Timeouts; t != nil {
-			requests, attempts = requests || bounds(t.Request), attempts || bounds(t.BackendRequest)
-		}
 	}
-	var fields []string
 	if mirrors {
-		fields = append(fields, "filter RequestMirror")
+		return []string{"filter RequestMirror"}
 	}
-	if requests {
-		fields = append(fields, "timeouts.request")
-	}
-	if attempts {
-		fields = append(fields, "timeouts.backendRequest")
-	}
-	return fields
+	return nil
 }
 
 // warningList gathers warnings as they are found.

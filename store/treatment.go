@@ -13,6 +13,7 @@ type Treatment struct {
 	RetryConstraint *RetryConstraint // nil means the backend's own budget
 	Hedging         *Hedging
 	RateLimits      []RateLimit
+	HTTP            *HTTPTimeouts // what the rule of an HTTPRoute says itself; goes before Timeouts
 }
 
 // DefaultTranslation is what holds for a rule of which no policy speaks.
@@ -26,7 +27,7 @@ var DefaultTranslation = Translation{
 func declareTreatment(route Route) {
 	for i := range route.RuleCount() {
 		rule := route.rule(i)
-		*rule.treatment = Treatment{Translation: DefaultTranslation, CORS: corsFilter(rule.filters)}
+		*rule.treatment = Treatment{Translation: DefaultTranslation, CORS: corsFilter(rule.filters), HTTP: rule.timeouts}
 	}
 }
 
