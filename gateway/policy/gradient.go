@@ -29,7 +29,14 @@ const (
 	probeFor     = 5 * time.Second
 	// better is how much shorter the best time has to be for another look with half as
 	// much open: it may not have been the best yet.
-	better = 0.8
+	better = 0.9
+
+	// Where the limit has fallen to a third of what it was, and RPCs take as long as ever,
+	// it was not for them that they did; where they take much less than at best, neither.
+	// The best time is another then, and is found anew, no sooner than probeAgain after the
+	// last time.
+	collapse   = 3
+	probeAgain = 5 * time.Second
 
 	// firstLimit is where the search begins.
 	firstLimit = 100
@@ -49,6 +56,7 @@ type Gradient struct {
 
 	mu    sync.Mutex // guards the fields below
 	limit float64
+	top   float64 // the highest limit since the best time was found
 
 	open  int        // of the last lives
 	ages  [lives]int // of open, by when they began
@@ -66,11 +74,12 @@ type Gradient struct {
 // probe is the search for the best time.
 type probe struct {
 	next  time.Time // when to begin
+	ended time.Time // the last one
 	on    bool
 	limit int           // while on
 	until time.Time     // when to end, whatever there is
 	from  time.Time     // RPCs that began before say nothing; zero while too many are open
-	last  time.Duration // of the probe before, with twice as much open; zero = there was none
+	last  time.Duration // what was the best before, with twice as much open
 }
 
 // Slot is one that is open.
@@ -172,9 +181,11 @@ func (g *Gradient) sample(now time.Time, took time.Duration) {
 func (g *Gradient) adjust(now time.Time) {
 	took, peak := g.median(), g.peak
 	g.restart(now)
+	other := false // the best time is another by now
 	if g.best == 0 {
 		g.best = took
 	} else if took < g.best {
+		other = float64(took) < better*float64(g.best)
 		g.best = (g.best + took) / 2
 	}
 	rate := min(max(tolerated*float64(g.best)/float64(took), maxFall), maxRise)
@@ -183,8 +194,10 @@ func (g *Gradient) adjust(now time.Time) {
 	if limit < g.limit || float64(peak) >= g.limit/2 {
 		g.limit = min(max(limit, g.least), g.most)
 	}
-	if !now.Before(g.probe.next) {
-		g.beginProbe(now, int(min(g.limit, float64(peak))), 0)
+	g.top = max(g.top, g.limit)
+	other = other || g.limit < g.top/collapse
+	if other && now.Sub(g.probe.ended) >= probeAgain || !now.Before(g.probe.next) {
+		g.beginProbe(now, int(g.limit), g.best)
 	}
 }
 
@@ -205,14 +218,14 @@ func (g *Gradient) beginProbe(now time.Time, open int, last time.Duration) {
 func (g *Gradient) endProbe(now time.Time) {
 	took, enough, peak := g.median(), len(g.samples) >= gradientSamples, g.peak
 	open, last := g.probe.limit, g.probe.last
-	g.probe.on = false
+	g.probe.on, g.probe.ended = false, now
 	g.probe.next = now.Add(time.Duration(float64(probeEvery) * (1 + probeJitter*(2*g.random()-1))))
 	g.restart(now)
 	if !enough {
 		return
 	}
-	g.best = took
-	if open = min(open, peak); open > int(g.least) && (last == 0 || float64(took) < better*float64(last)) {
+	g.best, g.top = took, g.limit
+	if open = min(open, peak); open > int(g.least) && float64(took) < better*float64(last) {
 		g.beginProbe(now, open, took)
 	}
 }
