@@ -179,7 +179,7 @@ func TestConnectionAgeEndsRequestsOfHTTP1(t *testing.T) {
 	g := startGateway(t, Config{MaxConnectionAge: 100 * time.Millisecond, MaxConnectionAgeGrace: 200 * time.Millisecond},
 		schemaOf(t, stepsProto), backendAt("x", a.addr), routeTo("r", "x"))
 	for _, s := range holdStreams(t, g) {
-		if text := s.rest(); !strings.Contains(text, "sluice: "+outcomes[evicted].message) {
+		if text := s.rest(); !strings.Contains(text, "sluice: "+outcomes[aged].message) {
 			t.Errorf("%s: ended with %q", s.form, text)
 		}
 	}

@@ -315,7 +315,7 @@ func closedBy(ctx context.Context) (o outcome, ours bool) {
 	case errors.Is(cause, h2.ErrShutDown):
 		return draining, true
 	case errors.Is(cause, h2.ErrAged):
-		return evicted, true
+		return aged, true
 	}
 	return cancelled, false
 }

@@ -48,7 +48,7 @@ const (
 	shed                           // memory is short
 	evicted                        // the endpoint is to be empty, or streams were to move to others
 	idle                           // nothing was said on the stream for longer than its route lets it be silent
-	aged                           // the stream is as old as its route lets it become
+	aged                           // the stream is as old as its route lets it become, or its connection as it may be
 	numOutcomes
 )
 

@@ -297,7 +297,7 @@ func (r *rpc) Ended(s *h2.Stream, e h2.Ending, b *h2.Batch) {
 	case s == r.stream && e.How == h2.DrainEnded:
 		r.fail(draining, b)
 	case s == r.stream && e.How == h2.AgeEnded:
-		r.fail(evicted, b)
+		r.fail(aged, b)
 	case e.How == h2.Evicted:
 		r.evict(s, b)
 	case s == r.stream:

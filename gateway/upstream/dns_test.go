@@ -189,7 +189,7 @@ func TestDiscoveryAsksAsOftenAsRecordsLive(t *testing.T) {
 			n.say(test.keep, "10.0.0.1:1")
 			begun := time.Now()
 			w.put(byName("x", refresh))
-			time.Sleep(10 * test.max)
+			time.Sleep(4 * test.max)
 			var last time.Duration
 			times := n.times(begun)
 			for i, at := range times[1:] {
@@ -198,7 +198,7 @@ func TestDiscoveryAsksAsOftenAsRecordsLive(t *testing.T) {
 				}
 				last = at
 			}
-			if len(times) < 10 {
+			if len(times) < 4 {
 				t.Errorf("%s: %d look-ups", test.name, len(times))
 			}
 			if d, _ := w.Discovery("default/x"); d.At.Sub(begun) != last || d.Next.Sub(d.At) < test.min {
