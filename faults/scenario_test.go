@@ -83,6 +83,9 @@ func resent(all *seen) string {
 
 // end prints the line, and fails the test when the run proves nothing.
 func (s *scenario) end() {
+	if held > 0 && held < leastRate {
+		s.invalid = append(s.invalid, fmt.Sprintf("this machine holds %s RPC/s now, want %s", thousands(held), thousands(leastRate)))
+	}
 	verdict := "PASS"
 	switch {
 	case len(s.invalid) > 0:
@@ -119,6 +122,9 @@ func fullRate(t *testing.T) int {
 	}
 	return held
 }
+
+// leastRate is below which a load of fullRate proves nothing.
+const leastRate = 2000
 
 // shortRate is what `go test` asks of a busy machine.
 const shortRate = 500
