@@ -50,6 +50,9 @@ func (s *scenario) holds(all *seen) {
 	if why := all.valid(); why != "" {
 		s.invalid = append(s.invalid, why)
 	}
+	if all.rate == held && held < leastRate {
+		s.invalid = append(s.invalid, fmt.Sprintf("this machine holds %s RPC/s now, want %s", thousands(held), thousands(leastRate)))
+	}
 	if n := all.wrong(); n > 0 {
 		s.want(false, "each answer the caller's own", "%d wrong answers", n)
 	}
@@ -83,9 +86,6 @@ func resent(all *seen) string {
 
 // end prints the line, and fails the test when the run proves nothing.
 func (s *scenario) end() {
-	if held > 0 && held < leastRate {
-		s.invalid = append(s.invalid, fmt.Sprintf("this machine holds %s RPC/s now, want %s", thousands(held), thousands(leastRate)))
-	}
 	verdict := "PASS"
 	switch {
 	case len(s.invalid) > 0:
