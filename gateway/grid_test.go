@@ -53,6 +53,11 @@ service Grid {
     option idempotency_level = NO_SIDE_EFFECTS;
     option (google.api.http) = {get: "/v1/large"};
   }
+  // Try answers as the test wants, by how often the RPC was sent before.
+  rpc Try(Ask) returns (Told) {
+    option idempotency_level = NO_SIDE_EFFECTS;
+    option (google.api.http) = {get: "/v1/try"};
+  }
 }
 message Ask { string pad = 1; }
 message Told { string name = 1; }

@@ -94,7 +94,8 @@ func (r *rpc) part(a *attempt) {
 		r.care.rivals = slices.Delete(rivals, i, i+1)
 	case r.cur != a:
 	case len(rivals) > 0:
-		r.cur, r.care.rivals = rivals[0], slices.Delete(rivals, 0, 1)
+		r.cur = rivals[0]
+		r.care.rivals = slices.Delete(rivals, 0, 1)
 	default:
 		r.cur = nil
 	}

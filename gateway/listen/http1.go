@@ -107,9 +107,9 @@ type http1Conn struct {
 	stall time.Duration
 
 	deadline time.Time // of the first request header
-	begun    bool      // the server has set a deadline
 
 	mu      sync.Mutex // guards the fields below
+	begun   bool       // the server has set a deadline
 	until   time.Time  // when the server's own deadline for writes is, zero for none
 	renewed time.Time  // when the one in force was set
 }
@@ -170,10 +170,12 @@ func (c *http1Conn) SetDeadline(at time.Time) error {
 // to count now, and ours began at accept. The next comes when the header is
 // complete.
 func (c *http1Conn) SetReadDeadline(at time.Time) error {
+	c.mu.Lock()
 	if !c.begun && at.After(c.deadline) {
 		at = c.deadline
 	}
 	c.begun = true
+	c.mu.Unlock()
 	return c.Transport.SetReadDeadline(at)
 }
 
