@@ -32,6 +32,9 @@ const maxHealthMessage = 1 << 10
 
 // checkGRPC asks once, on the endpoint's own connection.
 func (e *Endpoint) checkGRPC(ctx context.Context, service string) error {
+	if e.http != nil {
+		return errors.New("health check by gRPC: the backend speaks HTTP/1")
+	}
 	res, err := e.askHealth(ctx, healthCheckPath, service, nil)
 	if err != nil {
 		return err
