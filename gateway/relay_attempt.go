@@ -254,7 +254,7 @@ func (a *attempt) done(v upstream.Verdict, now time.Duration) {
 		return
 	}
 	a.endpoint, a.phase = nil, attemptEnded
-	result := upstream.Result{Verdict: v, FirstByte: a.first}
+	result := upstream.Result{Verdict: v, FirstByte: a.first, Doubtful: v == upstream.Neutral && a.r.answered()}
 	if v != upstream.Neutral {
 		if now == 0 {
 			now = time.Since(a.r.started)
@@ -263,6 +263,9 @@ func (a *attempt) done(v upstream.Verdict, now time.Duration) {
 	}
 	e.Done(result)
 }
+
+// answered tells whether the RPC has ended with a status of its endpoint.
+func (r *rpc) answered() bool { return r.native && r.ended && r.how == served }
 
 const (
 	// longWork is from when on it is looked whether an RPC is a stream, which says nothing

@@ -19,6 +19,9 @@ const (
 	// failureStep is how far at least one failure moves the estimate to failureTime: the
 	// first makes of 20 ms half a second.
 	failureStep = 0.1
+	// doubtTime is what an answer counts as, at least, that may be the endpoint's fault or
+	// the request's: whoever is exhausted says so at once.
+	doubtTime = time.Second
 	// leastTime is added to each estimate, so that what a node carries tells also between
 	// nodes that have rested until theirs have come to nothing.
 	leastTime = 100 * time.Microsecond
@@ -89,6 +92,12 @@ func (n *Node) Observe(now time.Time, took time.Duration) {
 // ObserveFailure notes that an RPC has failed, in whatever time.
 func (n *Node) ObserveFailure(now time.Time) {
 	n.timing.observe(ticks(now), float64(failureTime), failureStep)
+}
+
+// ObserveDoubt notes that the response to an RPC that began after took is no good, and
+// that nobody knows whose fault that is.
+func (n *Node) ObserveDoubt(now time.Time, took time.Duration) {
+	n.timing.observe(ticks(now), float64(max(took, doubtTime)), 0)
 }
 
 // observe moves the estimate towards a sample: by the time that has passed since the

@@ -59,6 +59,29 @@ func TestTimingFollowsWhatItSees(t *testing.T) {
 	}
 }
 
+// What may be the request's fault is no good news, and bad news only for a while.
+func TestTimingDoubts(t *testing.T) {
+	for _, tc := range []struct {
+		name   string
+		before time.Duration
+		took   time.Duration
+		want   float64 // ms, a second later
+	}{
+		{"fast", 20 * time.Millisecond, time.Millisecond, 20 + (1000-20)*(1-1/math.E)},
+		{"slow", 20 * time.Millisecond, 3 * time.Second, 20 + (3000-20)*(1-1/math.E)},
+		{"at first", 0, time.Millisecond, 1000},
+	} {
+		var n Node
+		if tc.before > 0 {
+			n.Observe(epoch, tc.before)
+		}
+		n.ObserveDoubt(epoch.Add(time.Second), tc.took)
+		if got := estimate(&n, time.Second); math.Abs(got-tc.want) > tc.want/100 {
+			t.Errorf("%s: %.1f ms, want %.1f", tc.name, got, tc.want)
+		}
+	}
+}
+
 // The clock goes round; what is forgotten by then stays so.
 func TestTimingStandsAClockThatGoesRound(t *testing.T) {
 	for _, tc := range []struct {

@@ -26,6 +26,9 @@ type Result struct {
 	// FirstByte is from the attempt's beginning to the response's; zero when none came, or
 	// nobody has looked: see Backend.Timed.
 	FirstByte time.Duration
+	// Doubtful is an answer that is no good, maybe for the endpoint's sake: that it came
+	// fast is no merit.
+	Doubtful bool
 }
 
 // Done ends an attempt that Pick has counted. It is what follows each Pick, once, in
@@ -36,7 +39,10 @@ func (e *Endpoint) Done(r Result) {
 	switch {
 	case r.Verdict == Failure || e.Condition()&balance.Ejected != 0:
 		e.doubt(r, row)
-	case r.FirstByte > 0:
+	case r.FirstByte == 0: // nobody wants to know
+	case r.Doubtful:
+		e.ObserveDoubt(time.Now(), r.FirstByte)
+	default:
 		e.Observe(time.Now(), r.FirstByte)
 	}
 	e.Release()
