@@ -31,10 +31,13 @@ func (s *seen) between(from, to time.Duration) *seen {
 	return part
 }
 
-// valid says why the load proves nothing, or nothing: 95 % of the RPCs that were asked
-// for have to be there.
+// leastPart of the RPCs that were asked for have to be there, in percent. A short run
+// shares its machine with other tests.
+var leastPart = times(95, 70)
+
+// valid says why the load proves nothing, or nothing.
 func (s *seen) valid() string {
-	want := int(0.95 * float64(s.rate) * s.lasted.Seconds())
+	want := int(float64(leastPart) / 100 * float64(s.rate) * s.lasted.Seconds())
 	if len(s.rpcs) < want || s.left > 0 {
 		return fmt.Sprintf("%s RPCs in %.1f s, want %s at least (%d left out)", thousands(len(s.rpcs)), s.lasted.Seconds(), thousands(want), s.left)
 	}
