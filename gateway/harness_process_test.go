@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -31,6 +32,7 @@ type order struct {
 	Limits  *h2.Limits `json:",omitempty"` // only the first order
 	Metrics bool       `json:",omitempty"`
 	Memory  bool       `json:",omitempty"` // after a collection
+	Ballast *int       `json:",omitempty"` // MiB that the process holds from now on
 }
 
 // report is the answer.
@@ -79,6 +81,7 @@ func playGateway(in *json.Decoder, out *json.Encoder) error {
 	defer cancel()
 	ended := make(chan error, 1)
 	go func() { ended <- g.Run(ctx) }()
+	var ballast []byte
 	for o := first; err == nil; err = in.Decode(&o) {
 		r := report{Addr: g.Addr().String()}
 		if o.Apply != "" {
@@ -88,6 +91,9 @@ func playGateway(in *json.Decoder, out *json.Encoder) error {
 			} else if err := g.Apply(set); err != nil {
 				r.Err = err.Error()
 			}
+		}
+		if o.Ballast != nil {
+			ballast = bytes.Repeat([]byte{1}, *o.Ballast<<20)
 		}
 		if o.Metrics {
 			w := httptest.NewRecorder()
@@ -102,6 +108,7 @@ func playGateway(in *json.Decoder, out *json.Encoder) error {
 		}
 		o = order{}
 	}
+	runtime.KeepAlive(ballast)
 	cancel()
 	return <-ended
 }

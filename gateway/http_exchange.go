@@ -22,6 +22,7 @@ type exchange struct {
 	g       *Gateway
 	target  *target
 	backend *upstream.Backend
+	draw    draw // to an endpoint of it
 
 	// next is the request of the next trial, which may use what is left of the one before.
 	next func(context.Context) (*http.Request, error)
@@ -136,6 +137,9 @@ func (x *exchange) settle(t, other *trial, err error) (*http.Response, error) {
 		return nil, err
 	}
 	x.trial = t
+	if name, value, ok := x.draw.binding(x.backend, t.endpoint); ok {
+		t.response.Header.Add(name, value)
+	}
 	x.mu.Lock()
 	x.entry.answered()
 	x.mu.Unlock()
@@ -145,7 +149,7 @@ func (x *exchange) settle(t, other *trial, err error) (*http.Response, error) {
 // try sends the request to an endpoint that is not to be avoided; the trial is nil when
 // there is none.
 func (x *exchange) try(ctx context.Context, avoid balance.Mask) (*trial, error) {
-	e, i := x.backend.Pick(balance.Request{Avoid: avoid})
+	e, i := x.draw.pick(x.backend, avoid)
 	if e == nil {
 		return nil, nil
 	}

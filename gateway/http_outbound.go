@@ -23,14 +23,15 @@ func (g *Gateway) openHTTP(r *http.Request, o *rest.Opening, p *placement) (rest
 	}
 	out := g.newOutbound(r, p, g.schemas.facts(p.backend.Key, o.Method).idempotent)
 	p.target.series.Start()
-	e, how, after := g.enter(p.target, out.started, &requester{g.sessionOf(r), rpcHeader{headerOf(o.Metadata), headerOf(r.Header)}, headerOf(r.Header)})
+	from := &requester{g.sessionOf(r), rpcHeader{headerOf(o.Metadata), headerOf(r.Header)}, headerOf(r.Header)}
+	e, how, after := g.enter(p.target, out.started, from)
 	if how != served {
 		st := how.refusal(after)
 		out.fail(how)
 		out.end(st)
 		return nil, st
 	}
-	out.tries.entry = e
+	out.tries.entry, out.tries.draw = e, drawOf(p.backend, o.Method, from)
 	return compiled.Open(rest.OutboundOpening{
 		Context: r.Context(), Timeout: boundOf(p.rule.Treatment.Timeouts, o.Timeout), Backend: p.backend.Key, Host: r.Host,
 		Metadata: o.Metadata, Encoding: o.Encoding, Limits: limitsOf(p.rule),

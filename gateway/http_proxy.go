@@ -118,14 +118,15 @@ func (g *Gateway) carry(w http.ResponseWriter, r *http.Request, e *errand) {
 
 // enter is false when limits do not let the request in, which then has its answer.
 func (p *passage) enter() bool {
-	e, how, after := p.g.enter(p.target, p.started, &requester{p.g.sessionOf(p.r), httpHeader{p.r}, headerOf(p.r.Header)})
+	from := &requester{p.g.sessionOf(p.r), httpHeader{p.r}, headerOf(p.r.Header)}
+	e, how, after := p.g.enter(p.target, p.started, from)
 	if how != served {
 		p.note(how)
 		p.answer(how.refusal(after))
 		return false
 	}
 	p.tries = &exchange{
-		g: p.g, target: p.target, backend: p.backend, entry: e,
+		g: p.g, target: p.target, backend: p.backend, draw: drawOf(p.backend, p.path, from), entry: e,
 		next:    func(ctx context.Context) (*http.Request, error) { return p.request(ctx), nil },
 		movable: func() bool { return p.body == nil || p.body.whole() },
 		torn:    func() bool { return p.body != nil && p.body.failed() },
