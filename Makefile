@@ -61,7 +61,7 @@ faults-node:
 # One line for each scenario: what was done, what callers saw, what is wanted.
 .PHONY: faults-backends
 faults-backends:
-	SLUICE_FAULTS=1 go test -v -count=1 -timeout 20m ./faults
+	SLUICE_FAULTS=1 go test -C faults -count=1 -timeout 20m
 
 .PHONY: limits-removed
 limits-removed: ## Each limit removed in turn: which tests miss it
