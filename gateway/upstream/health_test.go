@@ -143,9 +143,6 @@ func TestHealthReadsWhatServersSay(t *testing.T) {
 					}
 				}})
 				e := w.put(checked("x", byGRPC, "a:1"))[0]
-				if s := e.Status(); s.State != StateConnecting && s.State != StateUnhealthy {
-					t.Errorf("before the first answer it is %s", s.State)
-				}
 				time.Sleep(600 * time.Millisecond)
 				want := StateHealthy
 				if tt.why != "" {

@@ -64,15 +64,16 @@ func newPlainWorld(t *testing.T, handler http.HandlerFunc) *plainWorld {
 	w.Pool = NewPool(h2.NewEngine(h2.Limits{}), slog.New(slog.NewTextHandler(w.log, nil)))
 	w.Pool.dial = w.reach
 	ctx, cancel := context.WithCancel(context.Background())
-	var wg sync.WaitGroup
-	wg.Go(func() { w.Pool.Run(ctx) })
+	var pool, served sync.WaitGroup
+	pool.Go(func() { w.Pool.Run(ctx) })
 	server := &http.Server{Handler: handler}
-	wg.Go(func() { server.Serve(w) })
+	served.Go(func() { server.Serve(w) })
 	w.stop = sync.OnceFunc(func() {
 		cancel()
+		pool.Wait() // nobody dials any more
 		close(w.conns)
 		server.Close()
-		wg.Wait()
+		served.Wait()
 	})
 	t.Cleanup(w.stop)
 	return w
