@@ -3,6 +3,7 @@ package gateway
 import (
 	"context"
 	"fmt"
+	"io"
 	"net/http"
 	"slices"
 	"strings"
@@ -189,6 +190,50 @@ func TestHashingLooksAtPathOrClient(t *testing.T) {
 		}
 		if want := on == "clientAddress: true"; (len(names) == 1) != want {
 			t.Errorf("%s: RPCs were at %v", on, names)
+		}
+	}
+}
+
+// TestAffinityOfRequests: what an HTTPRoute passes on finds back as RPCs do.
+func TestAffinityOfRequests(t *testing.T) {
+	t.Parallel()
+	var addrs []string
+	for i := range 4 {
+		addrs = append(addrs, httpBackend(t, func(w http.ResponseWriter, _ *http.Request) { fmt.Fprint(w, i) }))
+	}
+	for _, test := range []struct{ name, balancing string }{
+		{"cookie", "sessionAffinity: {cookie: stick, ttl: 90s}"},
+		{"hash", "policy: Maglev, hashOn: {header: x-user}"},
+	} {
+		g := startGateway(t, Config{}, backendWith("a", "protocol: http1\nloadBalancing: {"+test.balancing+"}", addrs...), everything("a"))
+		var cookies []*http.Cookie
+		ask := func() string {
+			req, _ := http.NewRequestWithContext(shortly(t), "GET", "http://"+g.address()+"/page", nil)
+			req.Header.Set("X-User", "one")
+			for _, c := range cookies {
+				req.AddCookie(c)
+			}
+			resp, err := http.DefaultClient.Do(req)
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer resp.Body.Close()
+			if given := resp.Cookies(); len(given) > 0 && cookies != nil {
+				t.Errorf("%s: given again %v", test.name, given)
+			} else if len(given) > 0 {
+				cookies = given
+			}
+			body, _ := io.ReadAll(resp.Body)
+			return string(body)
+		}
+		first := ask()
+		for range 20 {
+			if got := ask(); got != first {
+				t.Fatalf("%s: %s has answered, and %s before", test.name, got, first)
+			}
+		}
+		if test.name == "cookie" && cookies == nil {
+			t.Error("no cookie was given")
 		}
 	}
 }

@@ -137,7 +137,7 @@ func (x *exchange) settle(t, other *trial, err error) (*http.Response, error) {
 		return nil, err
 	}
 	x.trial = t
-	if name, value, ok := x.draw.binding(x.backend, t.endpoint); ok {
+	if name, value, ok := x.draw.binding(x.backend, t.endpoint); ok && t.response.StatusCode < http.StatusInternalServerError {
 		t.response.Header.Add(name, value)
 	}
 	x.mu.Lock()

@@ -220,9 +220,12 @@ func (r *rpc) tell(a *attempt, f *setback, b *h2.Batch) {
 	}
 	r.code = f.code
 	r.commit(a, b)
-	if f.head == nil {
+	switch {
+	case f.head == nil && f.code != wire.OK:
+		r.down.SendHeader(r.target.modify.response(f.tail), true, b) // nobody is to come back to that
+	case f.head == nil:
 		r.down.SendHeader(r.headOf(f.tail), true, b)
-	} else {
+	default:
 		r.down.SendHeader(r.headOf(f.head), false, b)
 		r.down.SendHeader(f.tail, true, b)
 	}
