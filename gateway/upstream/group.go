@@ -110,6 +110,7 @@ func (e *Endpoint) mark(c balance.Condition, on bool) {
 	}
 	if c == balance.Down && !on {
 		e.ejection.hasten(time.Now())
+		e.health.hasten()
 	}
 	if e.Usable() && before != balance.Stalled {
 		e.rise(time.Now())

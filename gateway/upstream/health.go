@@ -38,7 +38,20 @@ type checker struct {
 	e    *Endpoint
 	spec *store.HealthCheck
 	stop context.CancelFunc
+	soon chan struct{}                   // buffered; told that the next check need not wait
 	ask  func(ctx context.Context) error // nil when the endpoint is well
+}
+
+// hasten has an endpoint asked at once: something has changed. The caller holds the
+// endpoint's mu.
+func (h *health) hasten() {
+	if h.checker == nil {
+		return
+	}
+	select {
+	case h.checker.soon <- struct{}{}:
+	default:
+	}
 }
 
 // errUndecided is a check that could not be made, which says nothing of the endpoint.
@@ -65,7 +78,7 @@ func (e *Endpoint) attend(spec *store.HealthCheck) {
 		return
 	}
 	ctx, stop := context.WithCancel(e.pool.ctx)
-	c := &checker{e: e, spec: spec, stop: stop}
+	c := &checker{e: e, spec: spec, stop: stop, soon: make(chan struct{}, 1)}
 	watches := false
 	switch {
 	case spec.GRPC != nil:
@@ -99,6 +112,7 @@ func (c *checker) run(ctx context.Context, watches bool) {
 		select {
 		case <-ctx.Done():
 			return
+		case <-c.soon:
 		case <-timer.C:
 		}
 		asking, cancel := context.WithTimeout(ctx, time.Duration(c.spec.Timeout))

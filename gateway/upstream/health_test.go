@@ -493,6 +493,34 @@ func TestHealthFindsWhoCannotBeReached(t *testing.T) {
 	}
 }
 
+// What can be reached again is asked at once, and does not wait for its next turn.
+func TestHealthAsksWhoComesBack(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		n := newNurse(serving)
+		h := w.host("a:1", n.manners())
+		spec := checked("x", byGRPC, "a:1")
+		spec.Spec.HealthCheck.Interval = store.Duration(time.Minute)
+		spec.Spec.HealthCheck.UnhealthyThreshold, spec.Spec.HealthCheck.HealthyThreshold = 1, 1
+		e := w.put(spec)[0]
+		time.Sleep(time.Second)
+		w.set(func() { h.refuse = errors.New("gone") })
+		w.peer(h, 0).nc.Close()
+		time.Sleep(2 * time.Minute)
+		if well, why := opinionOf(e); well {
+			t.Errorf("it is well: %s", why)
+		}
+		w.set(func() { h.refuse = nil })
+		time.Sleep(backoffMax + time.Second)
+		if e.Condition() != 0 {
+			t.Errorf("it can be reached, and is %s: %s", e.State(), e.Status().Why)
+		}
+		if asked := n.asked.Load(); asked != 2 {
+			t.Errorf("it was asked %d times, want at the beginning and when it was back", asked)
+		}
+	})
+}
+
 func TestHealthByHTTPWantsASuccess(t *testing.T) {
 	for _, tt := range []struct {
 		says func(p *peer, id uint32)

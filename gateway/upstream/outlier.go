@@ -89,27 +89,33 @@ func (g *group) mayEject(e *Endpoint) bool {
 	return others > 0 && ejected < allowed
 }
 
-// probed judges by an attempt that has ended at an ejected endpoint. What was begun
-// before one RPC was let try says nothing.
+// probed judges by an attempt that has ended at an ejected endpoint.
 func (g *group) probed(e *Endpoint, r Result) {
-	if r.Verdict == Neutral {
+	now := time.Now()
+	if !e.tried(r, now) {
 		return
 	}
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	j := &e.ejection
-	now := time.Now()
-	e.mu.Lock()
-	counts := e.Condition()&balance.Ejected != 0 && !j.allowed.IsZero() && !e.ProbeWaits() &&
-		!now.Add(-r.Took).Before(j.allowed)
-	e.mu.Unlock()
 	switch {
-	case !counts:
+	case !e.tried(r, now): // another was faster
 	case r.Verdict == Success:
 		g.takeBack(e, now)
 	case g.outliers != nil:
 		g.expel(e, "the RPC that tried it failed")
 	}
+}
+
+// tried tells whether an attempt that has ended says how the endpoint is now. What was
+// begun before one RPC was let try does not.
+func (e *Endpoint) tried(r Result, now time.Time) bool {
+	if r.Verdict == Neutral {
+		return false
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	j := &e.ejection
+	return e.Condition()&balance.Ejected != 0 && !j.allowed.IsZero() && !e.ProbeWaits() && !now.Add(-r.Took).Before(j.allowed)
 }
 
 // takeBack ends an ejection. The caller holds mu.
