@@ -276,6 +276,20 @@ func TestExchangeBreaksOffWhatIsLate(t *testing.T) {
 	}
 }
 
+// A WebSocket is bounded until it is one, and not as long as it lasts.
+func TestExchangeLeavesWebSocketsOpen(t *testing.T) {
+	t.Parallel()
+	s := socketBackend(t)
+	g := startGateway(t, Config{}, http1At("a", s.addr), everythingWith("a", "timeouts: {request: 150ms, backendRequest: 150ms}"))
+	c := dialRaw(t, g.address())
+	c.write(socketRequest)
+	c.readHead()
+	c.expect(t, "first")
+	<-time.After(400 * time.Millisecond) // the time of which it is not to take notice
+	c.write("still there")
+	c.expect(t, "still there")
+}
+
 // Pages whose backend speaks their protocol itself are told in it.
 func TestExchangeTellsPagesInTime(t *testing.T) {
 	t.Parallel()

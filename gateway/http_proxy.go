@@ -138,21 +138,28 @@ func (p *passage) enter() bool {
 var errOvertime = errors.New("the request has had its time")
 
 // bound puts in force how long the rule lets a request take. What an HTTPRoute says is of
-// the whole of it, what a policy says of the time until it is answered: what goes on after
-// that is taken for a stream. The function that it returns ends the request.
+// the whole of it, unless it becomes a WebSocket; what a policy says, of the time until it
+// is answered: what goes on after that is taken for a stream. The function that it
+// returns ends the request.
 func (p *passage) bound() (end context.CancelFunc) {
 	t := &p.rule.Treatment
 	if t.HTTP != nil && t.HTTP.BackendRequest != nil {
-		p.tries.whole = time.Duration(*t.HTTP.BackendRequest)
+		if attempt := time.Duration(*t.HTTP.BackendRequest); p.upgrade {
+			p.tries.perTry = attempt
+		} else {
+			p.tries.whole = attempt
+		}
 	}
-	said := t.HTTP != nil && t.HTTP.Request != nil
-	if said && *t.HTTP.Request > 0 {
+	p.limit = boundOf(t.Timeouts, 0)
+	if t.HTTP != nil && t.HTTP.Request != nil {
 		p.limit = time.Duration(*t.HTTP.Request)
-		p.ctx, end = context.WithDeadlineCause(p.r.Context(), p.started.Add(p.limit), errOvertime)
-		return end
+		if p.limit > 0 && !p.upgrade {
+			p.ctx, end = context.WithDeadlineCause(p.r.Context(), p.started.Add(p.limit), errOvertime)
+			return end
+		}
 	}
 	ctx, cancel := context.WithCancelCause(p.r.Context())
-	if p.limit = boundOf(t.Timeouts, 0); p.limit > 0 && !said {
+	if p.limit > 0 {
 		p.answerBy = time.AfterFunc(time.Until(p.started.Add(p.limit)), func() { cancel(errOvertime) })
 	}
 	p.ctx = ctx
