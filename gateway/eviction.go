@@ -84,10 +84,18 @@ func (g *Gateway) evictOverdue(now time.Time) time.Duration {
 	return next
 }
 
-// evict ends the RPC if s is the stream that answers it. The caller holds mu.
+// evict ends the attempt whose stream s is: the RPC with it, unless another one is under
+// way, or it is one that is sent again. The caller holds mu.
 func (r *rpc) evict(s *h2.Stream, b *h2.Batch) {
-	if r.attemptOf(s) != nil {
-		r.fail(evicted, b)
+	a := r.attemptOf(s)
+	if a == nil || a.endpoint == nil {
+		return
+	}
+	f := r.made(evicted, outcomes[evicted].code, outcomes[evicted].message)
+	if r.committed {
+		r.tell(a, &f, b)
+	} else {
+		r.failed(a, &f, b)
 	}
 }
 

@@ -153,6 +153,34 @@ func TestEvictionEndsStreamsInTheirCallersProtocol(t *testing.T) {
 	}
 }
 
+// TestEvictionOfRPCsThatMayBeSentAgain: where a policy says that they are, their callers
+// hear nothing of it.
+func TestEvictionOfRPCsThatMayBeSentAgain(t *testing.T) {
+	t.Parallel()
+	a, b := startBackend(t, "a"), startAnswering(t, map[string]answer{"Hang": who})
+	resources := []string{
+		backendAt("x", a.addr, b.addr), routeTo("r", "x"),
+		policyFor("r", "retry: {attempts: 1, codes: [UNAVAILABLE]}"),
+	}
+	g := startGateway(t, Config{}, resources...)
+	cc := dial(t, g.address())
+	var work sync.WaitGroup
+	await(t, "an RPC to go to the endpoint that hangs", func() bool {
+		work.Go(func() {
+			if m, err := invoke(shortly(t), cc, "/shop.Cart/Hang", nil); err != nil || string(m) != "own" {
+				t.Errorf("the caller got %q, %v, want the answer of the other endpoint", m, err)
+			}
+		})
+		return a.open.Load() > 0
+	})
+	g.applySet(t, drainedSet(parse(t, resources...), a.addr, time.Millisecond))
+	work.Wait()
+	await(t, "the drained endpoint to be empty", func() bool { return a.open.Load() == 0 })
+	if a.cancelled.Load() == 0 {
+		t.Error("none of its streams was cancelled")
+	}
+}
+
 // TestEvictionWithoutGraceWaits: who drains without a grace gives as much time as it takes,
 // and who takes a drain back takes its end back.
 func TestEvictionWithoutGraceWaits(t *testing.T) {
@@ -218,7 +246,7 @@ func TestRebalanceGivesNewEndpointsTheirShareOfLongStreams(t *testing.T) {
 	const streams = 60
 	a, b := startBackend(t, "a"), startBackend(t, "b")
 	g := startGateway(t, Config{}, backendAt("x", a.addr), routeTo("r", "x"))
-	g.moving.long, g.moving.spread = 100*time.Millisecond, 300*time.Millisecond
+	g.moving.spread = 300 * time.Millisecond
 	cc := dial(t, g.address())
 	var moved atomic.Int64
 	ctx, cancel := context.WithCancel(t.Context())
@@ -232,6 +260,10 @@ func TestRebalanceGivesNewEndpointsTheirShareOfLongStreams(t *testing.T) {
 	}
 	opened := time.Now()
 	g.apply(t, backendAt("x", a.addr, b.addr), routeTo("r", "x"))
+	if n, err := g.Rebalance("default/x", 100); err != nil || n != 0 {
+		t.Errorf("of streams that are young %d move, %v", n, err)
+	}
+	g.moving.long = 100 * time.Millisecond
 	await(t, "the streams to be long ones", func() bool { return time.Since(opened) > g.moving.long })
 	if n, err := g.Rebalance("default/x", 10); err != nil || n != streams/10 {
 		t.Errorf("of ten percent %d streams move, %v, want %d", n, err, streams/10)

@@ -181,7 +181,7 @@ func (p *retries) covers(f *setback) bool {
 		return p.perTry > 0 // what else would the bound be for
 	case unreachable:
 		return p.asked && p.codes.has(f.code)
-	case served, refused:
+	case served, refused, evicted:
 		return p.codes.has(f.code)
 	}
 	return outcomes[f.how].blame == upstream.Failure && p.codes.has(f.code)
