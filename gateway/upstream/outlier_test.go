@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -133,6 +134,49 @@ func TestGroupNeverEjectsTooMany(t *testing.T) {
 			})
 		})
 	}
+}
+
+// The bound holds however failures interleave, and while endpoints come back.
+func TestGroupNeverEjectsTooManyAtOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		_, list := crowd(w, 10, func(s *store.BackendSpec) {
+			s.OutlierDetection = with(func(o *store.OutlierDetection) {
+				o.MaxEjectedPercent, o.EjectFor, o.MaxEjectFor = 30, store.Duration(time.Second), store.Duration(2*time.Second)
+			})
+		})
+		b := w.Backend("default/x")
+		most := 0
+		for range 100 {
+			var wg sync.WaitGroup
+			for range 8 {
+				wg.Go(func() {
+					for k := range 50 {
+						e, _ := b.Pick(balance.Request{})
+						v := Failure
+						if k%10 == 9 {
+							v = Success
+						}
+						e.Done(Result{Verdict: v, Took: time.Microsecond})
+					}
+				})
+			}
+			wg.Wait()
+			n := len(ejected(list))
+			if most = max(most, n); n > 3 {
+				t.Fatalf("%d of ten are ejected, want three at most", n)
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
+		if most != 3 {
+			t.Errorf("at most %d were ejected, want three", most)
+		}
+		for _, e := range list {
+			if e.Active() != 0 {
+				t.Errorf("%d RPCs are open on %s", e.Active(), e.Address())
+			}
+		}
+	})
 }
 
 // One that cannot be reached is no one that others' RPCs could go to.
