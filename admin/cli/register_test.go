@@ -296,6 +296,7 @@ func TestRegisterEndsBeforeItsCommand(t *testing.T) {
 	r.notes.await(t, "10.0.0.13:50051 registered at Backend default/cart-v1")
 	r.out.await(t, "up")
 	u.fake.deregistered = func() {
+		time.Sleep(200 * time.Millisecond) // allow:sleep, for a command that was told too early to say so
 		if _, err := os.Stat("told"); err == nil {
 			t.Error("the command was told to end first")
 		}
