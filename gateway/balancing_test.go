@@ -2,7 +2,11 @@ package gateway
 
 import (
 	"fmt"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -62,6 +66,43 @@ func TestPeakEWMALooksAtAnswers(t *testing.T) {
 		got := int(ill.served.Load())
 		if got > c.most || got == 0 && c.most > callers*each/3 {
 			t.Errorf("%s: it got %d of %d RPCs, want at most %d", c.name, got, callers*each, c.most)
+		}
+	}
+}
+
+// TestPeakEWMALooksAtAnswersOfHTTP: the same of backends that speak HTTP/1.
+func TestPeakEWMALooksAtAnswersOfHTTP(t *testing.T) {
+	t.Parallel()
+	for _, code := range []int{http.StatusTooManyRequests, http.StatusInternalServerError, http.StatusServiceUnavailable} {
+		var served atomic.Int64
+		start := func(h http.HandlerFunc) string {
+			s := httptest.NewServer(h)
+			t.Cleanup(s.Close)
+			return s.Listener.Addr().String()
+		}
+		well := func(http.ResponseWriter, *http.Request) { <-time.After(10 * time.Millisecond) }
+		ill := start(func(w http.ResponseWriter, _ *http.Request) {
+			served.Add(1)
+			w.WriteHeader(code)
+		})
+		g := startGateway(t, Config{}, backendWith("a", "protocol: http1\nloadBalancing: {policy: PeakEWMA}\noutlierDetection: {disabled: true}", start(well), start(well), ill), httpRoute("r", "{backendRefs: [{group: sluice.dev, kind: Backend, name: a}]}"))
+		var wg sync.WaitGroup
+		for range 6 {
+			wg.Go(func() {
+				for range 30 {
+					res, err := http.Get("http://" + g.address() + "/page")
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					io.Copy(io.Discard, res.Body)
+					res.Body.Close()
+				}
+			})
+		}
+		wg.Wait()
+		if got := served.Load(); got > 30 {
+			t.Errorf("who answers %d at once got %d of 180 requests, want at most 30", code, got)
 		}
 	}
 }

@@ -286,8 +286,13 @@ func (t *trial) done(v upstream.Verdict) {
 		if t.response == nil {
 			t.end()
 		}
-		t.endpoint.Done(upstream.Result{Verdict: v, Took: t.took(), FirstByte: t.headed})
+		t.endpoint.Done(upstream.Result{Verdict: v, Took: t.took(), FirstByte: t.headed, Doubtful: t.doubtful()})
 	})
+}
+
+// doubtful tells of an answer that came fast because nothing was done for it, maybe.
+func (t *trial) doubtful() bool {
+	return t.response != nil && (t.response.StatusCode == http.StatusTooManyRequests || t.response.StatusCode >= 500)
 }
 
 // took is how long the trial kept its endpoint at work; zero of a response that may have
