@@ -77,7 +77,6 @@ func (g *Gateway) evictOverdue(now time.Time) time.Duration {
 	list, next := g.pool.Overdue(now)
 	var b h2.Batch
 	for _, e := range list {
-		g.log.Info("grace of drained endpoint over", "backend", e.Backend(), "addr", e.Address(), "open", e.Active())
 		e.Evict(&b)
 	}
 	b.Flush()

@@ -148,6 +148,9 @@ func TestEvictionEndsStreamsInTheirCallersProtocol(t *testing.T) {
 	if got := g.metric(t, "sluice_rpc_outcome_total", "outcome", "evicted"); got != float64(len(streams)) {
 		t.Errorf("%v RPCs are counted as evicted, want %d", got, len(streams))
 	}
+	if n := strings.Count(g.log.String(), "grace of drained endpoint over"); n != 1 {
+		t.Errorf("the log tells of the grace %d times, want once", n)
+	}
 	if got := b.open.Load(); got != int64(len(streams)) {
 		t.Errorf("%d streams are open on the other endpoint, want %d", got, len(streams))
 	}

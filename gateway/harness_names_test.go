@@ -27,14 +27,7 @@ const serviceName = "_grpc._tcp.shop.test"
 // startNames runs a name server until the test ends.
 func startNames(t testing.TB) *nameServer {
 	t.Helper()
-	pc, err := net.ListenPacket("udp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	l, err := net.Listen("tcp", pc.LocalAddr().String())
-	if err != nil {
-		t.Fatal(err)
-	}
+	pc, l := bothPorts(t)
 	n := &nameServer{addr: pc.LocalAddr().String()}
 	var work sync.WaitGroup
 	t.Cleanup(work.Wait) // after the others
@@ -46,6 +39,23 @@ func startNames(t testing.TB) *nameServer {
 		t.Cleanup(func() { s.Shutdown() })
 	}
 	return n
+}
+
+// bothPorts are one port of loopback, of UDP and of TCP.
+func bothPorts(t testing.TB) (net.PacketConn, net.Listener) {
+	t.Helper()
+	for range 100 { // what is free of one kind may be taken of the other
+		pc, err := net.ListenPacket("udp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if l, err := net.Listen("tcp", pc.LocalAddr().String()); err == nil {
+			return pc, l
+		}
+		pc.Close()
+	}
+	t.Fatal("no port is free")
+	return nil, nil
 }
 
 // say names addresses, each host:port of IPv4, as services with targets of their own.

@@ -36,18 +36,27 @@ func (e *Endpoint) allConns() []*h2.Conn {
 	return slices.Clone(e.conns)
 }
 
-// graces are when what is open on drained endpoints has to be over, for those of which
-// that was said. They are guarded by Pool.mu.
-type graces map[*Endpoint]time.Time
+// graces are those of drained endpoints that have one. They are guarded by Pool.mu.
+type graces map[*Endpoint]*grace
+
+// grace is when what is open on a drained endpoint has to be over.
+type grace struct {
+	end  time.Time
+	told bool // the log says that it is
+}
 
 // grant notes the grace of an endpoint as of its newest settings. One that leaves the set
 // while it is drained keeps its own.
 func (g graces) grant(e *Endpoint, s *settings) {
-	if d := s.declared.Drain; d != nil && d.Grace > 0 {
-		g[e] = d.Since.Add(time.Duration(d.Grace))
+	d := s.declared.Drain
+	if d == nil || d.Grace == 0 {
+		delete(g, e)
 		return
 	}
-	delete(g, e)
+	end := d.Since.Add(time.Duration(d.Grace))
+	if before := g[e]; before == nil || !before.end.Equal(end) {
+		g[e] = &grace{end: end}
+	}
 }
 
 // Overdue are the drained endpoints whose grace is over and that are not empty. next is
@@ -56,13 +65,18 @@ func (p *Pool) Overdue(now time.Time) (list []*Endpoint, next time.Duration) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next = -1
-	for e, end := range p.graces {
-		wait := end.Sub(now)
+	for e, g := range p.graces {
+		wait := g.end.Sub(now)
 		switch {
 		case wait > 0:
 		case e.Active() > 0:
-			// An RPC that was looked up before the drain may come still.
+			// An RPC that was looked up before the drain may come still, or wait for a
+			// connection.
 			list, wait = append(list, e), overdueAgain
+			if !g.told {
+				g.told = true
+				p.log.Info("grace of drained endpoint over", "backend", e.id.backend, "addr", e.id.address, "open", e.Active())
+			}
 		case p.endpoints[e.id] != e:
 			delete(p.graces, e) // it is nobody's any more
 			continue
