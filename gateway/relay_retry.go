@@ -199,7 +199,10 @@ func (p *retries) pause(tries int, f *setback) (time.Duration, bool) {
 		d := time.Duration(ms) * time.Millisecond
 		return d, err == nil && ms >= 0 && d <= maxPushback
 	}
-	limit := min(p.base<<min(tries, 20), p.max)
+	limit := min(p.base, p.max)
+	for ; tries > 0 && limit < p.max; tries-- {
+		limit = min(2*limit, p.max)
+	}
 	if limit <= 0 {
 		return 0, true
 	}

@@ -15,6 +15,8 @@ import (
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
+
+	"sluice/store"
 )
 
 // onceMore is the policy of most tests.
@@ -507,5 +509,45 @@ func TestRetryKeepsToItsBudget(t *testing.T) {
 	most := calls*12/10 + 10*int(1+time.Since(start)/time.Second)
 	if got := int(b.served.Load()) - 1; got > most || got <= calls { // one asked for the schema
 		t.Errorf("%d RPCs were %d tries, want %d at most", calls, got, most)
+	}
+}
+
+// TestRetryPauses: each a random part of twice as much as the one before, up to a limit;
+// or what the backend asks for.
+func TestRetryPauses(t *testing.T) {
+	const day = store.Duration(24 * time.Hour)
+	tests := []struct {
+		base, max store.Duration
+		tries     int
+		limit     time.Duration
+	}{
+		{store.Duration(10 * time.Millisecond), store.Duration(time.Second), 0, 10 * time.Millisecond},
+		{store.Duration(10 * time.Millisecond), store.Duration(time.Second), 3, 80 * time.Millisecond},
+		{store.Duration(10 * time.Millisecond), store.Duration(time.Second), 9, time.Second},
+		{store.Duration(time.Second), store.Duration(10 * time.Millisecond), 0, 10 * time.Millisecond},
+		{day, day, 1000, 24 * time.Hour},
+		{0, store.Duration(time.Second), 5, 0},
+	}
+	for _, test := range tests {
+		p := newRetries(&store.RetryPolicy{Attempts: 1, Backoff: store.Backoff{Base: test.base, Max: test.max}})
+		var longest time.Duration
+		for range 1000 {
+			d, ok := p.pause(test.tries, &setback{})
+			if longest = max(longest, d); !ok || d < 0 || d > test.limit {
+				t.Fatalf("%+v: %v, %v", test, d, ok)
+			}
+		}
+		if longest < test.limit*9/10 {
+			t.Errorf("%+v: the longest of 1,000 pauses is %v", test, longest)
+		}
+	}
+	for pushback, want := range map[string]time.Duration{
+		"0": 0, "25": 25 * time.Millisecond, "30000": 30 * time.Second,
+		"30001": -1, "-1": -1, "": -1, "1.5": -1, "0x10": -1, " 1": -1, "9223372036854775807": -1,
+	} {
+		d, ok := defaultRetries.pause(0, &setback{pushed: true, pushback: pushback})
+		if ok != (want >= 0) || ok && d != want {
+			t.Errorf("pushback %q: %v, %v", pushback, d, ok)
+		}
 	}
 }
