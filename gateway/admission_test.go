@@ -403,3 +403,27 @@ func TestMemoryGuardShedsNewStreams(t *testing.T) {
 		t.Error("the metrics do not tell")
 	}
 }
+
+// TestGateCountsAgainstAllLimitsOrNone: an RPC that one limit turns away takes nothing of
+// the others.
+func TestGateCountsAgainstAllLimitsOrNone(t *testing.T) {
+	hour := store.Duration(time.Hour)
+	g := newGate(gateKey{"default/r", "all"}, &store.Treatment{RateLimits: []store.RateLimit{
+		{Requests: 1, Interval: hour}, {Requests: 2, Interval: hour, Key: &store.RateKey{Header: "x-user"}},
+	}}, nil)
+	if g.rates[0].key.Header != "x-user" {
+		t.Error("the limit of all is asked before that of the caller")
+	}
+	now := time.Now()
+	from := &requester{header: headerOf{"X-User": {"a"}}}
+	for i := range 6 {
+		if ok, _ := g.take(now, from); ok != (i == 0) {
+			t.Errorf("RPC %d is let in: %v", i, ok)
+		}
+	}
+	for i := range 2 {
+		if ok, _ := g.rates[0].limit.Take(now, "a"); ok != (i == 0) {
+			t.Errorf("take %d of what is left to the caller: %v", i, ok)
+		}
+	}
+}

@@ -183,3 +183,46 @@ func TestOutboundRequestIsTheGateways(t *testing.T) {
 		}
 	})
 }
+
+// TestOutboundSendsAgain: by default what a schema says may be called twice, once; with a
+// policy, what it says.
+func TestOutboundSendsAgain(t *testing.T) {
+	t.Parallel()
+	var failing atomic.Int64
+	bad := httpBackend(t, func(w http.ResponseWriter, _ *http.Request) {
+		failing.Add(1)
+		w.WriteHeader(http.StatusServiceUnavailable)
+	})
+	good, _ := startLegacy(t, "legacy")
+	tests := []struct {
+		name, policy string
+		want         wire.Code
+	}{
+		{"by default", "", wire.OK},
+		{"as a policy says", "retry: {attempts: 1, codes: [UNAVAILABLE], backoff: {base: 1ms, max: 1ms}}", wire.OK},
+		{"not what it does not say", "retry: {attempts: 1, codes: [ABORTED]}", wire.Unavailable},
+	}
+	for _, test := range tests {
+		resources := []string{
+			gridSchema(t), routeTo("r", "legacy"),
+			backendWith("legacy", "protocol: http1\nloadBalancing: {policy: RoundRobin}\noutlierDetection: {disabled: true}", bad, good),
+		}
+		if test.policy != "" {
+			resources = append(resources, policyFor("r", test.policy))
+		}
+		g := startGateway(t, Config{}, resources...)
+		before := failing.Load()
+		codes := make(map[wire.Code]int)
+		caller := gridCallers(t, g)[0]
+		for range 4 {
+			codes[caller.must(t, gridAsk{method: "Name"}).code]++
+		}
+		if got := codes[wire.OK]; test.want == wire.OK && got != 4 || test.want != wire.OK && codes[test.want] != 2 {
+			t.Errorf("%s: %v", test.name, codes)
+		}
+		if failing.Load() == before {
+			t.Errorf("%s: nothing has failed", test.name)
+		}
+		awaitIdle(t, g, "legacy")
+	}
+}

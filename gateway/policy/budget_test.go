@@ -108,6 +108,23 @@ func TestBudgetBoundsAStorm(t *testing.T) {
 	}
 }
 
+// What calls have earned is spent once, in however many pieces.
+func TestBudgetIsSpentOnce(t *testing.T) {
+	b := NewBudget(20, 10*time.Second, 0, time.Second)
+	for range 1000 {
+		b.Called(b.base)
+	}
+	allowed := 0
+	for at := time.Duration(0); at < 30*time.Second; at += time.Millisecond {
+		if b.Allow(b.base.Add(at)) {
+			allowed++
+		}
+	}
+	if allowed != 200 {
+		t.Errorf("%d retries for a thousand calls, want 200", allowed)
+	}
+}
+
 func TestBudgetHasItsLeastRateWithoutCalls(t *testing.T) {
 	b := NewBudget(20, 10*time.Second, 10, time.Second)
 	allowed := 0
