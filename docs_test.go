@@ -372,6 +372,29 @@ func TestOperationsListsEverySetting(t *testing.T) {
 	}
 }
 
+// measured declares what has metrics of its own.
+const measured = `apiVersion: sluice.dev/v1alpha1
+kind: Backend
+metadata: {name: measured}
+spec:
+  dns: {name: localhost, port: 50051}
+  limits: {adaptiveConcurrency: {}}
+---
+apiVersion: gateway.networking.k8s.io/v1
+kind: GRPCRoute
+metadata: {name: measured}
+spec:
+  hostnames: [measured.example.com]
+  rules: [{backendRefs: [{group: sluice.dev, kind: Backend, name: measured}]}]
+---
+apiVersion: sluice.dev/v1alpha1
+kind: RPCPolicy
+metadata: {name: measured}
+spec:
+  targetRefs: [{group: gateway.networking.k8s.io, kind: GRPCRoute, name: measured}]
+  rateLimits: [{requests: 1000, interval: 1s}]
+`
+
 func TestOperationsListsEveryMetric(t *testing.T) {
 	text, err := os.ReadFile("docs/operations.md")
 	if err != nil {
@@ -382,7 +405,9 @@ func TestOperationsListsEveryMetric(t *testing.T) {
 		documented[row[1]] = row[2]
 	}
 	shop := startShop(t, "v1")
-	s := startServer(t, "--resources", toShop(t, shop, "v1"))
+	data := t.TempDir()
+	s := startServer(t, "--resources", toShop(t, shop, "v1"), "--data-dir", data)
+	operate(t, data).apply(measured)
 	s.who(t)
 	_, page := s.get(t, "/metrics")
 	shown := map[string]string{}
