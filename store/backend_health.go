@@ -100,7 +100,8 @@ type BackendLimits struct {
 	MaxRequests int `json:"maxRequests,omitempty"` // open RPCs, streams included
 	MaxPending  int `json:"maxPending,omitempty"`  // of those, who wait for a connection
 	MaxRetries  int `json:"maxRetries,omitempty"`  // of those, second and later tries
-	// AdaptiveConcurrency finds the bound of open unary RPCs from how long they take.
+	// AdaptiveConcurrency finds the bound of RPCs that wait for their answer to begin from
+	// how long that takes.
 	AdaptiveConcurrency *AdaptiveConcurrency `json:"adaptiveConcurrency,omitempty"`
 }
 
