@@ -43,11 +43,12 @@ func TestConnectionAgeIsNoticedByNobody(t *testing.T) {
 	if opened < 4 {
 		t.Errorf("%v connections in %v, want one each %v or so", opened, lasting, age)
 	}
+	// Whoever is first to see that nothing is left on a connection closes it.
 	await(t, "old connections to end", func() bool {
-		return g.metric(t, "sluice_conn_closed_total", "side", "downstream", "reason", "aged") >= opened-1
+		return g.metric(t, "sluice_conn_closed_total", "side", "downstream") >= opened-1
 	})
-	if got := g.metric(t, "sluice_conn_closed_total", "side", "downstream"); got > opened {
-		t.Errorf("%v of %v connections ended", got, opened)
+	if got := g.metric(t, "sluice_conn_closed_total", "side", "downstream", "reason", "aged"); got == 0 {
+		t.Error("none is counted as too old")
 	}
 }
 
@@ -157,8 +158,8 @@ func TestConnectionAgeOfHTTP1(t *testing.T) {
 			t.Fatalf("after %v: %v", asked, err)
 		}
 		io.Copy(io.Discard, resp.Body)
-		if resp.Close && asked < age*8/10 {
-			t.Errorf("the connection closes after %v, want %v, a tenth less or more", asked, age)
+		if told := time.Since(begun); resp.Close && told < age*8/10 {
+			t.Errorf("the connection closes after %v, want %v, a tenth less or more", told, age)
 		}
 		if resp.Close {
 			break
