@@ -53,6 +53,9 @@ func within(happened []moment, from time.Duration) (calls, retries int) {
 }
 
 func TestBudgetIsNeverOverdrawn(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	for seed := range uint64(30) {
 		random := rand.New(rand.NewPCG(seed, 1))
 		b := NewBudget(20, 10*time.Second, 10, time.Second)

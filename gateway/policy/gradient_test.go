@@ -128,6 +128,9 @@ func maxTime(a, b time.Time) time.Time {
 // TestGradientFindsTheKnee offers twice of what a server can do: it stays at work, and
 // RPCs take little longer than at their best.
 func TestGradientFindsTheKnee(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	tests := []struct {
 		workers int
 		takes   time.Duration
@@ -155,6 +158,9 @@ func TestGradientFindsTheKnee(t *testing.T) {
 
 // A server that is not at its limits refuses nobody, whatever is looked for.
 func TestGradientRefusesNobodyBelowTheKnee(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	s := newSimulation(2, 50, 20*time.Millisecond, 3, 1000)
 	s.run(20*time.Second, 1250)
 	f := s.run(200*time.Second, 1250) // half of what it can do
@@ -166,6 +172,9 @@ func TestGradientRefusesNobodyBelowTheKnee(t *testing.T) {
 // TestGradientRecoversFromASlowdown: while a server is slow, little waits before it; once
 // it is well again all of it is used, at once and not after the next probe.
 func TestGradientRecoversFromASlowdown(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	const workers, takes = 50, 20 * time.Millisecond
 	capacity := workers / takes.Seconds()
 	s := newSimulation(3, workers, takes, 3, 1000)
@@ -192,6 +201,9 @@ func TestGradientRecoversFromASlowdown(t *testing.T) {
 }
 
 func TestGradientStaysWithinItsBounds(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	s := newSimulation(4, 500, time.Millisecond, 20, 60)
 	for _, takes := range []time.Duration{time.Millisecond, time.Second, 100 * time.Microsecond} {
 		s.takes = takes
@@ -237,6 +249,9 @@ func TestGradientForgetsThoseWhoWaitForever(t *testing.T) {
 }
 
 func TestGradientSurvivesClocksThatJump(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	for _, jump := range []time.Duration{1000 * time.Hour, -1000 * time.Hour, -7 * time.Second} {
 		s := newSimulation(5, 20, 10*time.Millisecond, 3, 1000)
 		s.run(20*time.Second, 4000)

@@ -30,6 +30,9 @@ func evenly(from, to, step time.Duration) (times []time.Duration) {
 }
 
 func TestRateLimitIsExact(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	tests := []struct {
 		requests int
 		interval time.Duration
@@ -57,6 +60,9 @@ func TestRateLimitIsExact(t *testing.T) {
 // Whatever callers do, no window has more than a burst and what its length allows; and
 // whoever waits as long as he is told is let in then, and not a nanosecond earlier.
 func TestRateLimitHoldsOverRandomHistories(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	for seed := range uint64(50) {
 		random := rand.New(rand.NewPCG(seed, 2))
 		requests, burst := 1+random.IntN(50), 1+random.IntN(20)
@@ -136,6 +142,9 @@ func TestRateLimitKeepsKeysApart(t *testing.T) {
 // TestRateLimitSurvivesAFloodOfKeys: the memory is bounded, bystanders get what is theirs,
 // and who is over his limit stays so: new keys drive out those who owe least.
 func TestRateLimitSurvivesAFloodOfKeys(t *testing.T) {
+	if raceEnabled {
+		t.Skip("one goroutine, and much to work out")
+	}
 	l := NewRateLimit(10, time.Second, 10, true)
 	before := heapBytes()
 	bystander, greedy, flood := 0, 0, 0
