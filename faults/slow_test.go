@@ -33,6 +33,9 @@ func TestSlowEndpointCostsLittle(t *testing.T) {
 			s.noneFailed(all)
 			well, ill := all.steady(0.99, slowed-5*time.Second, slowed), all.steady(0.99, slowed+2*time.Second, end)
 			ratio := ill.Seconds() / well.Seconds()
+			if well > 60*time.Millisecond { // the slow endpoint would drown in what the machine does
+				s.invalid = append(s.invalid, "p99 is "+ms(well)+" of backends that take 20 ms: the machine is busy with something else")
+			}
 			s.note("p99 of the median second %s well, %s with the slow one, which got %s", ms(well), ms(ill),
 				percent(all.between(slowed+2*time.Second, end).share(backends[0].name())))
 			if policy == "PeakEWMA" {
