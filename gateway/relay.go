@@ -52,9 +52,8 @@ type rpc struct {
 	avoid balance.Mask // endpoints that were tried
 	last  error        // why the last one did not take the stream
 
-	kept        []byte     // request DATA, until the backend commits itself
-	credited    int64      // of the DATA sent by the caller, given back as window, bytes
-	requestTail []h2.Field // trailers of the request, rare, and kept likewise
+	kept     []byte // request DATA, until the backend commits itself
+	credited int64  // of the DATA sent by the caller, given back as window, bytes
 
 	moved        bool // sent elsewhere once already
 	lost         bool // kept is incomplete: the RPC cannot be sent again
@@ -70,7 +69,7 @@ type rpc struct {
 
 const (
 	inlineFields = 16  // fields of a request that need no slice of their own
-	inlineData   = 192 // bytes of request DATA likewise
+	inlineData   = 176 // bytes of request DATA likewise
 	maxKept      = 64 << 10
 	maxKeptTotal = 64 << 20
 )
@@ -229,7 +228,7 @@ func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
 func (r *rpc) requestTrailers(h *h2.Head, b *h2.Batch) {
 	r.requestEnded = true
 	if !r.committed {
-		r.requestTail = append([]h2.Field(nil), h.Fields...)
+		r.careful().requestTail = append([]h2.Field(nil), h.Fields...)
 	}
 	if a := r.cur; a != nil && a.phase == attemptOpen {
 		a.SendHeader(h.Fields, true, b)
@@ -282,7 +281,7 @@ func (r *rpc) commit(a *attempt, b *h2.Batch) {
 	r.committed, r.cur = true, a
 	r.entry.answered()
 	r.dropKept()
-	r.fields, r.requestTail = nil, nil
+	r.fields = nil
 	if r.care != nil {
 		r.care.settle(a, b)
 	}
@@ -423,7 +422,7 @@ func (r *rpc) finish(o outcome, code wire.Code, b *h2.Batch) {
 		r.g.engine.Wheel().Stop(&r.timer)
 	}
 	r.dropKept()
-	r.fields, r.requestTail = nil, nil
+	r.fields = nil
 	r.entry.leave(took, o)
 	r.target.series.End(code, took)
 	r.g.ended[o].Add(1)

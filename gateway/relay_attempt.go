@@ -21,7 +21,7 @@ type attempt struct {
 
 	// Guarded by r.mu.
 	endpoint *upstream.Endpoint // nil once the attempt is over: what comes of it then is nobody's
-	held     []h2.Field         // the response's header, while it waits for what comes next
+	held     *[]h2.Field        // the response's header, while it waits for what comes next
 	began    time.Duration      // since r.started
 	first    time.Duration      // from then to the answer's beginning; zero unless the backend asks for it
 	taken    int64              // bytes of the request that the backend's socket has taken
@@ -164,18 +164,22 @@ func (r *rpc) newAttempt(e *upstream.Endpoint, index int) *attempt {
 // serve. The caller holds mu.
 func (r *rpc) open(a *attempt, b *h2.Batch) bool {
 	r.countAttempts()
+	var tail []h2.Field
+	if r.care != nil {
+		tail = r.care.requestTail
+	}
 	opening := h2.Opening{
 		Fields: r.fields, Deadline: r.deadline, Sink: r, Source: a,
-		End: r.requestEnded && len(r.kept) == 0 && r.requestTail == nil,
+		End: r.requestEnded && len(r.kept) == 0 && tail == nil,
 	}
 	err := a.endpoint.Open(&a.Stream, &opening, b)
 	if err == nil {
 		a.phase = attemptOpen
 		if len(r.kept) > 0 {
-			a.SendData(r.kept, r.requestEnded && r.requestTail == nil, b)
+			a.SendData(r.kept, r.requestEnded && tail == nil, b)
 		}
-		if r.requestTail != nil {
-			a.SendHeader(r.requestTail, true, b)
+		if tail != nil {
+			a.SendHeader(tail, true, b)
 		}
 		return true
 	}

@@ -24,6 +24,8 @@ type care struct {
 	rivals  []*attempt   // of a hedged RPC, beside cur
 	answer  *setback     // the last of an earlier attempt, if nothing better comes
 
+	requestTail []h2.Field // trailers of the request, until the RPC is committed
+
 	step   step
 	stepAt time.Time
 	timer  h2.Timer // of step
@@ -106,7 +108,7 @@ func (t *stepTimer) Expire() {
 func (c *care) settle(a *attempt, b *h2.Batch) {
 	c.unstep()
 	c.unhold()
-	c.answer, c.tried = nil, nil
+	c.answer, c.tried, c.requestTail = nil, nil, nil
 	c.dismiss(a, b)
 	if !c.answerBy.IsZero() {
 		c.answerBy = time.Time{}
@@ -130,7 +132,7 @@ func (c *care) end(b *h2.Batch) {
 	c.unhold()
 	c.unwatch()
 	c.dismiss(nil, b)
-	c.answer = nil
+	c.answer, c.requestTail = nil, nil
 	if !c.answerBy.IsZero() {
 		c.r.g.engine.Wheel().Stop(&c.r.timer)
 	}

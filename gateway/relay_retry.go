@@ -93,7 +93,10 @@ func (r *rpc) made(o outcome, code wire.Code, message string) setback {
 
 // answeredBy is an answer of the backend. Its fields are the reader's.
 func (r *rpc) answeredBy(a *attempt, h *h2.Head) setback {
-	f := setback{how: served, code: codeOf(h), tail: h.Fields, head: a.held}
+	f := setback{how: served, code: codeOf(h), tail: h.Fields}
+	if a.held != nil {
+		f.head = *a.held
+	}
 	f.verdict = r.verdict(served, f.code)
 	return f
 }
@@ -284,7 +287,7 @@ func (r *rpc) holds(a *attempt, h *h2.Head) bool {
 	case !hedged && (!p.asked || p.idempotent && !f.idempotent || r.care != nil && r.care.tries >= p.attempts):
 		return false
 	}
-	a.held = slices.Clone(h.Fields)
+	a.held = new(slices.Clone(h.Fields))
 	if !f.known || f.streams() {
 		c := r.careful()
 		c.holdUntil = time.Now().Add(holdUnknown)
@@ -315,7 +318,7 @@ func (t *holdTimer) Expire() {
 
 // release lets a header go that was held. The caller holds mu.
 func (r *rpc) release(a *attempt, b *h2.Batch) {
-	held := a.held
+	held := *a.held
 	a.held = nil
 	r.commit(a, b)
 	r.follow(a)

@@ -10,6 +10,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"time"
+	"unsafe"
 
 	spb "google.golang.org/genproto/googleapis/rpc/status"
 	"google.golang.org/grpc"
@@ -468,4 +469,13 @@ func TestRelayHoldsWindowsAndNoMore(t *testing.T) {
 	t.Logf("queued %v, heap grew by %d KiB (backend included)", g.engine.Queued(), (int64(after.HeapAlloc)-int64(before.HeapAlloc))>>10)
 	client.close()
 	await(t, "nothing to be queued", func() bool { return g.engine.Queued() == 0 && b.open.Load() == 0 })
+}
+
+// An RPC is one piece of memory, and the largest that it takes: eight bytes more may cost
+// the next size class, and the collector a tenth more of each RPC.
+func TestRPCFitsItsSizeClass(t *testing.T) {
+	const class = 1408
+	if size := unsafe.Sizeof(rpc{}); size > class {
+		t.Errorf("an rpc has %d bytes, want %d at most: rare state belongs into its care", size, class)
+	}
 }
