@@ -7,11 +7,12 @@ type Condition uint32
 // The reasons, each told by somebody else.
 const (
 	Down      Condition = 1 << iota // there is no connection
-	Unhealthy                       // an active check says so, or none has answered yet
+	Unhealthy                       // an active check says so
 	Ejected                         // what its RPCs ended with
 	Stalled                         // its connections have fallen silent
+	Unknown                         // it is to be checked, and no check has been answered yet
 
-	anyCondition = Down | Unhealthy | Ejected | Stalled
+	anyCondition = Down | Unhealthy | Ejected | Stalled | Unknown
 	// judged are the conditions that somebody has inferred, and may be wrong about: when
 	// they speak against too many at once they are not believed.
 	judged = Unhealthy | Ejected

@@ -41,7 +41,7 @@ func TestNodeIsUsableWhenNothingSpeaksAgainstIt(t *testing.T) {
 func TestNodeHearsAllWhoJudge(t *testing.T) {
 	var n Node
 	var wg sync.WaitGroup
-	for _, c := range []Condition{Down, Unhealthy, Ejected, Stalled} {
+	for _, c := range []Condition{Down, Unhealthy, Ejected, Stalled, Unknown} {
 		wg.Go(func() {
 			for k := range 1001 {
 				if changed := n.SetCondition(c, k%2 == 0); !changed {

@@ -9,6 +9,10 @@ import (
 // node is ever in that condition, so it bars none.
 const probeWaits Condition = 1 << 7
 
+// lastResort is beside the conditions that bar nodes when the usual ones have left none.
+// No node is ever in that condition, either.
+const lastResort Condition = 1 << 6
+
 // outlook is what a picker makes of the conditions of its nodes, from one Refresh to
 // the next.
 type outlook struct {
@@ -24,23 +28,34 @@ type outlook struct {
 func (o *outlook) bars() Condition { return Condition(o.barred.Load()) }
 
 // look counts the nodes that are judged to be ill, and sees whether one is to be
-// probed. The caller holds refreshing.
+// probed. Of those that nobody has asked yet nothing is known: as long as somebody is
+// well, they are no reason to doubt what is known of the others. The caller holds
+// refreshing.
 func (o *outlook) look() {
 	bars := anyCondition
-	nodes, well := 0, 0
+	nodes, well, unknown := 0, 0, 0
 	for i, n := range o.nodes {
 		if o.weights[i] == 0 {
 			continue
 		}
-		nodes++
-		switch c := n.Condition(); {
-		case c&judged == 0:
-			well++
-		case n.probe.Load():
+		c := n.Condition()
+		if c&Ejected != 0 && n.probe.Load() {
 			bars |= probeWaits
 		}
+		switch {
+		case c&judged != 0:
+			nodes++
+		case c&Unknown != 0:
+			unknown++
+		default:
+			nodes++
+			well++
+		}
 	}
-	if well*100 < o.panicBelow*nodes {
+	switch {
+	case well == 0 && (nodes+unknown)*o.panicBelow > 0:
+		bars &^= judged | Unknown
+	case well*100 < o.panicBelow*nodes:
 		bars &^= judged
 	}
 	o.barred.Store(uint32(bars))

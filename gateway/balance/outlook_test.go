@@ -29,7 +29,17 @@ func TestPickerBelievesConditionsUntilItPanics(t *testing.T) {
 		{"panic, one down and one stalled", []Condition{Unhealthy, Unhealthy, Unhealthy | Down, Stalled}, 50, nil, []int{0, 1}},
 		{"panic, all down", []Condition{Unhealthy | Down, Unhealthy | Down}, 50, nil, []int{0, 1}},
 		{"down and stalled are no judgement", []Condition{Down, Stalled, Down, well}, 50, nil, []int{3}},
-		{"all down or stalled", []Condition{Down, Stalled, Down}, 50, nil, []int{0, 1, 2}},
+		{"all down or stalled", []Condition{Down, Stalled, Down}, 50, nil, []int{1}},
+		{"all down", []Condition{Down, Down, Down}, 50, nil, []int{0, 1, 2}},
+		{"one ejected, one stalled", []Condition{Ejected, Stalled}, 50, nil, []int{0}},
+		{"one unhealthy, one down", []Condition{Unhealthy, Down}, 50, nil, []int{0}},
+		{"one unhealthy, one down, checks are believed", []Condition{Unhealthy, Down}, 0, nil, []int{1}},
+		{"many are not checked yet", []Condition{well, well, Ejected, Unknown, Unknown, Unknown, Unknown}, 50, nil, []int{0, 1}},
+		{"none is checked yet", []Condition{Unknown, Unknown, Unknown}, 50, nil, []int{0, 1, 2}},
+		{"none is checked yet, checks are believed", []Condition{Unknown, Unknown, Unknown}, 0, nil, []int{0, 1, 2}},
+		{"none is well, and some are not checked yet", []Condition{Unhealthy, Unknown, Unknown}, 50, nil, []int{0, 1, 2}},
+		{"the well ones are tried, and one is not checked yet", []Condition{well, well, Ejected, Unknown}, 50, maskOf(0, 1), []int{3}},
+		{"panic while some are not checked yet", []Condition{well, Ejected, Ejected, Unknown, Unknown}, 50, nil, []int{0, 1, 2}},
 		{"a tried one is the only one up", []Condition{Down, well}, 50, maskOf(1), []int{0}},
 	} {
 		for _, policy := range policies {

@@ -10,8 +10,8 @@ type Picker interface {
 	// pick at the same time see one another's choice.
 	//
 	// Nodes in Avoid are never picked. Of the others, one that is not usable is
-	// picked only when none is. The result is -1 when nothing is left, or when
-	// there are no nodes with weight.
+	// picked only when none is, and one that cannot be reached only when none can. The
+	// result is -1 when nothing is left, or when there are no nodes with weight.
 	Pick(r Request) int
 
 	// Take acquires node i, for an RPC that is to go there, if it is one that Pick could
@@ -88,7 +88,19 @@ func (p *picker) Pick(r Request) int {
 	if i := p.choose(r, bars); i >= 0 {
 		return i
 	}
-	return p.choose(r, p.always)
+	for _, bars := range lastResorts {
+		if i := p.choose(r, bars|p.always); i >= 0 {
+			return i
+		}
+	}
+	return -1
+}
+
+// lastResorts are what bars nodes when all that are usable have been tried: first those
+// are taken of whom nothing is known, then those that can be reached, whatever is thought
+// of them, then those that are silent.
+var lastResorts = [...]Condition{
+	lastResort | judged | Down | Stalled, lastResort | Down | Stalled, lastResort | Down, lastResort,
 }
 
 func (p *picker) Take(i int, avoid Mask) bool {

@@ -132,7 +132,7 @@ func (p *roundRobin) choose(r Request, bars Condition) int {
 	if p.total == 0 {
 		return -1
 	}
-	for k := 0; k < maxDraws && bars&Down != 0; k++ {
+	for k := 0; k < maxDraws && bars&lastResort == 0; k++ {
 		if i := p.step(); p.open(i, r.Avoid, bars) && !p.holdsBack(i) {
 			p.nodes[i].Acquire()
 			return i

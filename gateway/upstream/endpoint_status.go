@@ -93,7 +93,7 @@ func (e *Endpoint) judge(now time.Time) (state, why string) {
 		return StateStalled, "it is connected, RPCs wait, and it has not answered whether it lives"
 	case c&balance.Ejected != 0:
 		return StateEjected, e.ejection.reason(now)
-	case c&balance.Unhealthy != 0:
+	case c&(balance.Unhealthy|balance.Unknown) != 0:
 		return StateUnhealthy, e.health.why
 	case !e.risen.IsZero():
 		return StateWarming, fmt.Sprintf("slow start, for %v", time.Duration(e.settings.slowStart.Window)-now.Sub(e.risen).Round(time.Second))

@@ -73,7 +73,7 @@ func (e *Endpoint) attend(spec *store.HealthCheck) {
 	if spec == nil || e.retired || e.pool.ctx.Err() != nil {
 		h.known = false
 		if before != nil {
-			e.mark(balance.Unhealthy, false)
+			e.mark(balance.Unhealthy|balance.Unknown, false)
 		}
 		return
 	}
@@ -92,7 +92,7 @@ func (e *Endpoint) attend(spec *store.HealthCheck) {
 	h.checker, h.row = c, 0
 	if before == nil {
 		h.known, h.well, h.why = false, false, notCheckedYet
-		e.mark(balance.Unhealthy, true)
+		e.mark(balance.Unknown, true)
 	}
 	e.pool.work.Go(func() { c.run(ctx, watches) })
 }
@@ -168,5 +168,6 @@ func (c *checker) found(fault error, certain bool) {
 	if certain || !h.known || h.row >= enough {
 		h.known, h.well, h.row = true, well, 0
 		e.mark(balance.Unhealthy, !well)
+		e.mark(balance.Unknown, false)
 	}
 }

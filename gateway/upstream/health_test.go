@@ -577,3 +577,29 @@ func FuzzParseHealth(f *testing.F) {
 		}
 	})
 }
+
+// Many that have not been checked yet are no reason to doubt what is known of the others.
+func TestHealthOfNewcomersCausesNoPanic(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		for _, a := range []string{"a:1", "a:2", "a:3"} {
+			w.host(a, newNurse(serving).manners())
+		}
+		spec := checked("x", byGRPC, "a:1", "a:2", "a:3")
+		list := w.put(spec)
+		time.Sleep(3 * time.Second)
+		end(list[2], 5, Failure)
+		for i := range 6 {
+			n := newNurse(serving)
+			n.late.Store(true)
+			address := fmt.Sprintf("b:%d", i)
+			w.host(address, n.manners())
+			spec = grownBy(spec, address)
+		}
+		w.put(spec)
+		time.Sleep(100 * time.Millisecond) // they are connected
+		if got := share(w, 100); got[0]+got[1] != 100 {
+			t.Errorf("the RPCs go to %v, want the two that are well", got)
+		}
+	})
+}

@@ -284,7 +284,7 @@ func TestGroupLetsOneRPCTry(t *testing.T) {
 				if got := len(ejected(list)) == 0; got != tt.back {
 					t.Fatalf("it is back %v, want %v", got, tt.back)
 				}
-				if got := share(w, 90); (got[2] >= 20) != tt.back {
+				if got := share(w, 90); (got[2] >= 10) != tt.back {
 					t.Errorf("the RPCs go to %v", got)
 				}
 				if why := e.Status().Why; !tt.back && why != "the RPC that tried it failed; one RPC will try it in 1m0s" {
