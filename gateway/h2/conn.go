@@ -113,6 +113,7 @@ type Conn struct {
 	gently   bool      // its GOAWAY named no error
 	probe    *probe    // upstream only
 	patient  int       // streams that nobody waits for
+	asides   uint32    // how many of them there have been
 	dataSent int       // DATA frames ever sent, for WINDOW_UPDATE's formula
 	begun    bool      // our SETTINGS are on their way
 	acked    bool

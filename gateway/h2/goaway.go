@@ -121,11 +121,12 @@ func (c *Conn) EachStream(f func(s *Stream, k Sink)) {
 func (c *Conn) Evict(b *Batch) { c.endStreams(Evicted, b) }
 
 // Parting tells of a connection to a backend that takes no more streams: whether
-// one of us asked for that without an error, and whether it had ever had any.
+// one of us asked for that without an error, and whether it had ever had any that
+// somebody waited for.
 func (c *Conn) Parting() (gentle, used bool) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	return c.gently || c.leaving != ReasonNone, c.nextID > 1
+	return c.gently || c.leaving != ReasonNone, c.nextID/2 > c.asides
 }
 
 // handleGoAway obeys the peer's. Streams above its last id were never looked at

@@ -157,6 +157,7 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	if o.Patient {
 		s.state |= statePatient
 		c.patient++
+		c.asides++
 	} else {
 		c.probe.streamOpened(c)
 	}

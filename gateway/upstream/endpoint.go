@@ -51,7 +51,10 @@ type Endpoint struct {
 	down     error      // the last dial's, until one succeeds
 	perConn  int        // streams that the last connection could take
 	upSince  time.Time  // of the last connection
+	answered uint64     // RPCs of the endpoint by then that ended well
 	flaps    int        // times in a row that it did not live to be steady
+	missed   bool       // a dial has failed since then
+	parted   time.Time  // when the last one let go of us gently
 	unprobed bool       // the backend has complained of pings
 	left     time.Time  // when the table forgot the endpoint; zero while it has it
 	retired  bool

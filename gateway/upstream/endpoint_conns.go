@@ -16,8 +16,8 @@ const (
 	// told: what many servers allow.
 	streamsGuess = 100
 	// steady is how long a connection lives of an endpoint that is well. One that
-	// loses them earlier and unused, again and again, is dialled no faster than one
-	// that does not answer.
+	// loses them earlier, and has answered nothing, again and again, is dialled no faster
+	// than one that cannot be reached.
 	steady = time.Second
 )
 
@@ -149,6 +149,7 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 	if !m.e.retired {
 		m.e.perConn = max(1, c.MaxStreams())
 		m.e.upSince = time.Now()
+		m.e.answered, _, _ = m.e.tally.totals()
 		m.e.setLive(append(append([]*h2.Conn(nil), *m.e.live.Load()...), c))
 	}
 	m.e.mu.Unlock()
@@ -229,16 +230,27 @@ func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 	if len(rest) > 0 || e.retired {
 		return
 	}
-	if e.flaps++; used || time.Since(e.upSince) >= steady {
+	now := time.Now()
+	if e.flaps++; now.Sub(e.upSince) >= steady || used && (gentle || e.hasAnswered()) {
 		e.flaps = 0
 	}
 	if gentle && c.OpenStreams() == 0 && e.dialling == 0 && e.flaps == 0 {
 		return
 	}
+	if e.parted = (time.Time{}); gentle {
+		e.parted = now
+	}
 	e.mark(balance.Down, true)
 	if e.dialling == 0 && e.left.IsZero() {
 		e.connect()
 	}
+}
+
+// hasAnswered tells whether an RPC has ended well since the last connection was made. The
+// caller holds mu.
+func (e *Endpoint) hasAnswered() bool {
+	succeeded, _, _ := e.tally.totals()
+	return succeeded > e.answered
 }
 
 // lost forgets a connection that has ended.

@@ -106,17 +106,18 @@ func (e *Endpoint) pause(d time.Duration) {
 // is done: only one goes on trying an endpoint that is down.
 func (e *Endpoint) settle(err error) (done bool) {
 	e.mu.Lock()
+	live := len(*e.live.Load()) > 0
 	done = err == nil || e.ctx.Err() != nil || e.dialling > 1 || !e.left.IsZero()
 	if done {
 		e.dialling--
 	}
 	if err != nil {
 		e.failures.Add(1)
+		e.missed = e.missed || !live
 		if e.down == nil && e.left.IsZero() && !e.retired {
 			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
 		}
 	}
-	live := len(*e.live.Load()) > 0
 	n := len(e.waiters)
 	if err == nil && e.dialling > 0 {
 		n = min(n, e.perConn)

@@ -108,12 +108,19 @@ func (e *Endpoint) mark(c balance.Condition, on bool) {
 	if !e.SetCondition(c, on) {
 		return
 	}
+	now := time.Now()
+	same := before == balance.Stalled // it is what it was, and warm
 	if c == balance.Down && !on {
-		e.ejection.hasten(time.Now())
+		if e.missed {
+			e.ejection.hasten(now)
+		} else {
+			same = same || before == balance.Down && now.Sub(e.parted) < steady
+		}
+		e.missed = false
 		e.health.hasten()
 	}
-	if e.Usable() && before != balance.Stalled {
-		e.rise(time.Now())
+	if e.Usable() && !same {
+		e.rise(now)
 	}
 	if g := e.group.Load(); g != nil {
 		g.refresh()

@@ -1,11 +1,14 @@
 package upstream
 
 import (
+	"errors"
 	"slices"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"golang.org/x/net/http2"
 
 	"sluice/gateway/balance"
 	"sluice/gateway/h2"
@@ -197,4 +200,41 @@ func TestGroupStartsNewcomersSlowly(t *testing.T) {
 			t.Errorf("without slow start it is %s", s.State)
 		}
 	})
+}
+
+// A server that lets go of a connection now and then is warm still; one that could not be
+// reached in between is another process.
+func TestGroupStartsSlowlyWhoWasAway(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		away time.Duration
+		want string
+	}{
+		{"its connection was old", 0, StateHealthy},
+		{"it was started anew", 50 * time.Millisecond, StateWarming},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, h2.Limits{})
+				h := w.host("a:1", manners{})
+				w.host("a:2", manners{})
+				spec := to("x", "a:1", "a:2")
+				spec.Spec.LoadBalancing.SlowStart = &store.SlowStart{Window: store.Duration(30 * time.Second), Exponent: 1, MinWeight: 10}
+				list := w.put(spec)
+				open(list[0], 1)
+				open(list[1], 1)
+				time.Sleep(time.Minute)
+				if tt.away > 0 {
+					w.set(func() { h.refuse = errors.New("away") })
+				}
+				w.peer(h, 0).goAway(1<<31-1, http2.ErrCodeNo, "max_age")
+				time.Sleep(tt.away)
+				w.set(func() { h.refuse = nil })
+				time.Sleep(time.Second)
+				if s := list[0].Status(); s.State != tt.want {
+					t.Errorf("it is %s: %s, want %s", s.State, s.Why, tt.want)
+				}
+			})
+		})
+	}
 }

@@ -193,7 +193,7 @@ func (e *Endpoint) dialHTTP1(ctx context.Context) (net.Conn, error) {
 			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
 		}
 		e.mark(balance.Down, true)
-		e.down = err
+		e.down, e.missed = err, true
 		e.probe(backoffMin)
 	}
 	return nil, fmt.Errorf("%w: %w", ErrDown, err)
@@ -305,6 +305,7 @@ func (e *Endpoint) probeUntilUp(wait time.Duration) {
 		if e.down = err; err == nil {
 			e.upSince = time.Now()
 		}
+		e.missed = e.missed || err != nil
 		e.mark(balance.Down, err != nil)
 		e.mu.Unlock()
 	}

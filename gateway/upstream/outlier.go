@@ -13,9 +13,10 @@ const probePatience = 10 * time.Second
 
 // ejection is what an endpoint has on its record. Guarded by its mu.
 type ejection struct {
-	times   int       // in a row; one less for each EjectFor that it is well
+	times   int       // in a row, of those that make it longer; one less for each EjectFor that it is well
 	why     string    // the last
 	until   time.Time // of the last
+	hurried bool      // one was cut short since it was well
 	allowed time.Time // when one RPC was let try; zero before
 	taken   time.Time // when it was seen that one does
 	back    time.Time // since when it is well again, or times was lowered
@@ -55,8 +56,11 @@ func (g *group) expel(e *Endpoint, why string) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	j := &e.ejection
-	j.times++
-	out := min(time.Duration(g.outliers.EjectFor)*time.Duration(j.times), time.Duration(g.outliers.MaxEjectFor))
+	once, most := max(time.Duration(g.outliers.EjectFor), 1), time.Duration(g.outliers.MaxEjectFor)
+	if j.times < int((most+once-1)/once) {
+		j.times++
+	}
+	out := min(once*time.Duration(j.times), most)
 	j.why, j.until, j.allowed, j.taken = why, time.Now().Add(out), time.Time{}, time.Time{}
 	e.ejections.Add(1)
 	e.mark(balance.Ejected, true)
@@ -123,7 +127,7 @@ func (g *group) takeBack(e *Endpoint, now time.Time) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	e.tally.row.Store(0)
-	e.ejection.back, e.ejection.allowed = now, time.Time{}
+	e.ejection.back, e.ejection.allowed, e.ejection.hurried = now, time.Time{}, false
 	e.mark(balance.Ejected, false)
 }
 
@@ -159,19 +163,19 @@ func (g *group) lookAt(e *Endpoint, now time.Time) (restless bool) {
 		j.taken = time.Time{}
 		e.allowProbe(g)
 	case now.Sub(j.taken) >= probePatience:
-		j.back, j.allowed = now, time.Time{}
+		j.back, j.allowed, j.hurried = now, time.Time{}, false
 		e.mark(balance.Ejected, false)
 	}
 	return true
 }
 
-// hasten lets one RPC try the endpoint now. It was lost and can be reached again: what
-// is there has been started anew, and may be well. A process that is killed takes all of
+// hasten lets one RPC try the endpoint now, once until it is well. It could not be reached,
+// and can be again: what is there has been started anew, and may be well. A process that is killed takes all of
 // its RPCs along, which is enough to be ejected, and would be left out for long after
 // its successor is there. The caller holds the endpoint's mu.
 func (j *ejection) hasten(now time.Time) {
-	if j.until.After(now) {
-		j.until = now
+	if j.until.After(now) && !j.hurried {
+		j.until, j.hurried = now, true
 	}
 }
 

@@ -1,7 +1,10 @@
 package upstream
 
 import (
+	"context"
+	"errors"
 	"fmt"
+	"net"
 	"slices"
 	"strings"
 	"sync"
@@ -227,7 +230,7 @@ func TestGroupEjectsForLongerEachTime(t *testing.T) {
 		}
 		time.Sleep(61 * time.Second) // well for twice EjectFor
 		end(e, 5, Failure)
-		wait("after a minute that it was well", 70*time.Second)
+		wait("after a minute that it was well", time.Minute)
 		time.Sleep(10 * time.Minute)
 		end(e, 5, Failure)
 		wait("after ten", 30*time.Second)
@@ -338,6 +341,89 @@ func TestGroupTriesWhatHasBeenStartedAnew(t *testing.T) {
 			})
 		})
 	}
+}
+
+// One that takes each RPC for a reason to hang up is lost and there again all the time, and
+// nobody new for that.
+func TestGroupLeavesOutWhoHangsUp(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		reach := w.Pool.dial
+		w.Pool.dial = func(ctx context.Context, a string) (net.Conn, error) {
+			time.Sleep(3 * time.Millisecond)
+			return reach(ctx, a)
+		}
+		w.host("a:1", manners{answer: func(p *peer, id uint32, _ string) { p.reply(id) }})
+		w.host("a:2", manners{answer: func(p *peer, id uint32, _ string) { p.reply(id) }})
+		had := 0
+		w.host("a:3", manners{answer: func(p *peer, _ uint32, _ string) { had++; p.nc.Close() }})
+		bad := w.put(to("x", "a:1", "a:2", "a:3"))[2]
+		b := w.Backend("default/x")
+		for range 4000 {
+			e, _ := b.Pick(balance.Request{})
+			c := call(e)
+			time.Sleep(time.Millisecond)
+			synctest.Wait()
+			v := Neutral
+			switch {
+			case c.over():
+				v = Success
+			case c.end() != nil:
+				v = Failure
+			}
+			e.Done(Result{Verdict: v, Took: time.Millisecond})
+		}
+		if n, _ := bad.Ejections(); n != 1 || had > 6 {
+			t.Errorf("it was ejected %d times and had %d RPCs of 4000, want once and 5", n, had)
+		}
+		if n := len(w.dials("a:3")); n > 10 {
+			t.Errorf("it was dialled %d times", n)
+		}
+	})
+}
+
+// A process that is started again and again, and fails whatever tries it, is not tried each
+// time that it is there.
+func TestGroupHastensOnce(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		_, list := crowd(w, 3, nil)
+		e := list[2]
+		open(e, 1)
+		end(e, 5, Failure)
+		// bounce has it be away for a while, and lets an RPC try it where one may.
+		bounce := func() (tried bool) {
+			w.set(func() { w.hosts[e.Address()].refuse = errors.New("away") })
+			h := w.hosts[e.Address()]
+			w.peer(h, len(h.peers)-1).nc.Close()
+			time.Sleep(time.Second)
+			w.set(func() { h.refuse = nil })
+			time.Sleep(5 * time.Second)
+			for range 20 {
+				got, _ := w.Backend("default/x").Pick(balance.Request{})
+				if tried = tried || got == e; got == e {
+					got.Done(Result{Verdict: Failure})
+				} else {
+					got.Done(Result{Verdict: Success})
+				}
+			}
+			return tried
+		}
+		if !bounce() {
+			t.Fatal("it has been started anew, and no RPC tries it")
+		}
+		if bounce() || bounce() {
+			t.Error("it has failed once more, and is tried again before its time")
+		}
+		time.Sleep(time.Minute)
+		for ejected(list) != nil {
+			share(w, 10)
+		}
+		end(e, 5, Failure)
+		if !bounce() {
+			t.Error("it was well in between, has been started anew, and no RPC tries it")
+		}
+	})
 }
 
 // What tries and tells nothing leaves the question open for another; a stream that has

@@ -12,6 +12,9 @@ const (
 	// way somewhere, and restEvery how often when all are as they were.
 	watchEvery = 100 * time.Millisecond
 	restEvery  = time.Second
+	// watchPause is between two looks in any case: conditions may change a thousand times
+	// a second.
+	watchPause = 10 * time.Millisecond
 	// samplesPerHalf is how often what RPCs took is gathered anew: each half minute.
 	samplesPerHalf = int(30 * time.Second / sampleEvery)
 )
@@ -37,10 +40,16 @@ func (p *Pool) watch(ctx context.Context) {
 		for _, g := range p.everyGroup() {
 			restless = g.look(now, sample) || restless
 		}
+		timer.Reset(watchPause)
+		select {
+		case <-ctx.Done():
+			return
+		case <-timer.C:
+		}
 		if restless {
-			timer.Reset(watchEvery)
+			timer.Reset(watchEvery - watchPause)
 		} else {
-			timer.Reset(restEvery)
+			timer.Reset(restEvery - watchPause)
 		}
 	}
 }
