@@ -20,15 +20,21 @@ help: ## List the targets
 needs: ## Install what the tests need and the machine lacks
 	@scripts/needs.sh
 
-# One package at a time, because several of them measure time. What measures the
-# whole, and the hostile peers, come without the race detector, which would be what
-# they measure; `make hostile-race` has it.
+# Whose tests measure time, on whole gateways mostly: one package at a time. The others
+# share the cores.
+TIMED := . ./faults ./gateway ./gateway/h2 ./gateway/listen ./gateway/upstream ./store
+
+# What measures the whole, the hostile peers and much arithmetic come without the race
+# detector, which would be what they measure; `make hostile-race` has the peers with it.
 .PHONY: race
 race: ## All tests, with the race detector
-	go test -race -p 1 $$(go list ./... | grep -v '/gateway/hostile$$')
+	go test -race -p 1 $(TIMED)
+	go test -race $$(comm -23 <(go list ./... | sort) <(go list $(TIMED) ./gateway/hostile | sort))
+	go test ./gateway/policy
 	go test -run '^(TestMeasured|TestServeWithstands)' .
 	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
 	go test -run '^TestEncodeBounds' ./gateway/rest
+	go test -run '^(TestMemoryGuard|TestRetryDelays|TestGridSplits|TestMigrationSplits|TestStreamsNeed)' ./gateway
 	go test ./gateway/hostile
 
 .PHONY: hostile-race
