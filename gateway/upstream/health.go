@@ -20,16 +20,16 @@ type health struct {
 	well    bool
 	row     int    // checks in a row that say otherwise
 	why     string // it is not well
+	missed  bool   // the last check found nobody to ask
 
-	watched   *h2.Conn // that Watch is open on; nil while it is not
-	stopWatch context.CancelFunc
+	watch *watch // that is open on a connection; nil while none is
 }
 
 // unwatch ends a Watch whose connection takes no more streams: a server that wants to go
 // would wait for it.
 func (h *health) unwatch(c *h2.Conn) {
-	if h.watched == c && h.stopWatch != nil {
-		h.stopWatch()
+	if h.watch != nil && h.watch.conn == c {
+		h.watch.end()
 	}
 }
 
@@ -42,10 +42,11 @@ type checker struct {
 	ask  func(ctx context.Context) error // nil when the endpoint is well
 }
 
-// hasten has an endpoint asked at once: something has changed. The caller holds the
-// endpoint's mu.
+// hasten has an endpoint asked soon that was not there when it was asked last, and can be
+// reached now. One that a check has cost the connection was there: it has its answer. The
+// caller holds the endpoint's mu.
 func (h *health) hasten() {
-	if h.checker == nil {
+	if h.checker == nil || !h.missed {
 		return
 	}
 	select {
@@ -89,7 +90,7 @@ func (e *Endpoint) attend(spec *store.HealthCheck) {
 	default:
 		c.ask = e.checkTCP
 	}
-	h.checker, h.row = c, 0
+	h.checker, h.row, h.missed = c, 0, false
 	if before == nil {
 		h.known, h.well, h.why = false, false, notCheckedYet
 		e.mark(balance.Unknown, true)
@@ -108,30 +109,57 @@ func (c *checker) run(ctx context.Context, watches bool) {
 	defer work.Wait()
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	rest := min(time.Duration(c.spec.Interval), soonest)
+	var asked time.Time // when the last check was over
 	for {
 		select {
 		case <-ctx.Done():
 			return
 		case <-c.soon:
+			if wait := rest - time.Since(asked); wait > 0 {
+				timer.Reset(wait)
+				continue
+			}
 		case <-timer.C:
 		}
+		began := time.Now()
 		asking, cancel := context.WithTimeout(ctx, time.Duration(c.spec.Timeout))
 		err := c.ask(asking)
-		if asking.Err() != nil && err != nil {
+		missed := unreached(err)
+		if asking.Err() != nil && err != nil && !errors.Is(err, errUndecided) {
 			err = errNoAnswer{time.Duration(c.spec.Timeout)}
 		}
 		cancel()
+		asked = time.Now()
 		if ctx.Err() != nil {
 			return
 		}
 		if !errors.Is(err, errUndecided) {
 			c.found(err, false)
+			c.reach(began, missed)
 		}
 		if w != nil && w.begin(time.Now()) {
 			work.Go(func() { w.run(ctx) })
 		}
 		interval := float64(c.spec.Interval)
 		timer.Reset(time.Duration(interval * (0.9 + 0.2*rand.Float64())))
+	}
+}
+
+// soonest is how long after a check the next one may be that need not wait for its turn.
+const soonest = time.Second
+
+// reach notes whether a check that began at that time found nobody to ask. Who has come
+// back meanwhile is asked soon.
+func (c *checker) reach(began time.Time, missed bool) {
+	e := c.e
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.health.checker != c {
+		return
+	}
+	if e.health.missed = missed; e.Condition()&balance.Down == 0 && !e.upSince.Before(began) {
+		e.health.hasten()
 	}
 }
 

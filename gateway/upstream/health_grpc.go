@@ -216,6 +216,8 @@ type watch struct {
 	// Guarded by the endpoint's mu.
 	open  bool
 	after time.Time // when it may be tried
+	conn  *h2.Conn  // that it is open on, and what ends it there
+	end   context.CancelFunc
 }
 
 // begin reports whether a Watch is to be opened now, which is then on its way.
@@ -242,12 +244,16 @@ func (w *watch) run(ctx context.Context) {
 		if !slices.Contains(*e.live.Load(), c) {
 			cancel() // it has taken its leave meanwhile
 		}
-		e.health.watched, e.health.stopWatch = c, cancel
+		if w.conn, w.end = c, cancel; e.health.checker == w.checker {
+			e.health.watch = w
+		}
 	})
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	w.open = false
-	e.health.watched, e.health.stopWatch = nil, nil
+	if e.health.watch == w { // else that is of another, which has taken its place
+		e.health.watch = nil
+	}
 	if !again {
 		w.after = time.Now().Add(watchAgain)
 	}

@@ -6,7 +6,9 @@ import (
 	"fmt"
 	"io"
 	"net/http"
+	"net/http/httptrace"
 	"net/url"
+	"sync/atomic"
 
 	"sluice/store"
 )
@@ -15,7 +17,7 @@ import (
 func (e *Endpoint) checkTCP(ctx context.Context) error {
 	nc, err := e.pool.dial(ctx, e.id.address)
 	if err != nil {
-		return err
+		return fmt.Errorf("%w: %w", ErrDown, err)
 	}
 	return nc.Close()
 }
@@ -24,7 +26,9 @@ func (e *Endpoint) checkTCP(ctx context.Context) error {
 // again; its content is not looked at. Bytes.
 const maxHealthBody = 4 << 10
 
-// checkHTTP asks by the endpoint's own connections.
+// checkHTTP asks by the endpoint's own connections. One that takes one request on each,
+// and has as many as it may have, is busy: that its check waited for one in vain says
+// nothing of it.
 func (e *Endpoint) checkHTTP(ctx context.Context, spec *store.HTTPCheck) error {
 	u, err := url.Parse(spec.Path)
 	if err != nil {
@@ -34,11 +38,16 @@ func (e *Endpoint) checkHTTP(ctx context.Context, spec *store.HTTPCheck) error {
 	if host == "" {
 		host = e.id.address
 	}
-	req := (&http.Request{
+	req := &http.Request{
 		Method: http.MethodGet, URL: u, Host: host, Proto: "HTTP/1.1", ProtoMajor: 1, ProtoMinor: 1,
 		Header: http.Header{"User-Agent": {healthAgent}},
-	}).WithContext(ctx)
-	res, err := e.RoundTrip(req)
+	}
+	var asked atomic.Bool // on a connection
+	trace := &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { asked.Store(true) }}
+	res, err := e.RoundTrip(req.WithContext(httptrace.WithClientTrace(ctx, trace)))
+	if err != nil && e.http != nil && !asked.Load() && int64(e.Active()) >= e.http.limit.Load() {
+		err = fmt.Errorf("%w: %w", ErrFull, err)
+	}
 	if err != nil {
 		return undecided(err)
 	}

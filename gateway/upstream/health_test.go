@@ -1,8 +1,10 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -600,6 +602,66 @@ func TestHealthOfNewcomersCausesNoPanic(t *testing.T) {
 		time.Sleep(100 * time.Millisecond) // they are connected
 		if got := share(w, 100); got[0]+got[1] != 100 {
 			t.Errorf("the RPCs go to %v, want the two that are well", got)
+		}
+	})
+}
+
+// A check that costs the connection is not made at once on the next one.
+func TestHealthAsksInTurnWhoHangsUp(t *testing.T) {
+	for name, leaves := range map[string]func(p *peer, id uint32){
+		"the connection is closed": func(p *peer, _ uint32) { p.nc.Close() },
+		"GOAWAY": func(p *peer, id uint32) {
+			p.goAway(id, http2.ErrCodeNo, "")
+			p.header(id, true, ":status", "200", "content-type", "application/grpc", "grpc-status", "0")
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, h2.Limits{})
+				reach := w.Pool.dial
+				w.Pool.dial = func(ctx context.Context, a string) (net.Conn, error) {
+					time.Sleep(3 * time.Millisecond)
+					return reach(ctx, a)
+				}
+				asked := 0
+				w.host("a:1", manners{answer: func(p *peer, id uint32, path string) {
+					if path == healthCheckPath {
+						asked++
+					}
+					leaves(p, id)
+				}})
+				spec := checked("x", byGRPC, "a:1")
+				spec.Spec.HealthCheck.Interval = store.Duration(5 * time.Second)
+				w.put(spec)
+				time.Sleep(16 * time.Second)
+				if asked < 3 || asked > 5 {
+					t.Errorf("%d checks in 16s, want one each 5s", asked)
+				}
+				if n := len(w.dials("a:1")); n > 15 {
+					t.Errorf("dialled %d times", n)
+				}
+			})
+		})
+	}
+}
+
+// A Watch that ends late leaves alone the one that has taken its place.
+func TestHealthForgetsOnlyTheWatchThatEnds(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		n := newNurse(serving)
+		n.watches = true
+		h := w.host("a:1", n.manners())
+		e := w.put(checked("x", byGRPC, "a:1"))[0]
+		time.Sleep(200 * time.Millisecond)
+		over, cancel := context.WithCancel(t.Context())
+		cancel()
+		(&watch{checker: &checker{e: e}, service: "shop"}).run(over)
+		p := w.peer(h, 0)
+		p.goAway(3, http2.ErrCodeNo, "")
+		synctest.Wait()
+		if got := p.got(); !strings.Contains(got, "RST_STREAM 3 CANCEL") {
+			t.Errorf("the Watch goes on: %s", got)
 		}
 	})
 }

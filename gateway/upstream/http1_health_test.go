@@ -3,6 +3,7 @@ package upstream
 import (
 	"errors"
 	"net/http"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
@@ -114,4 +115,53 @@ func TestHTTP1EndpointIsConnectedFirst(t *testing.T) {
 		w.apply(nil)
 		time.Sleep(time.Minute)
 	})
+}
+
+// One whose connections all carry requests is busy, and not ill; one that takes a
+// connection and does not answer is.
+func TestHTTP1EndpointIsNotIllForBeingBusy(t *testing.T) {
+	for _, tt := range []struct {
+		name     string
+		requests int // that go on, of two connections
+		hangs    bool
+		want     string
+	}{
+		{"all busy", 2, false, StateHealthy},
+		{"one busy", 1, false, StateHealthy},
+		{"one busy, and checks hang", 1, true, StateUnhealthy},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				release := make(chan struct{})
+				var hangs atomic.Bool
+				w := newPlainWorld(t, func(_ http.ResponseWriter, r *http.Request) {
+					if r.URL.Path != "/healthz" || hangs.Load() {
+						<-release
+					}
+				})
+				b := w.apply(func(spec *store.Backend) {
+					spec.Spec.Connection.MaxConnections = 2
+					spec.Spec.HealthCheck = &store.HealthCheck{
+						HTTP: &store.HTTPCheck{Path: "/healthz"}, Interval: store.Duration(time.Second),
+						Timeout: store.Duration(time.Second), HealthyThreshold: 1, UnhealthyThreshold: 2,
+					}
+				})
+				time.Sleep(3 * time.Second)
+				hangs.Store(tt.hangs)
+				var wg sync.WaitGroup
+				for range tt.requests {
+					wg.Go(func() {
+						e, _, _ := get(t, b, "/long")
+						e.Done(Result{})
+					})
+				}
+				time.Sleep(10 * time.Second)
+				if s := b.Endpoints[0].Status(); s.State != tt.want {
+					t.Errorf("it is %s: %s", s.State, s.Why)
+				}
+				close(release)
+				wg.Wait()
+			})
+		})
+	}
 }
