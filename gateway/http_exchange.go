@@ -286,7 +286,7 @@ func (t *trial) done(v upstream.Verdict) {
 		if t.response == nil {
 			t.end()
 		}
-		t.endpoint.Done(upstream.Result{Verdict: v, Took: t.took(), FirstByte: t.headed, Doubtful: t.doubtful()})
+		t.endpoint.Done(upstream.Result{Verdict: v, Took: t.took(), Age: time.Since(t.began), FirstByte: t.headed, Doubtful: t.doubtful()})
 	})
 }
 

@@ -259,11 +259,14 @@ func (a *attempt) done(v upstream.Verdict, now time.Duration) {
 	}
 	a.endpoint, a.phase = nil, attemptEnded
 	result := upstream.Result{Verdict: v, FirstByte: a.first, Doubtful: v == upstream.Neutral && a.r.answered()}
-	if v != upstream.Neutral {
+	if v != upstream.Neutral || !e.Usable() {
 		if now == 0 {
 			now = time.Since(a.r.started)
 		}
-		result.Took = a.r.workTime(now - a.began)
+		result.Age = now - a.began
+	}
+	if v != upstream.Neutral {
+		result.Took = a.r.workTime(result.Age)
 	}
 	e.Done(result)
 }

@@ -9,8 +9,9 @@ import (
 // Verdict is what one attempt says about its endpoint.
 type Verdict uint8
 
-// Nothing: it never left, or the caller went away, or the answer tells of the request.
-// Success and Failure count for and against the endpoint.
+// Neutral says nothing: it never left, or the caller went away, or its deadline passed.
+// Success and Failure count for and against the endpoint; an answer that tells of the
+// request, such as NOT_FOUND, is a Success: the endpoint has done its work.
 const (
 	Neutral Verdict = iota
 	Success
@@ -23,6 +24,9 @@ type Result struct {
 	// Took is from the attempt's beginning to its end; zero for a stream, of which it
 	// says nothing.
 	Took time.Duration
+	// Age is from the attempt's beginning to now, of streams too, and whatever the
+	// verdict: it tells who tries an ejected endpoint from those who were there before.
+	Age time.Duration
 	// FirstByte is from the attempt's beginning to the response's; zero when none came, or
 	// nobody has looked: see Backend.Timed.
 	FirstByte time.Duration

@@ -19,6 +19,7 @@ type ejection struct {
 	hurried bool      // one was cut short since it was well
 	allowed time.Time // when one RPC was let try; zero before
 	taken   time.Time // when it was seen that one does
+	again   bool      // it has ended, and said nothing: another has to
 	back    time.Time // since when it is well again, or times was lowered
 }
 
@@ -103,6 +104,8 @@ func (g *group) probed(e *Endpoint, r Result) {
 	defer g.mu.Unlock()
 	switch {
 	case !e.tried(r, now): // another was faster
+	case r.Verdict == Neutral:
+		e.tryAgain()
 	case r.Verdict == Success:
 		g.takeBack(e, now)
 	case g.outliers != nil:
@@ -113,13 +116,17 @@ func (g *group) probed(e *Endpoint, r Result) {
 // tried tells whether an attempt that has ended says how the endpoint is now. What was
 // begun before one RPC was let try does not.
 func (e *Endpoint) tried(r Result, now time.Time) bool {
-	if r.Verdict == Neutral {
-		return false
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	j := &e.ejection
-	return e.Condition()&balance.Ejected != 0 && !j.allowed.IsZero() && !e.ProbeWaits() && !now.Add(-r.Took).Before(j.allowed)
+	return e.Condition()&balance.Ejected != 0 && !j.allowed.IsZero() && !e.ProbeWaits() && !now.Add(-max(r.Age, r.Took)).Before(j.allowed)
+}
+
+// tryAgain has another RPC try the endpoint soon, since one has that said nothing.
+func (e *Endpoint) tryAgain() {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.ejection.again = true
 }
 
 // takeBack ends an ejection. The caller holds mu.
@@ -153,15 +160,14 @@ func (g *group) lookAt(e *Endpoint, now time.Time) (restless bool) {
 	switch {
 	case now.Before(j.until):
 	case j.allowed.IsZero():
-		j.allowed = now
+		j.allowed, j.again = now, false
 		e.allowProbe(g)
 	case e.ProbeWaits():
+	case j.again || !j.taken.IsZero() && e.Active() == 0: // nobody tries it any more
+		j.again, j.taken = false, time.Time{}
+		e.allowProbe(g)
 	case j.taken.IsZero():
 		j.taken = now
-	case e.Active() == 0:
-		// It ended, and said nothing of the endpoint: another has to.
-		j.taken = time.Time{}
-		e.allowProbe(g)
 	case now.Sub(j.taken) >= probePatience:
 		j.back, j.allowed, j.hurried = now, time.Time{}, false
 		e.mark(balance.Ejected, false)

@@ -436,6 +436,8 @@ func TestGroupAsksAgainWhenAnRPCTellsNothing(t *testing.T) {
 		end(e, 5, Failure)
 		time.Sleep(31 * time.Second)
 		b := w.Backend("default/x")
+		before := time.Now()
+		e.Acquire() // a stream of before, which goes on
 		try := func(why string) {
 			t.Helper()
 			for range 10 {
@@ -449,7 +451,8 @@ func TestGroupAsksAgainWhenAnRPCTellsNothing(t *testing.T) {
 		}
 		for range 3 {
 			try("the last has said nothing")
-			e.Done(Result{})
+			time.Sleep(500 * time.Millisecond)
+			e.Done(Result{Age: 500 * time.Millisecond})
 			time.Sleep(time.Second)
 		}
 		try("it is to be a stream")
@@ -462,6 +465,7 @@ func TestGroupAsksAgainWhenAnRPCTellsNothing(t *testing.T) {
 			t.Error("a stream that goes on was not taken for a proof")
 		}
 		e.Done(Result{Verdict: Success})
+		e.Done(Result{Age: time.Since(before)})
 	})
 }
 
@@ -471,9 +475,9 @@ func TestGroupHearsNothingOfBefore(t *testing.T) {
 		w := newWorld(t, h2.Limits{})
 		_, list := crowd(w, 2, nil)
 		e := list[0]
-		e.Acquire()
-		e.Acquire()
-		e.Acquire()
+		for range 4 {
+			e.Acquire()
+		}
 		begun := time.Now()
 		end(e, 5, Failure)
 		e.Done(Result{Verdict: Success, Took: time.Millisecond})
@@ -490,9 +494,13 @@ func TestGroupHearsNothingOfBefore(t *testing.T) {
 				got.Done(Result{})
 			}
 		}
-		e.Done(Result{Verdict: Success, Took: time.Since(begun)})
+		e.Done(Result{Verdict: Success, Age: time.Since(begun)})
 		if ejected(list) == nil {
-			t.Error("an RPC of before brought it back while another tries")
+			t.Error("a stream of before brought it back while another tries")
+		}
+		e.Done(Result{Verdict: Failure, Age: time.Since(begun)})
+		if s := e.Status(); s.Why != "5 RPCs in a row failed; the next RPC tries it" {
+			t.Errorf("a stream of before had it ejected once more: %s", s.Why)
 		}
 		e.Done(Result{Verdict: Success, Took: time.Millisecond})
 		if ejected(list) != nil {
