@@ -37,7 +37,7 @@ func (c *Conn) verdict(now time.Time, l *Limits, b *Batch) Reason {
 		return ReasonMinRate
 	case !c.acked && now.Sub(c.since) > l.Preface+l.SettingsAck:
 		return ReasonSettingsAck
-	case c.probe != nil && c.probe.idle && !c.probe.sent.IsZero() && now.Sub(c.probe.sent) > probeTimeout:
+	case c.probe != nil && !c.probe.dead.IsZero() && now.After(c.probe.dead):
 		return ReasonPingTimeout
 	case len(c.streams) > 0:
 		return ReasonNone

@@ -9,21 +9,27 @@ import (
 // probe asks a backend that has been silent whether it still lives: before an RPC
 // depends on it, and while RPCs wait for it. grpc's servers count PINGs and end
 // connections for them, unless a response of theirs came in between; so the first kind
-// is sent at most once in probeEvery, and the second once a silence.
+// is sent at most once in probeEvery, and the second once a silence, and once more for
+// streams that were opened after that. Of the three PINGs that end a connection this
+// leaves one for a response that a PING has met on the way.
 type probe struct {
-	heard time.Time // when anything last arrived
-	busy  time.Time // since when there are streams that somebody waits for
-	sent  time.Time // zero while no answer is due
-	last  time.Time // when the last PING was sent
-	idle  bool      // what was sent is of the first kind: without an answer the connection is dead
-	asked bool      // no HEADERS or DATA have come since the last PING
-	never bool      // the peer has complained of too_many_pings
+	heard  time.Time // when anything last arrived
+	busy   time.Time // since when there are streams that somebody waits for
+	sent   time.Time // zero while no answer is due
+	last   time.Time // when the last PING was sent
+	before time.Time // when the last one of the first kind was
+	later  time.Time // when the sweep first saw that a stream was opened after the last PING; zero when none was
+	dead   time.Time // when the connection is, if nothing is heard; zero when that is not at stake
+	opened bool      // a stream was, since the sweep last looked
+	asked  bool      // no HEADERS or DATA have come since the last PING
+	twice  bool      // nor since the one before it
+	never  bool      // the peer has complained of too_many_pings
 }
 
 const (
-	probeAfter   = 30 * time.Second // of silence
-	probeEvery   = 5 * time.Minute  // grpc's default MinTime
-	probeTimeout = 10 * time.Second // for the answer, then the connection is dead
+	probeAfter   = 30 * time.Second               // of silence
+	probeEvery   = 5*time.Minute + 10*time.Second // grpc's default MinTime, and what a PING may be late
+	probeTimeout = 10 * time.Second               // for the answer, then the connection is dead
 
 	// silenceAfter is how long a backend may say nothing while RPCs wait before it is
 	// asked, and silenceAnswer how long the answer may take before the connection counts
@@ -36,30 +42,41 @@ const (
 
 var probePing = [8]byte{'a', 'l', 'i', 'v', 'e'}
 
-// streamOpened notes that somebody waits for the backend, and puts a PING beside the
-// stream when it has been silent for long. The caller holds mu.
+// streamOpened notes that somebody waits for the backend. When it has been silent for
+// long the connection is dead unless it says something now, and is asked by a PING if
+// none waits for its answer already. That goes behind the stream's HEADERS: servers are
+// stricter when they have no stream. The caller holds mu.
 func (p *probe) streamOpened(c *Conn) {
+	p.opened = true
 	if len(c.streams)-c.patient > 1 {
 		return
 	}
 	now := time.Now()
 	p.busy = now
-	if p.never || len(c.streams) > 1 || p.heard.IsZero() ||
-		now.Sub(p.heard) < probeAfter || now.Sub(p.last) < probeEvery {
+	if p.never || len(c.streams) > 1 || p.heard.IsZero() || now.Sub(p.heard) < probeAfter || !p.dead.IsZero() {
 		return
 	}
-	p.idle = true
-	p.ask(c, now)
+	if p.sent.IsZero() {
+		if now.Sub(p.before) < probeEvery || !p.may(now) {
+			return
+		}
+		p.before = now
+		p.ask(c, now)
+	}
+	p.dead = now.Add(probeTimeout)
 }
+
+// may tells whether servers that count PINGs bear one more.
+func (p *probe) may(now time.Time) bool { return !p.twice || now.Sub(p.last) >= probeEvery }
 
 // ask sends a PING. The caller holds mu.
 func (p *probe) ask(c *Conn, now time.Time) {
-	p.sent, p.last, p.asked = now, now, true
+	p.sent, p.last, p.twice, p.asked = now, now, p.asked, true
+	p.opened, p.later = false, time.Time{}
 	c.out = appendPing(c.buffer(), false, probePing)
 }
 
-// checkSilence asks a backend that lets RPCs wait, once a silence, and notes when it
-// does not answer. It is the sweep's, and costs a connection without streams one look.
+// checkSilence asks a backend that lets RPCs wait, and notes when it does not answer. It is the sweep's, and costs a connection without streams one look.
 func (c *Conn) checkSilence(now time.Time, b *Batch) {
 	if c.open.Load() == 0 {
 		return
@@ -67,6 +84,10 @@ func (c *Conn) checkSilence(now time.Time, b *Batch) {
 	c.mu.Lock()
 	p := c.probe
 	began := false
+	if p.opened && p.later.IsZero() {
+		p.later = now
+	}
+	p.opened = false
 	switch {
 	case c.closing || c.why != ReasonNone:
 	case !p.sent.IsZero():
@@ -74,7 +95,6 @@ func (c *Conn) checkSilence(now time.Time, b *Batch) {
 			c.silent.Store(true)
 		}
 	case p.due(c, now):
-		p.idle = false
 		p.ask(c, now)
 		b.touch(c)
 	}
@@ -86,16 +106,29 @@ func (c *Conn) checkSilence(now time.Time, b *Batch) {
 
 // due tells whether a backend that lets RPCs wait is to be asked. The caller holds mu.
 func (p *probe) due(c *Conn, now time.Time) bool {
-	if p.never || p.asked || p.heard.IsZero() || len(c.streams) <= c.patient ||
+	if p.never || p.heard.IsZero() || now.Sub(p.heard) < silenceAfter || len(c.streams) <= c.patient ||
 		c.drain != drainNone || c.goneAway != maxStreamID { // it gets no more streams in any case
 		return false
 	}
-	return now.Sub(p.heard) >= silenceAfter && now.Sub(p.busy) >= silenceAfter
+	if p.asked { // whoever was asked before may hang now: a silent subscription is no sign of it, and no sign of life
+		return !p.later.IsZero() && now.Sub(p.later) >= silenceAfter && p.may(now)
+	}
+	return now.Sub(p.busy) >= silenceAfter
 }
 
 // Silent tells whether a backend has not answered the question whether it lives. It
 // may be old when it arrives.
 func (c *Conn) Silent() bool { return c.silent.Load() }
+
+// SilentFor is how long a silent backend has owed its answer; zero when it is not silent.
+func (c *Conn) SilentFor(now time.Time) time.Duration {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.probe.sent.IsZero() || !c.silent.Load() {
+		return 0
+	}
+	return now.Sub(c.probe.sent)
+}
 
 // LastHeard is when anything last arrived from a backend, and when it was last asked
 // whether it lives; zero when it was not.
@@ -128,9 +161,9 @@ func (c *Conn) heard() {
 	}
 	c.mu.Lock()
 	p := c.probe
-	p.heard, p.sent = c.now, time.Time{}
+	p.heard, p.sent, p.dead = c.now, time.Time{}, time.Time{}
 	if c.spoke {
-		p.asked, c.spoke = false, false
+		p.asked, p.twice, c.spoke = false, false, false
 	}
 	ended := c.silent.Load()
 	if ended {

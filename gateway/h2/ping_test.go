@@ -263,6 +263,121 @@ func TestPingTimesOut(t *testing.T) {
 	}
 }
 
+// cancelled opens a stream, lets it wait, and gives it up: nothing was answered.
+func cancelled(p *peer, wait time.Duration) {
+	p.t.Helper()
+	s := p.open(true, requestLines()...)
+	pass(wait)
+	var b Batch
+	s.Reset(http2.ErrCodeCancel, &b)
+	b.Flush()
+}
+
+// A subscription on which nothing happens spends the PING of its silence. A stream that
+// is opened after that and waits is worth one more; after that, only HEADERS, DATA or
+// five minutes are.
+func TestPingAsksOnceMoreForALaterStream(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{})
+		subscription := p.opened(false)
+		want := func(n int, why string) {
+			t.Helper()
+			if got := pings(p); got != n {
+				t.Errorf("%s: asked %d times, want %d", why, got, n)
+			}
+			p.writePingAck("alive")
+		}
+		pass(time.Minute)
+		want(1, "the subscription")
+		pass(10 * time.Minute)
+		want(0, "nothing was opened since")
+		cancelled(p, silenceAfter-time.Millisecond)
+		pass(time.Millisecond)
+		want(0, "a stream that waited for less than a second, so far")
+		cancelled(p, silenceAfter+2*silenceEvery)
+		want(1, "a stream that waits")
+		for range 9 {
+			cancelled(p, 30*time.Second)
+			want(0, "streams that wait, again and again")
+		}
+		cancelled(p, 45*time.Second)
+		want(1, "five minutes have passed")
+		cancelled(p, 30*time.Second)
+		want(0, "the one that was left is still spent")
+		p.writeHeaders(subscription.ID(), false, ":status: 200")
+		pass(2 * time.Second)
+		want(1, "HEADERS")
+		cancelled(p, 30*time.Second)
+		want(1, "a stream after that")
+	})
+}
+
+// A backend that answered for the sake of a subscription and hangs afterwards is found
+// as fast as any.
+func TestPingFindsWhoHangsBesideASubscription(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{})
+		p.opened(false)
+		pass(time.Minute)
+		p.writePingAck("alive")
+		pass(time.Minute)
+		p.skipFrames()
+		p.opened(false)
+		p.rec.skip()
+		pass(silenceAfter + silenceAnswer + 2*silenceEvery)
+		p.rec.want(t, "two and a half seconds after the stream", "silent")
+	})
+}
+
+// Whoever has not answered the PING of a silence is dead when it answers nothing to the
+// next stream that comes alone, as if there had been no such PING.
+func TestPingTimesOutAfterASilence(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		answer func(p *peer) // to the PING of the silence
+		want   int           // PINGs after that
+	}{
+		{"never heard again", func(*peer) {}, 0},
+		{"heard, and then not", func(p *peer) { p.writePingAck("alive") }, 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			inBubble(t, func(t *testing.T) {
+				p := greetedClient(t, Limits{})
+				cancelled(p, 2*time.Second)
+				if n := pings(p); n != 1 {
+					t.Fatalf("asked %d times", n)
+				}
+				tt.answer(p)
+				pass(probeAfter)
+				p.rec.skip()
+				p.open(true, requestLines()...)
+				pass(probeTimeout - time.Second)
+				if n := pings(p); n != tt.want {
+					t.Errorf("asked %d times beside the stream, want %d", n, tt.want)
+				}
+				p.wantIdle("ten seconds have not passed")
+				pass(time.Second + 2*sweepEvery)
+				p.wantEnded("the backend is dead", ReasonPingTimeout)
+			})
+		})
+	}
+}
+
+// The PING comes behind the stream: servers count one that comes while they have none
+// for two hours.
+func TestPingComesBehindItsStream(t *testing.T) {
+	inBubble(t, func(t *testing.T) {
+		p := greetedClient(t, Limits{})
+		pass(time.Minute)
+		p.skipFrames()
+		p.open(true, requestLines()...)
+		frames := p.skipFrames()
+		if len(frames) < 2 || (frames[len(frames)-1] != debugPing{"alive"}) {
+			t.Errorf("sent %v", frames)
+		}
+	})
+}
+
 // A backend that complains of pings is never asked again.
 func TestPingStopsAfterAComplaint(t *testing.T) {
 	inBubble(t, func(t *testing.T) {

@@ -154,6 +154,8 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	}
 	c.nextID += 2
 	c.insert(s)
+	s.at = c.passed + int64(len(c.out))
+	c.encodeOpening(s, o)
 	if o.Patient {
 		s.state |= statePatient
 		c.patient++
@@ -161,8 +163,6 @@ func (c *Conn) openLocked(s *Stream, o *Opening, b *Batch) error {
 	} else {
 		c.probe.streamOpened(c)
 	}
-	s.at = c.passed + int64(len(c.out))
-	c.encodeOpening(s, o)
 	if o.End {
 		c.ended(s)
 	}

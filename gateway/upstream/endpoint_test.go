@@ -418,7 +418,7 @@ func TestEndpointProbesBeforeUse(t *testing.T) {
 			t.Errorf("after 29 s of silence: %s, want no PING", got)
 		}
 		time.Sleep(31 * time.Second)
-		if got := use(); got != "PING, HEADERS 5" {
+		if got := use(); got != "HEADERS 5, PING" {
 			t.Errorf("after 31 s of silence: %s, want a PING beside the stream", got)
 		}
 		for i := range 9 {
@@ -428,7 +428,7 @@ func TestEndpointProbesBeforeUse(t *testing.T) {
 			}
 		}
 		time.Sleep(31 * time.Second)
-		if got := use(); got != "PING, HEADERS 25" {
+		if got := use(); got != "HEADERS 25, PING" {
 			t.Errorf("5 min after the last PING: %s, want another", got)
 		}
 	})
@@ -480,7 +480,7 @@ func TestEndpointProbesNoMoreAfterAComplaint(t *testing.T) {
 		w.peer(h, 0).reply(c.ID())
 		time.Sleep(time.Minute)
 		c = open(e, 1)[0]
-		if got := w.peer(h, 0).got(); got != "HEADERS 1, PING, HEADERS 3" {
+		if got := w.peer(h, 0).got(); got != "HEADERS 1, HEADERS 3, PING" {
 			t.Fatalf("the backend got %s", got)
 		}
 		w.peer(h, 0).goAway(c.ID(), http2.ErrCodeEnhanceYourCalm, "too_many_pings")
