@@ -186,6 +186,10 @@ func (e *Endpoint) dialHTTP1(ctx context.Context) (net.Conn, error) {
 	if err == nil {
 		e.down, e.upSince = nil, time.Now()
 		e.mark(balance.Down, false)
+		if e.hurry != nil { // whoever rests before it tries again has nothing to find out
+			close(e.hurry)
+			e.hurry = nil
+		}
 		return nc, nil
 	}
 	if e.left.IsZero() && !e.retired {
@@ -304,10 +308,14 @@ func (e *Endpoint) probeUntilUp(wait time.Duration) {
 		e.mu.Lock()
 		if e.down = err; err == nil {
 			e.upSince = time.Now()
+			e.dialling--
 		}
 		e.missed = e.missed || err != nil
 		e.mark(balance.Down, err != nil)
 		e.mu.Unlock()
+		if err == nil {
+			return
+		}
 	}
 }
 

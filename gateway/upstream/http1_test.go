@@ -361,3 +361,54 @@ func TestHTTP1EndpointSpeaksTLS(t *testing.T) {
 		}
 	}
 }
+
+// Whoever is back is seen to be, and one that refuses once more is found again as soon as
+// any: nobody rests on what the last outage was like.
+func TestHTTP1EndpointIsSeenToBeBackAtOnce(t *testing.T) {
+	for name, back := range map[string]func(t *testing.T, b *Backend){
+		"by itself": func(*testing.T, *Backend) {},
+		"by a request": func(t *testing.T, b *Backend) {
+			e, res, err := get(t, b, "/")
+			if err != nil {
+				t.Fatal(err)
+			}
+			finish(t, e, res)
+			e.http.transport.Load().CloseIdleConnections()
+			time.Sleep(2 * askAgain)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newPlainWorld(t, func(http.ResponseWriter, *http.Request) {})
+				b := w.apply(nil)
+				gone := errors.New("gone")
+				refused := func() {
+					w.refuse.Store(&gone)
+					e, _, err := get(t, b, "/")
+					if err == nil {
+						t.Fatal("it was reached")
+					}
+					e.Done(Result{})
+				}
+				refused()
+				e := b.Endpoints[0]
+				time.Sleep(time.Minute)
+				w.refuse.Store(nil)
+				back(t, b)
+				for e.Condition() != 0 {
+					time.Sleep(time.Millisecond)
+				}
+				synctest.Wait()
+				if s := e.Status(); s.State != StateHealthy {
+					t.Errorf("it is back, and %s: %s", s.State, s.Why)
+				}
+				refused()
+				w.refuse.Store(nil)
+				time.Sleep(3 * backoffMin)
+				if s := e.Status(); s.State != StateHealthy {
+					t.Errorf("it refused once, and is %s: %s", s.State, s.Why)
+				}
+			})
+		})
+	}
+}
