@@ -66,6 +66,7 @@ type Endpoint struct {
 	samples  samples       // of the last minute
 	ejection ejection
 	health   health
+	relief   relief
 	hushed   bool      // some connection is silent
 	risen    time.Time // since when slow start goes on; zero while it does not
 

@@ -46,7 +46,7 @@ var errNoRoom = errors.New("no connection has room")
 func (e *Endpoint) openOn(conns []*h2.Conn, s *h2.Stream, o *h2.Opening, b *h2.Batch) error {
 	busy, stuck := false, false
 	for _, c := range conns {
-		if c.Full() {
+		if c.Full() || busy && c.Silent() { // rather wait a moment than for ever
 			continue
 		}
 		err := c.TryOpen(s, o, b)
@@ -151,6 +151,9 @@ func (m *monitor) ConnReady(c *h2.Conn) {
 		m.e.upSince = time.Now()
 		m.e.answered, _, _ = m.e.tally.totals()
 		m.e.setLive(append(append([]*h2.Conn(nil), *m.e.live.Load()...), c))
+		if m.e.hushed {
+			m.e.listen()
+		}
 	}
 	m.e.mu.Unlock()
 	if told := m.e.pool.Connected; told != nil {
@@ -196,7 +199,9 @@ func (e *Endpoint) listen() {
 	if e.hushed && len(list) > 0 {
 		e.setLive(append(list, silent...))
 	}
-	e.mark(balance.Stalled, e.hushed && !heard.After(asked))
+	stalled := e.hushed && !heard.After(asked)
+	e.relief.note(stalled, time.Now())
+	e.mark(balance.Stalled, stalled)
 }
 
 func later(a, b time.Time) time.Time {

@@ -5,6 +5,8 @@ import (
 	"maps"
 	"slices"
 	"time"
+
+	"sluice/gateway/h2"
 )
 
 const (
@@ -71,6 +73,8 @@ func (p *Pool) everyGroup() []*group {
 // look sees what has become of an endpoint, and does what is due; it reports whether
 // more will be soon. One goroutine calls it.
 func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
+	var b h2.Batch
+	defer b.Flush()
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if sample {
@@ -81,6 +85,8 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 	}
 	if e.hushed {
 		e.listen()
+		e.relieve(now)
+		e.replace(now, &b)
 	}
 	restless = e.ramp(now)
 	e.note(now)
