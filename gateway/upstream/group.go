@@ -35,7 +35,8 @@ func (p *Pool) regroup(key string, b *Backend) {
 	g.put(b)
 }
 
-// put makes b what the group is. Whoever is ejected stays so, unless nobody is to be.
+// put makes b what the group is. Whoever is ejected stays so, unless nobody is to be, or
+// too few others are left.
 func (g *group) put(b *Backend) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
@@ -56,6 +57,7 @@ func (g *group) put(b *Backend) {
 		}
 	}
 	g.now.Store(b)
+	g.relent(time.Now())
 	g.refresh() // for what has changed since the picker was made
 }
 

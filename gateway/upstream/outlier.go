@@ -15,6 +15,7 @@ const probePatience = 10 * time.Second
 type ejection struct {
 	times   int       // in a row, of those that make it longer; one less for each EjectFor that it is well
 	why     string    // the last
+	since   time.Time // likewise
 	until   time.Time // of the last
 	hurried bool      // one was cut short since it was well
 	allowed time.Time // when one RPC was let try; zero before
@@ -62,7 +63,8 @@ func (g *group) expel(e *Endpoint, why string) {
 		j.times++
 	}
 	out := min(once*time.Duration(j.times), most)
-	j.why, j.until, j.allowed, j.taken = why, time.Now().Add(out), time.Time{}, time.Time{}
+	now := time.Now()
+	j.why, j.since, j.until, j.allowed, j.taken = why, now, now.Add(out), time.Time{}, time.Time{}
 	e.ejections.Add(1)
 	e.mark(balance.Ejected, true)
 	e.pool.stir()
@@ -86,12 +88,58 @@ func (g *group) mayEject(e *Endpoint) bool {
 			others++
 		}
 	}
+	return others > 0 && ejected < g.allowed(weighted)
+}
+
+// allowed is how many of so many endpoints may be ejected. The caller holds mu.
+func (g *group) allowed(weighted int) int {
 	percent := g.outliers.MaxEjectedPercent
-	allowed := weighted * percent / 100
-	if percent > 0 {
-		allowed = max(allowed, 1)
+	if percent == 0 {
+		return 0
 	}
-	return others > 0 && ejected < allowed
+	return max(weighted*percent/100, 1)
+}
+
+// relent takes back those who were ejected longest ago, where there are fewer others now
+// than there have to be. The caller holds mu.
+func (g *group) relent(now time.Time) {
+	for g.outliers != nil {
+		weighted, ejected, usable := 0, 0, 0
+		var first, firstUp *Endpoint // ejected longest ago; of those that can be reached
+		for _, e := range g.now.Load().Endpoints {
+			c := e.Condition()
+			switch {
+			case e.Weight() == 0:
+				continue
+			case c == 0:
+				usable++
+			case c&balance.Ejected != 0:
+				ejected++
+				first = e.earlier(first)
+				if c == balance.Ejected {
+					firstUp = e.earlier(firstUp)
+				}
+			}
+			weighted++
+		}
+		switch {
+		case usable == 0 && firstUp != nil:
+			g.takeBack(firstUp, now)
+		case ejected > g.allowed(weighted):
+			g.takeBack(first, now)
+		default:
+			return
+		}
+	}
+}
+
+// earlier is which of two was ejected first, other being nil where there is none. The
+// caller holds the group's mu.
+func (e *Endpoint) earlier(other *Endpoint) *Endpoint {
+	if other == nil || e.ejection.since.Before(other.ejection.since) {
+		return e
+	}
+	return other
 }
 
 // probed judges by an attempt that has ended at an ejected endpoint.

@@ -182,6 +182,39 @@ func TestGroupNeverEjectsTooManyAtOnce(t *testing.T) {
 	})
 }
 
+// The bound holds when endpoints leave: those come back that were ejected first.
+func TestGroupTakesBackWhenOthersLeave(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		left []string
+		want []int // ejected, of those that are left
+	}{
+		{"nobody", []string{"a:1", "a:2", "a:3", "a:4", "a:5", "a:6"}, []int{0, 1, 2}},
+		{"one that is well", []string{"a:1", "a:2", "a:3", "a:4", "a:5"}, []int{0, 2}},
+		{"all that are well", []string{"a:1", "a:2", "a:3"}, []int{0}},
+		{"all but one that is ejected", []string{"a:1"}, nil},
+		{"one that is ejected", []string{"a:1", "a:2", "a:4", "a:5", "a:6"}, []int{0, 1}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				w := newWorld(t, h2.Limits{})
+				spec, list := crowd(w, 6, nil)
+				for _, i := range []int{1, 2, 0} {
+					end(list[i], 5, Failure)
+					time.Sleep(time.Second)
+				}
+				fewer := *spec
+				fewer.Spec.Endpoints = slices.Clone(spec.Spec.Endpoints)
+				fewer.Spec.Endpoints = slices.DeleteFunc(fewer.Spec.Endpoints, func(e store.Endpoint) bool { return !slices.Contains(tt.left, e.Address) })
+				w.Commit(w.Prepare(&store.Set{Backends: []*store.Backend{&fewer}}))()
+				if got := ejected(w.Backend("default/x").Endpoints); !slices.Equal(got, tt.want) {
+					t.Errorf("ejected %v, want %v", got, tt.want)
+				}
+			})
+		})
+	}
+}
+
 // One that cannot be reached is no one that others' RPCs could go to.
 func TestGroupKeepsTheLastThatCanBeReached(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
