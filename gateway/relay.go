@@ -335,6 +335,9 @@ func (r *rpc) move(a *attempt, b *h2.Batch) {
 	r.forsake(a, b)
 	if !r.backend.Others(r.avoid) {
 		r.avoid = nil // a new connection to the same endpoint is the only elsewhere
+		if r.care != nil {
+			r.care.tried = nil // which is a part of avoid
+		}
 	}
 	r.dispatch(b)
 }

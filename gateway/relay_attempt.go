@@ -138,7 +138,7 @@ func (r *rpc) pick() (*upstream.Endpoint, int) {
 	}
 	e, i := d.pick(r.backend, r.avoid)
 	if c := r.care; e == nil && c != nil && c.tried != nil && !c.hedging {
-		for word := range c.tried {
+		for word := range min(len(c.tried), len(r.avoid)) {
 			r.avoid[word] &^= c.tried[word]
 		}
 		c.tried = nil

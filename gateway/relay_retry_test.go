@@ -16,6 +16,7 @@ import (
 	"google.golang.org/grpc/metadata"
 	"google.golang.org/grpc/status"
 
+	"sluice/gateway/balance"
 	"sluice/store"
 )
 
@@ -400,6 +401,41 @@ func TestRetryMeetsTheDeadline(t *testing.T) {
 	q := <-pair.sent
 	q.p.awaitReset(q.id)
 	pair.idle(t)
+}
+
+// TestRetryOutlivesAMoveToNowhere: the second try is refused while nobody may be picked any
+// more. The caller gets the first try's answer.
+func TestRetryOutlivesAMoveToNowhere(t *testing.T) {
+	t.Parallel()
+	first, second := startScript(t, manners{}), startScript(t, manners{})
+	const spec = "loadBalancing: {panicThreshold: 0}\noutlierDetection: {disabled: true}\n"
+	g := startTreated(t, Config{}, onceMore, backendWith("a", spec, first.addr, second.addr), routeTo("r", "a"))
+	sent := make(chan played, 9)
+	for _, s := range []*scripted{first, second} {
+		s.play(t, func(q played) {
+			if q.get("grpc-previous-rpc-attempts") == "" {
+				q.says("14", "the first")
+				return
+			}
+			b := g.pool.Backend("default/a")
+			for _, e := range b.Endpoints {
+				e.SetCondition(balance.Unhealthy, true)
+			}
+			b.Refresh()
+			sent <- q
+			q.p.reset(q.id, http2.ErrCodeRefusedStream)
+		})
+	}
+	client := connect(t, g.address(), manners{})
+	client.request(1, "/shop.Cart/Get")
+	client.data(1, message(nil), true)
+	<-sent
+	if e := client.awaitHeaders(1); e.get("grpc-status") != "14" || e.get("grpc-message") != "the first" {
+		t.Errorf("the caller got %v", e)
+	}
+	if len(sent) != 0 {
+		t.Error("it was sent again to who may not be picked")
+	}
 }
 
 // TestRetryKeepsNoMoreThanItMay: an upload beyond 64 KiB gets the answer that there is.
