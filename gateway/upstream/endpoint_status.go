@@ -42,9 +42,9 @@ type Status struct {
 
 // Status tells what is known of the endpoint now.
 func (e *Endpoint) Status() Status {
-	succeeded, failed, ended := e.tally.totals()
 	e.mu.Lock()
 	defer e.mu.Unlock()
+	succeeded, failed, ended := e.tally.totals() // before Active: what ends in between is in one of them at most
 	now := time.Now()
 	e.note(now)
 	s := Status{
@@ -52,9 +52,8 @@ func (e *Endpoint) Status() Status {
 		Active: e.Active(), Connections: e.Connections(), Success: -1, P99: e.tally.slowest(),
 	}
 	old := e.samples.oldest()
-	s.Begun = ended + uint64(max(s.Active, 0)) - old.begun
-	succeeded -= old.succeeded
-	failed -= old.failed
+	s.Begun = more(ended+uint64(s.Active), old.begun)
+	succeeded, failed = more(succeeded, old.succeeded), more(failed, old.failed)
 	if all := succeeded + failed; all > 0 {
 		s.Success = float64(succeeded) / float64(all)
 	}
@@ -125,9 +124,9 @@ type samples struct {
 	next int
 }
 
-func (s *samples) take(t *tally, active int) {
-	succeeded, failed, ended := t.totals()
-	begun := ended + uint64(max(active, 0))
+func (s *samples) take(e *Endpoint) {
+	succeeded, failed, ended := e.tally.totals()
+	begun := ended + uint64(e.Active())
 	if s.ring == nil {
 		if begun == 0 {
 			return
@@ -136,6 +135,15 @@ func (s *samples) take(t *tally, active int) {
 	}
 	s.ring[s.next%recentSamples] = sample{begun, succeeded, failed}
 	s.next++
+}
+
+// more is by how much a counter has grown. One whose parts are read one after the other
+// may seem to have shrunk.
+func more(now, before uint64) uint64 {
+	if now < before {
+		return 0
+	}
+	return now - before
 }
 
 // oldest is a minute old.

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"log/slog"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -74,4 +75,17 @@ func TestStatusTellsTheState(t *testing.T) {
 		w.put(drained)
 		want(StateDraining, "drained by ada", time.Now())
 	})
+}
+
+// Counters that are read one after the other may seem to have shrunk since a minute ago.
+func TestStatusNeverTellsOfMoreThanThereWas(t *testing.T) {
+	e := newEndpoint(NewPool(h2.NewEngine(h2.Limits{}), slog.New(slog.DiscardHandler)), identity{address: "a:1"})
+	e.samples.ring = new([recentSamples]sample)
+	for i := range e.samples.ring {
+		e.samples.ring[i] = sample{begun: 5, succeeded: 4, failed: 3}
+	}
+	end(e, 3, Success)
+	if s := e.Status(); s.Begun != 0 || s.Success != -1 {
+		t.Errorf("%d RPCs, %g of which succeeded; want none", s.Begun, s.Success)
+	}
 }

@@ -41,7 +41,8 @@ func (t *tally) add(r Result) (row uint32) {
 	return 0
 }
 
-// totals are since the endpoint is known.
+// totals are since the endpoint is known. The caller holds the endpoint's mu, as turn's
+// does: else what is on its way from one place to another counts in none.
 func (t *tally) totals() (succeeded, failed, ended uint64) {
 	succeeded = t.past.Load() + t.took[0].total() + t.took[1].total()
 	failed = t.failed.Load()
@@ -49,7 +50,7 @@ func (t *tally) totals() (succeeded, failed, ended uint64) {
 }
 
 // turn begins another half. What the older one had is forgotten, but for its number.
-// One goroutine calls it.
+// The caller holds the endpoint's mu.
 func (t *tally) turn() {
 	next := t.half.Load() ^ 1
 	t.past.Add(t.took[next&1].empty())

@@ -595,6 +595,8 @@ func TestGroupComparesSuccessRates(t *testing.T) {
 		{"one fails now and then", []int{100, 100, 100, 100, 100, 60}, []int{5}},
 		{"all fail as often", []int{60, 60, 60, 60, 60, 60}, nil},
 		{"within what chance allows for", []int{99, 98, 97, 98, 99, 96}, nil},
+		{"one RPC in fifty fails", []int{100, 100, 100, 100, 100, 98}, nil},
+		{"hardly less than it may be", []int{100, 100, 100, 100, 100, 93}, []int{5}},
 		{"too few endpoints have enough RPCs", []int{100, 100, 100, -100, -100, 50}, nil},
 		{"one with too few RPCs is not judged", []int{100, 100, 100, 100, 100, -10}, nil},
 	} {
@@ -624,7 +626,7 @@ func TestGroupComparesSuccessRates(t *testing.T) {
 					t.Errorf("ejected %v, want %v", got, tt.want)
 				}
 				for _, i := range tt.want {
-					if why := list[i].Status().Why; !strings.HasPrefix(why, "60.0 % of its RPCs succeeded, less than the ") {
+					if why := list[i].Status().Why; !strings.HasPrefix(why, fmt.Sprintf("%d.0 %% of its RPCs succeeded, less than the ", tt.rates[i])) {
 						t.Errorf("it is out: %s", why)
 					}
 				}

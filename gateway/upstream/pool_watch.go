@@ -78,7 +78,7 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if sample {
-		e.samples.take(&e.tally, e.Active())
+		e.samples.take(e)
 		if e.samples.ring != nil && e.samples.next%samplesPerHalf == 0 {
 			e.tally.turn()
 		}
