@@ -136,11 +136,12 @@ func (w *world) reach(ctx context.Context, address string) (net.Conn, error) {
 	w.tried[address] = append(w.tried[address], time.Now())
 	h := w.hosts[address]
 	if h == nil || h.refuse != nil {
-		w.mu.Unlock()
-		if h == nil {
-			return nil, errors.New("nobody there")
+		err := errors.New("nobody there")
+		if h != nil {
+			err = h.refuse
 		}
-		return nil, h.refuse
+		w.mu.Unlock()
+		return nil, err
 	}
 	if h.mute {
 		w.mu.Unlock()
