@@ -115,8 +115,10 @@ type gatewayPart interface {
 	// Rebalance ends that share of the long streams of those endpoints of a backend that
 	// have more than their part.
 	Rebalance(backend string, percent int) (moved int, err error)
-	// OwnAddresses are where RPCs come in: no process may register there.
+	// OwnAddresses are where the gateway is reached: no process may register there. OwnPort
+	// adds a port.
 	OwnAddresses() []netip.AddrPort
+	OwnPort(net.Addr)
 	// SchemaView is what is known of the methods of backends; LearnSchemas asks those
 	// that have not told yet, and tells whether something new is known.
 	SchemaView() *schema.View
@@ -245,6 +247,7 @@ func newNode(cfg *config, log *slog.Logger) (*node, error) {
 	if err != nil {
 		return nil, errors.Join(explainListen(err, "--admin", cfg.admin), kept.Close())
 	}
+	gw.OwnPort(n.door.Addr()) // what only this machine may reach is published by no endpoint
 	return n, nil
 }
 

@@ -16,7 +16,9 @@ import (
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/status"
 
 	"sluice/demo"
 	shopv1 "sluice/demo/shop/v1"
@@ -246,6 +248,33 @@ func TestServeReadsChangedResources(t *testing.T) {
 	s.log.await(t, `(?s)resources applied.*resources applied`)
 	if got := s.who(t); got != "v2" {
 		t.Errorf("served by %q, want v2", got)
+	}
+}
+
+// Neither the port of RPCs nor that of operators is an endpoint, however it is spelled.
+func TestServeIsNoEndpointOfItself(t *testing.T) {
+	shop := startShop(t, "v1")
+	file := toShop(t, shop, "v1")
+	s := startServer(t, "--resources", file)
+	for _, own := range []string{s.listen, s.admin} {
+		address := strings.Replace(own, "127.0.0.1", "localhost", 1)
+		if err := os.WriteFile(file, []byte(strings.Replace(manifest("cart"), "127.0.0.1:50051", address, 1)), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		conn := s.dial(t)
+		var err error
+		for range 600 { // until the file is read
+			ctx, cancel := context.WithTimeout(t.Context(), patience)
+			_, err = shopv1.NewCartClient(conn).Get(ctx, &shopv1.GetRequest{Id: "1"})
+			cancel()
+			if strings.Contains(s.log.String(), address+`\" leads to `+own) {
+				break
+			}
+			<-time.After(50 * time.Millisecond)
+		}
+		if status.Code(err) != codes.Unavailable || !strings.Contains(s.log.String(), address+`\" leads to `+own+": the endpoint is this gateway itself") {
+			t.Errorf("an endpoint at %s: error %v, log\n%s", address, err, s.log)
+		}
 	}
 }
 

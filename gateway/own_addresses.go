@@ -3,16 +3,17 @@ package gateway
 import (
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 )
 
-// ownAddresses are those at which the one port can be reached from this machine. An
-// endpoint there would send RPCs round for ever.
+// ownAddresses are those at which the gateway's ports can be reached from this machine.
+// An endpoint at the one for RPCs would send them round for ever; one at that of
+// operators would publish what may be for this machine alone.
 type ownAddresses struct {
-	at netip.AddrPort // of the listener; invalid when it has no port
-
-	mu     sync.Mutex // guards the fields below
+	mu     sync.Mutex       // guards the fields below
+	at     []netip.AddrPort // of the listeners
 	local  []netip.Addr
 	readAt time.Time
 }
@@ -22,26 +23,33 @@ const ownEvery = 10 * time.Second
 
 func newOwnAddresses(listener net.Addr) *ownAddresses {
 	o := &ownAddresses{}
+	o.add(listener)
+	return o
+}
+
+// add takes one more listener, unless it has no port.
+func (o *ownAddresses) add(listener net.Addr) {
 	if a, ok := listener.(*net.TCPAddr); ok {
 		at := a.AddrPort()
-		o.at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		o.mu.Lock()
+		defer o.mu.Unlock()
+		o.at = append(o.at, netip.AddrPortFrom(at.Addr().Unmap().WithZone(""), at.Port()))
 	}
-	return o
 }
 
 // has tells whether an address is one of them.
 func (o *ownAddresses) has(a netip.AddrPort) bool {
 	addr := a.Addr().Unmap().WithZone("")
-	switch {
-	case !o.at.IsValid() || a.Port() != o.at.Port():
-		return false
-	case !o.at.Addr().IsUnspecified():
-		return addr == o.at.Addr().WithZone("")
-	case addr.IsLoopback() || addr.IsUnspecified():
-		return true
-	}
-	for _, local := range o.machine() {
-		if addr == local {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, at := range o.at {
+		switch {
+		case a.Port() != at.Port():
+		case !at.Addr().IsUnspecified():
+			if addr == at.Addr() {
+				return true
+			}
+		case addr.IsLoopback() || addr.IsUnspecified() || slices.Contains(o.machine(), addr):
 			return true
 		}
 	}
@@ -49,24 +57,23 @@ func (o *ownAddresses) has(a netip.AddrPort) bool {
 }
 
 // list is all of them, for those who have to tell them apart themselves.
-func (o *ownAddresses) list() []netip.AddrPort {
-	if !o.at.IsValid() {
-		return nil
-	}
-	list := []netip.AddrPort{o.at}
-	if !o.at.Addr().IsUnspecified() {
-		return list
-	}
-	for _, local := range o.machine() {
-		list = append(list, netip.AddrPortFrom(local, o.at.Port()))
+func (o *ownAddresses) list() (list []netip.AddrPort) {
+	o.mu.Lock()
+	defer o.mu.Unlock()
+	for _, at := range o.at {
+		list = append(list, at)
+		if !at.Addr().IsUnspecified() {
+			continue
+		}
+		for _, local := range o.machine() {
+			list = append(list, netip.AddrPortFrom(local, at.Port()))
+		}
 	}
 	return list
 }
 
-// machine are the addresses of this machine. They come and go.
+// machine are the addresses of this machine. They come and go. The caller holds mu.
 func (o *ownAddresses) machine() []netip.Addr {
-	o.mu.Lock()
-	defer o.mu.Unlock()
 	if !o.readAt.IsZero() && time.Since(o.readAt) < ownEvery {
 		return o.local
 	}
@@ -86,6 +93,10 @@ func (o *ownAddresses) machine() []netip.Addr {
 	return o.local
 }
 
-// OwnAddresses are the addresses at which the one port can be reached from this machine:
+// OwnAddresses are the addresses at which the gateway can be reached from this machine:
 // no endpoint may be there.
 func (g *Gateway) OwnAddresses() []netip.AddrPort { return g.own.list() }
+
+// OwnPort tells the gateway of another port of the same process, where no endpoint may be
+// either: the one of operators.
+func (g *Gateway) OwnPort(at net.Addr) { g.own.add(at) }

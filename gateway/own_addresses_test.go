@@ -53,3 +53,21 @@ func TestOwnAddressesAreThoseOfThePort(t *testing.T) {
 		t.Error("a port that is none has addresses")
 	}
 }
+
+// The port of operators is the gateway's own as well, and each is known by its own address.
+func TestOwnAddressesAreThoseOfAllPorts(t *testing.T) {
+	own := newOwnAddresses(net.TCPAddrFromAddrPort(netip.MustParseAddrPort("[::]:8080")))
+	own.add(net.TCPAddrFromAddrPort(netip.MustParseAddrPort("127.0.0.1:8081")))
+	own.add(&net.UnixAddr{Name: "x"})
+	for address, want := range map[string]bool{
+		"127.0.0.1:8081": true, "127.0.0.1:8080": true, "[::1]:8080": true,
+		"[::1]:8081": false, "127.0.0.2:8081": false, "127.0.0.1:8082": false,
+	} {
+		if got := own.has(netip.MustParseAddrPort(address)); got != want {
+			t.Errorf("%s is its own: %v, want %v", address, got, want)
+		}
+	}
+	if list := own.list(); !slices.Contains(list, netip.MustParseAddrPort("127.0.0.1:8081")) || !slices.Contains(list, netip.MustParseAddrPort("[::]:8080")) {
+		t.Errorf("listed are %v", list)
+	}
+}

@@ -4,7 +4,9 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"net"
 	"net/netip"
+	"strconv"
 	"strings"
 	"sync"
 	"time"
@@ -28,7 +30,8 @@ type LeaseOptions struct {
 	Log *slog.Logger     // nil means none
 	// OwnAddresses are where the gateway itself is reached: nobody may register them,
 	// since its RPCs would come back to it. One of every address of the machine stands
-	// for the loopback ones too; the others are to be listed. Nil means none.
+	// for the loopback ones too; the others are to be listed. Nil means none. A name that
+	// leads there is found out when it is dialled.
 	OwnAddresses func() []netip.AddrPort
 }
 
@@ -103,7 +106,7 @@ func (l *Leases) Run(ctx context.Context) error {
 func (l *Leases) Register(ctx context.Context, spec RegistrationSpec, namespace string, by Author) (*Object, error) {
 	spec.Address = normalAddress(spec.Address)
 	if l.isOwn(spec.Address) {
-		return nil, Faults{{Field: "address", Message: quote(spec.Address) + " is this gateway itself: its RPCs would come back to it"}}
+		return nil, Faults{{Field: "address", Message: quote(spec.Address) + " is this gateway itself, its port for RPCs or the one of operators: no endpoint may be there"}}
 	}
 	if err := l.begin(ctx); err != nil {
 		return nil, err
@@ -314,21 +317,36 @@ func (l *Leases) isOwn(address string) bool {
 	if l.opts.OwnAddresses == nil {
 		return false
 	}
-	local := "127.0.0.1"
-	if port, ok := strings.CutPrefix(address, "localhost:"); ok {
-		address = local + ":" + port
-	}
-	at, err := netip.ParseAddrPort(address)
-	if err != nil {
-		return false
+	var at []netip.AddrPort
+	if parsed, err := netip.ParseAddrPort(address); err == nil {
+		at = append(at, netip.AddrPortFrom(plain(parsed.Addr()), parsed.Port()))
+	} else if host, port, err := net.SplitHostPort(address); err == nil && isLoopbackName(host) {
+		n, err := strconv.ParseUint(port, 10, 16)
+		if err != nil {
+			return false
+		}
+		at = append(at, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n)), netip.AddrPortFrom(netip.IPv6Loopback(), uint16(n)))
 	}
 	for _, own := range l.opts.OwnAddresses() {
-		same := own.Addr().Unmap() == at.Addr() || at.Addr().IsLoopback() && (own.Addr().IsUnspecified() || own.Addr().IsLoopback())
-		if same && own.Port() == at.Port() {
-			return true
+		here := plain(own.Addr())
+		for _, at := range at {
+			same := at.Addr() == here || here.IsUnspecified() && at.Addr().IsLoopback()
+			if same && at.Port() == own.Port() {
+				return true
+			}
 		}
 	}
 	return false
+}
+
+// plain is an address by which two of one machine can be compared.
+func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
+
+// isLoopbackName tells whether a name means the machine itself wherever it is looked up:
+// RFC 6761, section 6.3, and what hosts files have for IPv6.
+func isLoopbackName(host string) bool {
+	host = strings.ToLower(strings.TrimSuffix(host, "."))
+	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == "ip6-localhost" || host == "ip6-loopback"
 }
 
 // takes tells whether there is still a Backend that the registration means, and it takes

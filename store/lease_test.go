@@ -248,13 +248,13 @@ func TestLeasesRefuse(t *testing.T) {
 	s, l := leased(t, wall)
 	applyText(t, s, takesText("one", "{maxEndpoints: 1}"))
 	l.opts.OwnAddresses = func() []netip.AddrPort {
-		return []netip.AddrPort{netip.MustParseAddrPort("[::]:8080"), netip.MustParseAddrPort("10.1.1.1:8080"), netip.MustParseAddrPort("127.0.0.1:8081")}
+		return []netip.AddrPort{netip.MustParseAddrPort("[::]:8080"), netip.MustParseAddrPort("10.1.1.1:8080"), netip.MustParseAddrPort("127.0.0.1:8081"), netip.MustParseAddrPort("[fe80::1]:8080"), netip.MustParseAddrPort("[::1]:8083")}
 	}
 	if _, err := l.Register(t.Context(), RegistrationSpec{Backend: "one", Address: "10.0.0.1:1", Weight: 1, Lease: halfMinute}, "", Author{}); err != nil {
 		t.Fatal(err)
 	}
 	before := s.Snapshot()
-	const self = "is this gateway itself: its RPCs would come back to it"
+	const self = "is this gateway itself, its port for RPCs or the one of operators: no endpoint may be there"
 	for _, tt := range []struct {
 		name    string
 		address string
@@ -281,7 +281,12 @@ func TestLeasesRefuse(t *testing.T) {
 		{"the gateway by loopback", "127.0.0.9:8080", nil, self},
 		{"the gateway by IPv6", "[::1]:8080", nil, self},
 		{"the gateway by name", "LOCALHOST:8080", nil, self},
-		{"the gateway's other port", "[::1]:8081", nil, self},
+		{"the gateway by another name", "ip6-localhost:8080", nil, self},
+		{"the gateway by a name below localhost", "foo.localhost:8080", nil, self},
+		{"the gateway by an address with a zone", "[fe80::1%eth0]:8080", nil, self},
+		{"the gateway's other port", "127.0.0.1:8081", nil, self},
+		{"the gateway's other port by name", "localhost:8081", nil, self},
+		{"the gateway's port of IPv6 by name", "localhost:8083", nil, self},
 	} {
 		spec := RegistrationSpec{Backend: "cart", Address: tt.address, Weight: 1, Lease: halfMinute}
 		if tt.change != nil {
@@ -294,7 +299,7 @@ func TestLeasesRefuse(t *testing.T) {
 	if s.Snapshot() != before {
 		t.Error("something was written")
 	}
-	for _, address := range []string{"10.1.1.1:8081", "10.1.1.2:8080", "127.0.0.1:8082", "localhost:1", "gateway.internal:8080"} {
+	for _, address := range []string{"10.1.1.1:8081", "10.1.1.2:8080", "127.0.0.1:8082", "localhost:1", "gateway.internal:8080", "[::1]:8081", "127.0.0.2:8081", "127.0.0.1:8083"} {
 		announce(t, l, address)
 	}
 	if _, err := l.Register(t.Context(), RegistrationSpec{Backend: "cart", Address: "10.0.0.2:1", Lease: halfMinute}, "A B", Author{}); err == nil {

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"net"
 	"syscall"
 	"time"
 
@@ -24,7 +25,10 @@ const (
 	askAgain = 10 * time.Millisecond
 )
 
-var errFlapping = errors.New("connections end as soon as they are made")
+var (
+	errFlapping = errors.New("connections end as soon as they are made")
+	errItself   = errors.New("the endpoint is this gateway itself, and RPCs would go round for ever: give the backend the address of a server, and this one to none")
+)
 
 // ask has an endpoint that is down dialled soon, if it may be back: whoever starts
 // again refuses at first, and answers a moment later. Of one that does not answer, or
@@ -141,6 +145,20 @@ func (e *Endpoint) settle(err error) (done bool) {
 	return done
 }
 
+// connection is a new one to the endpoint. Where it has led is looked at only now: names
+// change what they mean, and an address has many spellings.
+func (e *Endpoint) connection(ctx context.Context) (net.Conn, error) {
+	nc, err := e.pool.dial(ctx, e.id.address)
+	if err != nil {
+		return nil, err
+	}
+	if at, ok := nc.RemoteAddr().(*net.TCPAddr); ok && e.pool.isOwn(at.AddrPort()) {
+		nc.Close()
+		return nil, fmt.Errorf("%q leads to %s: %w", e.id.address, at, errItself)
+	}
+	return nc, nil
+}
+
 // dialOnce connects, agrees on TLS and waits for the peer's SETTINGS, all within
 // the connect timeout. The connection then serves in a goroutine of its own.
 func (e *Endpoint) dialOnce(ctx context.Context) error {
@@ -150,7 +168,7 @@ func (e *Endpoint) dialOnce(ctx context.Context) error {
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, set.timeout)
 	defer cancel()
-	nc, err := e.pool.dial(ctx, e.id.address)
+	nc, err := e.connection(ctx)
 	if err != nil {
 		return err
 	}

@@ -1,9 +1,13 @@
 package upstream
 
 import (
+	"context"
 	"errors"
 	"fmt"
+	"net"
+	"net/netip"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/synctest"
@@ -214,6 +218,71 @@ func TestEndpointBacksOff(t *testing.T) {
 			t.Errorf("%d dials to come back, want 1", n-len(tries))
 		}
 	})
+}
+
+// placed is a connection to somewhere.
+type placed struct {
+	net.Conn
+	at     netip.AddrPort
+	closed *atomic.Int64
+}
+
+func (c placed) RemoteAddr() net.Addr { return net.TCPAddrFromAddrPort(c.at) }
+
+func (c placed) Close() error {
+	c.closed.Add(1)
+	return c.Conn.Close()
+}
+
+// TestEndpointIsNotTheGatewayItself: where a connection has led counts, and not how the
+// address is spelled.
+func TestEndpointIsNotTheGatewayItself(t *testing.T) {
+	own := netip.MustParseAddrPort("127.0.0.1:8080")
+	for _, test := range []struct {
+		at   string
+		self bool
+	}{
+		{"127.0.0.1:8080", true},
+		{"[::ffff:127.0.0.1]:8080", true},
+		{"127.0.0.1:8081", false}, // another listener of the same host
+		{"127.0.0.2:8080", false},
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			w := newWorld(t, h2.Limits{})
+			w.Own = func(a netip.AddrPort) bool { return netip.AddrPortFrom(a.Addr().Unmap(), a.Port()) == own }
+			w.host("myself.internal:8080", manners{})
+			var closed atomic.Int64
+			w.Pool.dial = func(ctx context.Context, address string) (net.Conn, error) {
+				nc, err := w.reach(ctx, address)
+				return placed{nc, netip.MustParseAddrPort(test.at), &closed}, err
+			}
+			e := w.put(to("x", "myself.internal:8080"))[0]
+			c := open(e, 1)[0]
+			if !test.self {
+				c.wantOpen(t)
+				return
+			}
+			c.wantError(t, ErrDown)
+			const want = `"myself.internal:8080" leads to ` + "127.0.0.1:8080: the endpoint is this gateway itself"
+			if s := e.Status(); s.State != StateDown || !strings.Contains(s.Why, want) {
+				t.Errorf("%s: state %q because %q, want %q", test.at, s.State, s.Why, want)
+			}
+			if err := e.checkTCP(t.Context()); !errors.Is(err, errItself) {
+				t.Errorf("%s: a health check says %v", test.at, err)
+			}
+			for range 100 { // nobody waits for it
+				call(e).wantError(t, ErrDown)
+			}
+			time.Sleep(2 * time.Minute)
+			n := len(w.dials("myself.internal:8080"))
+			if n < 12 || n > 40 {
+				t.Errorf("%s: %d dials in two minutes", test.at, n)
+			}
+			if int(closed.Load()) != n {
+				t.Errorf("%s: of %d connections %d were closed", test.at, n, closed.Load())
+			}
+		})
+	}
 }
 
 // TestEndpointIsAskedAgainWhenItRefused: where nobody listens somebody may, a moment

@@ -15,7 +15,7 @@ import (
 
 // checkTCP makes a connection, and closes it.
 func (e *Endpoint) checkTCP(ctx context.Context) error {
-	nc, err := e.pool.dial(ctx, e.id.address)
+	nc, err := e.connection(ctx)
 	if err != nil {
 		return fmt.Errorf("%w: %w", ErrDown, err)
 	}

@@ -218,7 +218,7 @@ func (e *Endpoint) connectHTTP1(ctx context.Context) (net.Conn, error) {
 }
 
 func (e *Endpoint) secure(ctx context.Context, set settings) (net.Conn, error) {
-	nc, err := e.pool.dial(ctx, e.id.address)
+	nc, err := e.connection(ctx)
 	if err != nil {
 		return nil, err
 	}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"strings"
 	"sync"
 	"sync/atomic"
@@ -156,6 +157,29 @@ func TestHTTP1EndpointStandsBackUntilItAnswers(t *testing.T) {
 		}
 		if body := finish(t, e, res); body != "shop/x%2Fy?z" {
 			t.Errorf("got %q", body)
+		}
+		w.stop()
+	})
+}
+
+func TestHTTP1EndpointIsNotTheGatewayItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newPlainWorld(t, func(w http.ResponseWriter, r *http.Request) {})
+		at := netip.MustParseAddrPort("127.0.0.1:8080")
+		w.Own = func(a netip.AddrPort) bool { return a == at }
+		reach, closed := w.Pool.dial, new(atomic.Int64)
+		w.Pool.dial = func(ctx context.Context, address string) (net.Conn, error) {
+			nc, err := reach(ctx, address)
+			return placed{nc, at, closed}, err
+		}
+		e, _, err := get(t, w.apply(nil), "/")
+		e.Release()
+		if !errors.Is(err, ErrDown) || !errors.Is(err, errItself) {
+			t.Fatalf("got %v, want that it is the gateway itself", err)
+		}
+		time.Sleep(30 * time.Second)
+		if n := w.tries.Load(); n < 5 || n > 20 || closed.Load() != int64(n) {
+			t.Errorf("%d dials in 30 s, %d closed", n, closed.Load())
 		}
 		w.stop()
 	})

@@ -23,8 +23,8 @@ type Pool struct {
 	// Connected, if set before Run, is told of each new connection to a backend, by its
 	// key. It must not block.
 	Connected func(backend string)
-	// Own, if set before Run, tells whether an address is the gateway's own port, which is
-	// no endpoint of anything.
+	// Own, if set before Run, tells whether an address is a port of the gateway's own, which
+	// is no endpoint of anything.
 	Own func(netip.AddrPort) bool
 	// Zone is where this gateway is, by the word that endpoints use; empty when it does not
 	// say. It is set before the first Prepare.
