@@ -109,6 +109,7 @@ func (e *Endpoint) pause(d time.Duration) {
 // connection takes, or all when there is none. It reports whether this goroutine
 // is done: only one goes on trying an endpoint that is down.
 func (e *Endpoint) settle(err error) (done bool) {
+	var news *line
 	e.mu.Lock()
 	live := len(*e.live.Load()) > 0
 	done = err == nil || e.ctx.Err() != nil || e.dialling > 1 || !e.left.IsZero()
@@ -119,7 +120,7 @@ func (e *Endpoint) settle(err error) (done bool) {
 		e.failures.Add(1)
 		e.missed = e.missed || !live
 		if e.down == nil && e.left.IsZero() && !e.retired {
-			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
+			news = e.unreached(err)
 		}
 	}
 	n := len(e.waiters)
@@ -136,6 +137,7 @@ func (e *Endpoint) settle(err error) (done bool) {
 	}
 	e.mark(balance.Down, !live) // within the lock, so that no older verdict comes after a newer
 	e.mu.Unlock()
+	e.pool.write(news)
 	if err != nil {
 		err = fmt.Errorf("%w: %w", ErrDown, err)
 	}

@@ -1,6 +1,7 @@
 package upstream
 
 import (
+	"log/slog"
 	"time"
 
 	"sluice/gateway/balance"
@@ -81,10 +82,11 @@ func (e *Endpoint) leaveBe() bool {
 }
 
 // replace drains connections that stay silent while another is heard: what is open on
-// them may go on. The caller holds mu, and flushes b without.
-func (e *Endpoint) replace(now time.Time, b *h2.Batch) {
+// them may go on. It returns what is to be logged of it. The caller holds mu, and flushes
+// b without.
+func (e *Endpoint) replace(now time.Time, b *h2.Batch) *line {
 	if e.Condition()&balance.Stalled != 0 {
-		return
+		return nil
 	}
 	n := 0
 	for _, c := range *e.live.Load() {
@@ -95,7 +97,10 @@ func (e *Endpoint) replace(now time.Time, b *h2.Batch) {
 		e.drop(c, true, true)
 		n++
 	}
-	if n > 0 {
-		e.pool.log.Info("silent connections replaced", "backend", e.id.backend, "addr", e.id.address, "connections", n)
+	if n == 0 {
+		return nil
 	}
+	return &line{slog.LevelInfo, "silent connections replaced", []slog.Attr{
+		slog.String("backend", e.id.backend), slog.String("addr", e.id.address), slog.Int("connections", n),
+	}}
 }

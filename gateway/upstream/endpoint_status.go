@@ -42,12 +42,18 @@ type Status struct {
 
 // Status tells what is known of the endpoint now.
 func (e *Endpoint) Status() Status {
+	s, news := e.status()
+	e.pool.write(news)
+	return s
+}
+
+func (e *Endpoint) status() (s Status, news *line) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	succeeded, failed, ended := e.tally.totals() // before Active: what ends in between is in one of them at most
 	now := time.Now()
-	e.note(now)
-	s := Status{
+	news = e.note(now)
+	s = Status{
 		Declared: e.settings.declared, State: e.state, Why: e.why, Since: e.since,
 		Active: e.Active(), Connections: e.Connections(), Success: -1, P99: e.tally.slowest(),
 	}
@@ -57,7 +63,7 @@ func (e *Endpoint) Status() Status {
 	if all := succeeded + failed; all > 0 {
 		s.Success = float64(succeeded) / float64(all)
 	}
-	return s
+	return s, news
 }
 
 // State is that of Status, for metrics.
@@ -68,14 +74,16 @@ func (e *Endpoint) State() string {
 	return state
 }
 
-// note sees whether the state has changed, and since when. The caller holds mu.
-func (e *Endpoint) note(now time.Time) {
+// note sees whether the state has changed, and since when, and returns what is to be
+// logged of it. The caller holds mu.
+func (e *Endpoint) note(now time.Time) (news *line) {
 	state, why := e.judge(now)
 	if was := e.state; state != was {
 		e.state, e.since = state, now
-		e.pool.tell(e, was, why)
+		news = e.pool.tell(e, was, why)
 	}
 	e.why = why
+	return news
 }
 
 // judge is the state by what is known. The caller holds mu.

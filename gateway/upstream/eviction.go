@@ -2,6 +2,7 @@ package upstream
 
 import (
 	"errors"
+	"log/slog"
 	"slices"
 	"time"
 
@@ -62,6 +63,12 @@ func (g graces) grant(e *Endpoint, s *settings) {
 // Overdue are the drained endpoints whose grace is over and that are not empty. next is
 // when to ask again, negative for when something has changed.
 func (p *Pool) Overdue(now time.Time) (list []*Endpoint, next time.Duration) {
+	list, next, news := p.overdue(now)
+	p.write(news...)
+	return list, next
+}
+
+func (p *Pool) overdue(now time.Time) (list []*Endpoint, next time.Duration, news []*line) {
 	p.mu.Lock()
 	defer p.mu.Unlock()
 	next = -1
@@ -75,7 +82,9 @@ func (p *Pool) Overdue(now time.Time) (list []*Endpoint, next time.Duration) {
 			list, wait = append(list, e), overdueAgain
 			if !g.told {
 				g.told = true
-				p.log.Info("grace of drained endpoint over", "backend", e.id.backend, "addr", e.id.address, "open", e.Active())
+				news = append(news, &line{slog.LevelInfo, "grace of drained endpoint over", []slog.Attr{
+					slog.String("backend", e.id.backend), slog.String("addr", e.id.address), slog.Int("open", e.Active()),
+				}})
 			}
 		case p.endpoints[e.id] != e:
 			delete(p.graces, e) // it is nobody's any more
@@ -87,7 +96,7 @@ func (p *Pool) Overdue(now time.Time) (list []*Endpoint, next time.Duration) {
 			next = wait
 		}
 	}
-	return list, next
+	return list, next, news
 }
 
 const (

@@ -156,15 +156,17 @@ func (e *Endpoint) ramp(now time.Time) (restless bool) {
 	return scale < 1
 }
 
-// look does what is due of the group's endpoints, and reports whether more will be soon.
-func (g *group) look(now time.Time, sample bool) (restless bool) {
+// look does what is due of the group's endpoints, and reports whether more will be soon,
+// and what is to be logged.
+func (g *group) look(now time.Time, sample bool) (restless bool, news []*line) {
 	g.mu.Lock()
 	defer g.mu.Unlock()
 	b := g.now.Load()
 	for _, e := range b.Endpoints {
 		restless = g.lookAt(e, now) || restless
-		restless = e.look(now, sample) || restless
+		more, told := e.look(now, sample)
+		restless, news = restless || more, append(news, told...)
 	}
 	g.compare(b, now)
-	return restless
+	return restless, news
 }

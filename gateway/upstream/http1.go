@@ -181,6 +181,15 @@ func (e *Endpoint) dialHTTP1(ctx context.Context) (net.Conn, error) {
 	if ctx.Err() != nil && err != nil {
 		return nil, err // whoever wanted it has gone
 	}
+	e.pool.write(e.dialled(err))
+	if err != nil {
+		return nil, fmt.Errorf("%w: %w", ErrDown, err)
+	}
+	return nc, nil
+}
+
+// dialled notes how a dial for a request went, and returns what is to be logged of it.
+func (e *Endpoint) dialled(err error) (news *line) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if err == nil {
@@ -190,17 +199,18 @@ func (e *Endpoint) dialHTTP1(ctx context.Context) (net.Conn, error) {
 			close(e.hurry)
 			e.hurry = nil
 		}
-		return nc, nil
+		return nil
 	}
-	if e.left.IsZero() && !e.retired {
-		if e.down == nil {
-			e.pool.log.Warn("endpoint not reached", "backend", e.id.backend, "addr", e.id.address, "error", err)
-		}
-		e.mark(balance.Down, true)
-		e.down, e.missed = err, true
-		e.probe(backoffMin)
+	if !e.left.IsZero() || e.retired {
+		return nil
 	}
-	return nil, fmt.Errorf("%w: %w", ErrDown, err)
+	if e.down == nil {
+		news = e.unreached(err)
+	}
+	e.mark(balance.Down, true)
+	e.down, e.missed = err, true
+	e.probe(backoffMin)
+	return news
 }
 
 func (e *Endpoint) connectHTTP1(ctx context.Context) (net.Conn, error) {

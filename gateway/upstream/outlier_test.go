@@ -4,10 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
+	"log/slog"
 	"net"
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -445,8 +448,10 @@ func TestGroupHastensOnce(t *testing.T) {
 		if !bounce() {
 			t.Fatal("it has been started anew, and no RPC tries it")
 		}
-		if bounce() || bounce() {
-			t.Error("it has failed once more, and is tried again before its time")
+		for range 2 {
+			if bounce() {
+				t.Error("it has failed once more, and is tried again before its time")
+			}
 		}
 		time.Sleep(time.Minute)
 		for ejected(list) != nil {
@@ -657,6 +662,60 @@ func TestGroupTellsOfEjections(t *testing.T) {
 			if n := strings.Count(w.log.String(), want); n != 1 {
 				t.Errorf("the log has %d times %s:\n%s", n, want, w.log)
 			}
+		}
+	})
+}
+
+// asksBack is a log that looks at what it is told of, as slow as it likes.
+type asksBack struct {
+	slog.Handler
+	lines *atomic.Int32
+	ask   func()
+}
+
+func (h asksBack) Handle(context.Context, slog.Record) error {
+	h.lines.Add(1)
+	h.ask()
+	return nil
+}
+
+// Nobody waits for the log: no lock is held meanwhile.
+func TestPoolHoldsNoLockWhileItTells(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		w := newWorld(t, h2.Limits{})
+		var list []*Endpoint
+		var lines atomic.Int32
+		w.Pool.log = slog.New(asksBack{slog.NewTextHandler(io.Discard, nil), &lines, func() {
+			for _, e := range list {
+				e.State()
+				if g := e.group.Load(); g != nil {
+					g.mu.Lock()
+					_ = g.compared
+					g.mu.Unlock()
+				}
+			}
+			w.States()
+		}})
+		spec, all := crowd(w, 3, nil)
+		list = all
+		w.set(func() { delete(w.hosts, "a:3") })
+		open(list[2], 1) // not reached
+		end(list[0], 5, Failure)
+		list[0].Status() // ejected
+		time.Sleep(31 * time.Second)
+		share(w, 10)
+		time.Sleep(time.Second) // came back
+		drained := *spec
+		drained.Spec.Endpoints = slices.Clone(spec.Spec.Endpoints)
+		drained.Spec.Endpoints[1].Weight = 0
+		drained.Spec.Endpoints[1].Drain = &store.Drain{Since: time.Now(), Grace: store.Duration(time.Second)}
+		list[1].Acquire()
+		w.Commit(w.Prepare(&store.Set{Backends: []*store.Backend{&drained}}))()
+		time.Sleep(3 * time.Second)
+		w.Overdue(time.Now())
+		list[1].Release()
+		if n := lines.Load(); n != 5 {
+			t.Errorf("%d lines: not reached, ejected, came back, drained and overdue are five", n)
 		}
 	})
 }

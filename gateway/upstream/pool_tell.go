@@ -32,13 +32,29 @@ func (t *told) spend(now time.Time) bool {
 	return true
 }
 
-// tell logs what has become of an endpoint. That it cannot be reached is logged where
-// that is found out.
-func (p *Pool) tell(e *Endpoint, was, why string) {
+// line is what is to be logged of an endpoint, once no lock is held.
+type line struct {
+	level   slog.Level
+	message string
+	attrs   []slog.Attr
+}
+
+// write logs lines. Whoever takes them may be slow: nobody is to wait for it.
+func (p *Pool) write(lines ...*line) {
+	for _, l := range lines {
+		if l != nil {
+			p.log.LogAttrs(p.ctx, l.level, l.message, l.attrs...)
+		}
+	}
+}
+
+// tell is what is to be logged of what has become of an endpoint, nil when nothing is.
+// That it cannot be reached is told where that is found out. The caller holds its mu.
+func (p *Pool) tell(e *Endpoint, was, why string) *line {
 	level, message := slog.LevelInfo, ""
 	switch ill := was == StateDown || was == StateUnhealthy || was == StateEjected || was == StateStalled; {
 	case e.state == StateUnhealthy && was == StateNew && !e.health.known:
-		return // as it begins
+		return nil // as it begins
 	case e.state == StateUnhealthy:
 		level, message = slog.LevelWarn, "endpoint found unhealthy"
 	case e.state == StateEjected:
@@ -50,7 +66,7 @@ func (p *Pool) tell(e *Endpoint, was, why string) {
 	case ill && (e.state == StateHealthy || e.state == StateWarming || e.state == StateNew):
 		message = "endpoint came back"
 	default:
-		return
+		return nil
 	}
 	p.telling.Lock()
 	now := time.Now()
@@ -61,7 +77,7 @@ func (p *Pool) tell(e *Endpoint, was, why string) {
 	}
 	p.telling.Unlock()
 	if !may {
-		return
+		return nil
 	}
 	attrs := []slog.Attr{slog.String("backend", e.id.backend), slog.String("addr", e.id.address), slog.String("was", was)}
 	if why != "" {
@@ -70,5 +86,12 @@ func (p *Pool) tell(e *Endpoint, was, why string) {
 	if left > 0 {
 		attrs = append(attrs, slog.Int("left_out", left))
 	}
-	p.log.LogAttrs(p.ctx, level, message, attrs...)
+	return &line{level, message, attrs}
+}
+
+// unreached is the line of a dial in vain, the first in a row.
+func (e *Endpoint) unreached(err error) *line {
+	return &line{slog.LevelWarn, "endpoint not reached", []slog.Attr{
+		slog.String("backend", e.id.backend), slog.String("addr", e.id.address), slog.Any("error", err),
+	}}
 }

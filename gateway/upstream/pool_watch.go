@@ -40,7 +40,9 @@ func (p *Pool) watch(ctx context.Context) {
 		}
 		restless := false
 		for _, g := range p.everyGroup() {
-			restless = g.look(now, sample) || restless
+			more, news := g.look(now, sample)
+			restless = restless || more
+			p.write(news...)
 		}
 		timer.Reset(watchPause)
 		select {
@@ -71,8 +73,8 @@ func (p *Pool) everyGroup() []*group {
 }
 
 // look sees what has become of an endpoint, and does what is due; it reports whether
-// more will be soon. One goroutine calls it.
-func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
+// more will be soon, and what is to be logged. One goroutine calls it.
+func (e *Endpoint) look(now time.Time, sample bool) (restless bool, news []*line) {
 	var b h2.Batch
 	defer b.Flush()
 	e.mu.Lock()
@@ -86,11 +88,15 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool) {
 	if e.hushed {
 		e.listen()
 		e.relieve(now)
-		e.replace(now, &b)
+		if l := e.replace(now, &b); l != nil {
+			news = append(news, l)
+		}
 	}
 	restless = e.ramp(now)
-	e.note(now)
-	return restless || e.hushed
+	if l := e.note(now); l != nil {
+		news = append(news, l)
+	}
+	return restless || e.hushed, news
 }
 
 // States counts the endpoints of each backend by state, all of which are present.
