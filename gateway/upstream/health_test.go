@@ -623,10 +623,10 @@ func TestHealthAsksInTurnWhoHangsUp(t *testing.T) {
 					time.Sleep(3 * time.Millisecond)
 					return reach(ctx, a)
 				}
-				asked := 0
+				var asked atomic.Int32
 				w.host("a:1", manners{answer: func(p *peer, id uint32, path string) {
 					if path == healthCheckPath {
-						asked++
+						asked.Add(1)
 					}
 					leaves(p, id)
 				}})
@@ -634,8 +634,8 @@ func TestHealthAsksInTurnWhoHangsUp(t *testing.T) {
 				spec.Spec.HealthCheck.Interval = store.Duration(5 * time.Second)
 				w.put(spec)
 				time.Sleep(16 * time.Second)
-				if asked < 3 || asked > 5 {
-					t.Errorf("%d checks in 16s, want one each 5s", asked)
+				if n := asked.Load(); n < 3 || n > 5 {
+					t.Errorf("%d checks in 16s, want one each 5s", n)
 				}
 				if n := len(w.dials("a:1")); n > 15 {
 					t.Errorf("dialled %d times", n)

@@ -391,8 +391,8 @@ func TestGroupLeavesOutWhoHangsUp(t *testing.T) {
 		}
 		w.host("a:1", manners{answer: func(p *peer, id uint32, _ string) { p.reply(id) }})
 		w.host("a:2", manners{answer: func(p *peer, id uint32, _ string) { p.reply(id) }})
-		had := 0
-		w.host("a:3", manners{answer: func(p *peer, _ uint32, _ string) { had++; p.nc.Close() }})
+		var had atomic.Int32
+		w.host("a:3", manners{answer: func(p *peer, _ uint32, _ string) { had.Add(1); p.nc.Close() }})
 		bad := w.put(to("x", "a:1", "a:2", "a:3"))[2]
 		b := w.Backend("default/x")
 		for range 4000 {
@@ -409,8 +409,8 @@ func TestGroupLeavesOutWhoHangsUp(t *testing.T) {
 			}
 			e.Done(Result{Verdict: v, Took: time.Millisecond})
 		}
-		if n, _ := bad.Ejections(); n != 1 || had > 6 {
-			t.Errorf("it was ejected %d times and had %d RPCs of 4000, want once and 5", n, had)
+		if n, _ := bad.Ejections(); n != 1 || had.Load() > 6 {
+			t.Errorf("it was ejected %d times and had %d RPCs of 4000, want once and 5", n, had.Load())
 		}
 		if n := len(w.dials("a:3")); n > 10 {
 			t.Errorf("it was dialled %d times", n)
