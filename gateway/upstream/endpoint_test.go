@@ -293,7 +293,10 @@ func TestEndpointIsAskedAgainWhenItRefused(t *testing.T) {
 		h := w.host("a:1", manners{})
 		h.refuse = fmt.Errorf("connect: %w", syscall.ECONNREFUSED)
 		e := w.put(to("x", "a:1"))[0]
-		open(e, 1)[0].wantError(t, ErrDown)
+		first := open(e, 1)[0]
+		time.Sleep(askAgain + time.Microsecond) // it may have come when the first dial had failed
+		synctest.Wait()
+		first.wantError(t, ErrDown)
 		time.Sleep(time.Minute) // the pauses are long by now
 		n := len(w.dials("a:1"))
 		for range 100 {
