@@ -33,6 +33,7 @@ race: ## All tests, with the race detector
 	go test ./gateway/policy
 	go test -run '^(TestMeasured|TestServeWithstands)' .
 	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
+	go test -run '^TestParseBounds' ./store
 	go test -run '^TestEncodeBounds' ./gateway/rest
 	go test -run '^(TestMemoryGuard|TestRetryDelays|TestGridSplits|TestMigrationSplits|TestStreamsNeed)' ./gateway
 	go test ./gateway/hostile
