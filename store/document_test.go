@@ -68,7 +68,7 @@ f:13:1: not YAML: found unexpected end of stream`
 }
 
 func TestParseBoundsWhatItReads(t *testing.T) {
-	if raceEnabled {
+	if raceDetector {
 		t.Skip("measures time: make race runs it without the race detector")
 	}
 	bomb := "a: &a [x,x,x,x,x,x,x,x,x]\n"
