@@ -1,8 +1,10 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
+	"fmt"
 	"time"
 
 	"connectrpc.com/connect"
@@ -31,9 +33,8 @@ func (s *backendService) Register(ctx context.Context, req *connect.Request[admi
 	} else {
 		NoteChanges(ctx, done.changes())
 	}
-	warnings := s.settle(ctx, s.store.Snapshot().Seq(), wish.backend)
 	return connect.NewResponse(&adminv1.RegisterResponse{
-		Registration: s.registrationMessage(done.after), Warnings: warnings,
+		Registration: s.registrationMessage(done.after), Warnings: s.warnings(ctx, wish),
 	}), nil
 }
 
@@ -43,6 +44,7 @@ type announcement struct {
 	backend store.ID
 	spec    store.RegistrationSpec
 	by      store.Author
+	from    claimant
 }
 
 // announcement reads a request. Whether it can be, the leases know.
@@ -51,13 +53,13 @@ func (s *backendService) announcement(ctx context.Context, m *adminv1.RegisterRe
 	if err != nil {
 		return nil, err
 	}
-	w := &announcement{by: by}
+	w := &announcement{by: by, from: claimantOf(ctx)}
 	if w.backend, w.id, err = s.registrationID(m.GetBackend(), m.GetAddress()); err != nil {
 		return nil, err
 	}
 	w.spec = store.RegistrationSpec{
 		Backend: w.backend.Name, Address: m.GetAddress(), Weight: 1, Zone: m.GetZone(), Version: m.GetVersion(),
-		Lease: store.Duration(defaultLease),
+		Lease: store.Duration(defaultLease), Token: w.from.token,
 	}
 	if m.Weight != nil {
 		w.spec.Weight = m.GetWeight()
@@ -113,6 +115,11 @@ func (s *backendService) Renew(ctx context.Context, req *connect.Request[adminv1
 	if err != nil {
 		return nil, err
 	}
+	if o, found := s.store.Snapshot().Get(id); found {
+		if err := claimantOf(ctx).may(o); err != nil {
+			return nil, err
+		}
+	}
 	if err := s.parts.Leases.Renew(id); err != nil {
 		if errors.Is(err, store.ErrNoLease) {
 			return nil, refuse(connect.CodeNotFound, "%s is not registered at %s: its lease is over, or somebody has ended it; register it again",
@@ -134,7 +141,7 @@ func (s *backendService) Deregister(ctx context.Context, req *connect.Request[ad
 	if err != nil {
 		return nil, err
 	}
-	change, err := s.keepers.deregister(ctx, id, by)
+	change, err := s.keepers.deregister(ctx, id, claimantOf(ctx), by)
 	var missing *store.NotFoundError
 	if errors.As(err, &missing) {
 		return nil, refuse(connect.CodeNotFound, "%s is not registered at %s", quoted(req.Msg.GetAddress()), backend)
@@ -146,6 +153,44 @@ func (s *backendService) Deregister(ctx context.Context, req *connect.Request[ad
 	return connect.NewResponse(&adminv1.WriteResponse{
 		Changes: []*adminv1.Change{change}, Warnings: s.settle(ctx, seq, backend), Sequence: seq,
 	}), nil
+}
+
+// warnings are what a process has to know about its registration that holds: why it may
+// get no RPCs all the same.
+func (s *backendService) warnings(ctx context.Context, w *announcement) []string {
+	warnings := s.settle(ctx, s.store.Snapshot().Seq(), w.backend)
+	snapshot := s.store.Snapshot()
+	backend, found := snapshot.Get(w.backend)
+	own, kept := snapshot.Get(w.id)
+	if !found || !kept {
+		return warnings
+	}
+	r, ok := own.Resource.(*store.Registration)
+	if !ok {
+		return warnings
+	}
+	if d := backend.State.DrainOf(r.Spec.Address); d != nil {
+		warnings = append(warnings, drainWarning(w.backend, r.Spec.Address, d))
+	}
+	return warnings
+}
+
+// drainWarning tells a process that an operator has taken its address out of the choice,
+// maybe before it was there.
+func drainWarning(backend store.ID, address string, d *store.Drain) string {
+	what, undrain := quoted(address), backend.Name+" "+address
+	if d.Endpoint == "" {
+		what, undrain = backend.String(), backend.Name
+	}
+	since := ""
+	if !d.Since.IsZero() {
+		since = " since " + d.Since.UTC().Format(time.RFC3339)
+	}
+	if backend.Namespace != store.DefaultNamespace {
+		undrain += " --namespace " + backend.Namespace
+	}
+	return fmt.Sprintf("%s is drained%s, by %s: no RPC goes to %s before sluice backend undrain %s",
+		what, since, cmp.Or(d.By, "somebody"), quoted(address), undrain)
 }
 
 // settle waits until a change of a backend's endpoints is in force, and tells what is
@@ -238,15 +283,15 @@ func (s *backendService) Keep(ctx context.Context, req *connect.Request[adminv1.
 		s.noteDone(ctx, "Register", wish, wish.by.Reason, done.changes())
 	}
 	first := &adminv1.KeepResponse{
-		Warnings:     s.settle(ctx, s.store.Snapshot().Seq(), wish.backend),
+		Warnings:     s.warnings(ctx, wish),
 		Registration: s.registrationMessage(done.after),
 	}
-	return s.beat(ctx, wish.id, first, stream)
+	return s.beat(ctx, wish, first, stream)
 }
 
 // beat sends signs of life until the client goes, the door closes or the registration
 // is gone. It writes nothing to the disk.
-func (s *backendService) beat(ctx context.Context, id store.ID, next *adminv1.KeepResponse, stream *connect.ServerStream[adminv1.KeepResponse]) error {
+func (s *backendService) beat(ctx context.Context, wish *announcement, next *adminv1.KeepResponse, stream *connect.ServerStream[adminv1.KeepResponse]) error {
 	for {
 		if err := stream.Send(next); err != nil {
 			return errors.Join(err, gone(ctx))
@@ -261,8 +306,8 @@ func (s *backendService) beat(ctx context.Context, id store.ID, next *adminv1.Ke
 			return errClosing
 		case <-timer.C:
 		}
-		o, found := s.store.Snapshot().Get(id)
-		if !found {
+		o, found := s.store.Snapshot().Get(wish.id)
+		if !found || wish.from.may(o) != nil {
 			return refuse(connect.CodeAborted, "%w", errGone)
 		}
 		next = &adminv1.KeepResponse{Registration: s.registrationMessage(o)}

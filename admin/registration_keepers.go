@@ -63,8 +63,15 @@ func (k *keepers) register(ctx context.Context, w *announcement) (announced, err
 
 // write announces an endpoint. The caller holds mu.
 func (k *keepers) write(ctx context.Context, w *announcement) (announced, error) {
-	before, _ := k.store.Snapshot().Get(w.id)
-	after, err := k.leases.Register(ctx, w.spec, w.id.Namespace, w.by)
+	before, found := k.store.Snapshot().Get(w.id)
+	spec := w.spec
+	if found {
+		if err := w.from.may(before); err != nil {
+			return announced{}, err
+		}
+		spec.Token = madeBy(before)
+	}
+	after, err := k.leases.Register(ctx, spec, w.id.Namespace, w.by)
 	if err != nil {
 		return announced{}, err
 	}
@@ -116,9 +123,14 @@ func (k *keepers) part(ctx context.Context, of *keeper, goodbye bool, by store.A
 }
 
 // deregister ends a registration, whoever keeps it.
-func (k *keepers) deregister(ctx context.Context, id store.ID, by store.Author) (*adminv1.Change, error) {
+func (k *keepers) deregister(ctx context.Context, id store.ID, from claimant, by store.Author) (*adminv1.Change, error) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
+	if o, found := k.store.Snapshot().Get(id); found {
+		if err := from.may(o); err != nil {
+			return nil, err
+		}
+	}
 	return k.end(ctx, id, by)
 }
 

@@ -463,7 +463,7 @@ func TestKeepersEndOnlyWhatNobodyElseCountsOn(t *testing.T) {
 				case "register":
 					_, err = k.register(t.Context(), wish)
 				case "deregister":
-					_, err = k.deregister(t.Context(), wish.id, wish.by)
+					_, err = k.deregister(t.Context(), wish.id, wish.from, wish.by)
 				}
 				if err != nil {
 					t.Fatalf("%s: %v", step, err)
@@ -543,4 +543,110 @@ func TestRegistrationTellsOfItsBackend(t *testing.T) {
 	}
 	_, err := g.backends.Renew(t.Context(), connect.NewRequest(&adminv1.RenewRequest{Backend: ref("", "cart"), Address: "10.0.0.13:50051"}))
 	wantCode(t, "Renew", err, connect.CodeNotFound, "")
+}
+
+// What one token has announced is not another registrar's to touch; operators may all.
+func TestRegistrarTouchesOnlyItsOwn(t *testing.T) {
+	g := startRegistry(t)
+	as := func(role adminv1.Role) adminv1.BackendServiceClient {
+		return adminv1.NewBackendServiceClient(g.bySocket(t), "http://localhost", withToken(g.token(t, role)))
+	}
+	mine, other := as(adminv1.Role_ROLE_REGISTRAR), as(adminv1.Role_ROLE_REGISTRAR) // of one name
+	operator := as(adminv1.Role_ROLE_OPERATOR)
+	const at, theirs = "10.0.0.13:50051", "10.0.0.14:50051"
+	deregister := func(c adminv1.BackendServiceClient, address string) error {
+		_, err := c.Deregister(t.Context(), connect.NewRequest(&adminv1.DeregisterRequest{Backend: ref("", "cart"), Address: address}))
+		return err
+	}
+	renew := func(c adminv1.BackendServiceClient, address string) error {
+		_, err := c.Renew(t.Context(), connect.NewRequest(&adminv1.RenewRequest{Backend: ref("", "cart"), Address: address}))
+		return err
+	}
+	register := func(c adminv1.BackendServiceClient, address string, weight uint32) error {
+		r := announce(address)
+		r.Weight = proto.Uint32(weight)
+		_, err := c.Register(t.Context(), connect.NewRequest(r))
+		return err
+	}
+	keep := func(c adminv1.BackendServiceClient, address string) error {
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		stream, err := c.Keep(ctx, connect.NewRequest(&adminv1.KeepRequest{Registration: announce(address)}))
+		if err == nil && stream.Receive() {
+			return nil
+		}
+		return firstError(err, stream)
+	}
+	if err := errors.Join(register(mine, at, 1), register(operator, theirs, 1)); err != nil {
+		t.Fatal(err)
+	}
+	seq := g.store.Snapshot().Seq()
+	for _, address := range []string{at, theirs} {
+		for what, try := range map[string]func() error{
+			"register":   func() error { return register(other, address, 0) },
+			"keep":       func() error { return keep(other, address) },
+			"renew":      func() error { return renew(other, address) },
+			"deregister": func() error { return deregister(other, address) },
+		} {
+			wantCode(t, what+" "+address, try(), connect.CodePermissionDenied,
+				`token role_registrar has the role registrar, and somebody else registered "`+address+`" at Backend default/cart: only the token that did, or an operator, may change, renew or end that`)
+		}
+	}
+	wantCode(t, "another spelling", register(other, "[::ffff:10.0.0.13]:50051", 0), connect.CodePermissionDenied, "somebody else registered")
+	wantCode(t, "what an operator made", renew(mine, theirs), connect.CodePermissionDenied, "somebody else registered")
+	if now := g.store.Snapshot().Seq(); now != seq {
+		t.Errorf("something was written: change %d after %d", now, seq)
+	}
+
+	// An operator may change it; it stays whose it was.
+	if err := errors.Join(register(operator, at, 5), renew(operator, at), renew(mine, at), register(mine, at, 2), deregister(mine, at)); err != nil {
+		t.Errorf("mine: %v", err)
+	}
+	if err := errors.Join(register(other, at, 1), deregister(operator, at), deregister(operator, theirs)); err != nil {
+		t.Errorf("what is free again: %v", err)
+	}
+	g.wantRegistered(t, "in the end")
+}
+
+// A drain outlives the process that it was meant for: the next one at that address learns
+// why it gets no RPCs.
+func TestRegisterTellsOfADrain(t *testing.T) {
+	g := startRegistry(t)
+	const at = "10.0.0.13:50051"
+	drain := func(endpoints ...string) {
+		t.Helper()
+		_, err := g.resources.Drain(t.Context(), connect.NewRequest(&adminv1.DrainRequest{Backend: ref("", "cart"), Endpoints: endpoints}))
+		if err != nil {
+			t.Fatal(err)
+		}
+	}
+	told := func() []string {
+		t.Helper()
+		resp, err := g.backends.Register(t.Context(), connect.NewRequest(announce("[::ffff:10.0.0.13]:50051")))
+		if err != nil {
+			t.Fatal(err)
+		}
+		k := g.keep(t, announce(at))
+		defer k.cancel()
+		if !k.stream.Receive() {
+			t.Fatal(k.stream.Err())
+		}
+		if got := k.stream.Msg().GetWarnings(); !slices.Equal(got, resp.Msg.GetWarnings()) {
+			t.Errorf("Keep warns %q, Register %q", got, resp.Msg.GetWarnings())
+		}
+		return resp.Msg.GetWarnings()
+	}
+	if got := told(); len(got) != 0 {
+		t.Errorf("without a drain: %q", got)
+	}
+	drain(at)
+	since := g.store.Snapshot().All(store.BackendKind)[0].State.DrainOf(at).Since.UTC().Format(time.RFC3339)
+	if got, want := told(), `"10.0.0.13:50051" is drained since `+since+", by "; len(got) != 1 || !strings.HasPrefix(got[0], want) ||
+		!strings.HasSuffix(got[0], `: no RPC goes to "10.0.0.13:50051" before sluice backend undrain cart 10.0.0.13:50051`) {
+		t.Errorf("drained: %q, want %q", got, want)
+	}
+	drain()
+	if got := told(); len(got) != 1 || !strings.HasPrefix(got[0], "Backend default/cart is drained since ") && !strings.HasPrefix(got[0], `"10.0.0.13:50051" is drained since `) {
+		t.Errorf("the whole backend drained: %q", got)
+	}
 }

@@ -28,6 +28,9 @@ type RegistrationSpec struct {
 	Zone    string   `json:"zone,omitempty"`
 	Version string   `json:"version,omitempty"`
 	Lease   Duration `json:"lease"` // how long it holds without being renewed
+	// Token is the ID of the token that announced it first, whoever has changed it since;
+	// empty when that was an operator without one.
+	Token string `json:"token,omitempty"`
 }
 
 // MarshalJSON writes what Decode reads.

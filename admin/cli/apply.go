@@ -107,7 +107,7 @@ The exit code is 0 when nothing would, 1 when something would, 2 for wrong usage
 		if err != nil {
 			return c.ofText(m, err)
 		}
-		c.warn(m.spoken(response))
+		c.warn(m.spoken(response).GetWarnings())
 		if len(response.GetChanges()) == 0 {
 			return nil
 		}

@@ -104,7 +104,7 @@ func doneWord(action string) string {
 
 // printWrite prints what a write did, one object a line.
 func (c *call) printWrite(f *format, w *adminv1.WriteResponse, dryRun bool) error {
-	c.warn(w)
+	c.warn(w.GetWarnings())
 	switch f.is {
 	case asJSON, asYAML:
 		return c.structured(f, w)
@@ -130,8 +130,8 @@ func (c *call) printWrite(f *format, w *adminv1.WriteResponse, dryRun bool) erro
 	return nil
 }
 
-func (c *call) warn(w *adminv1.WriteResponse) {
-	for _, warning := range w.GetWarnings() {
+func (c *call) warn(warnings []string) {
+	for _, warning := range warnings {
 		c.note("warning: %s", printable(warning))
 	}
 }
@@ -142,7 +142,7 @@ func (c *call) printPlan(f *format, w *adminv1.WriteResponse, from, to string) e
 	if f.is != asTable {
 		return c.printWrite(f, w, true)
 	}
-	c.warn(w)
+	c.warn(w.GetWarnings())
 	for _, change := range w.GetChanges() {
 		if err := writeDifference(c.out, change, from, to); err != nil {
 			return err

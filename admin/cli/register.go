@@ -129,7 +129,7 @@ manifest declares is not concerned: drain that.`,
 				}
 				continue
 			}
-			c.warn(response)
+			c.warn(response.GetWarnings())
 			if _, err := fmt.Fprintf(c.out, "%s of %s deregistered\n", printable(address), refID(ref)); err != nil {
 				return err
 			}
@@ -141,9 +141,7 @@ manifest declares is not concerned: drain that.`,
 
 // printRegistration tells what was announced.
 func (c *call) printRegistration(output *format, r *adminv1.Registration, warnings []string) error {
-	for _, warning := range warnings {
-		c.note("warning: %s", printable(warning))
-	}
+	c.warn(warnings)
 	if output.is != asTable {
 		return c.structured(output, &adminv1.RegisterResponse{Registration: r, Warnings: warnings})
 	}

@@ -168,6 +168,7 @@ func (k *keeping) tell(c *call, m *adminv1.KeepResponse) error {
 		}
 		k.registered = true
 		k.note("%s registered%s at %s of %s", printable(m.GetRegistration().GetAddress()), again, refID(m.GetRegistration().GetBackend()), c.at.name)
+		c.warn(m.GetWarnings())
 		return nil
 	}
 	k.registered = true

@@ -123,6 +123,34 @@ func TestRegisterKeepsUntilItIsTold(t *testing.T) {
 	}
 }
 
+// What a server warns of is told, also beside a command and when it has come back.
+func TestRegisterKeepTellsOfWarnings(t *testing.T) {
+	for _, beside := range []bool{false, true} {
+		u := newUser(t)
+		calls := 0
+		u.fake.keep = func(ctx context.Context, r *adminv1.KeepRequest, stream *connect.ServerStream[adminv1.KeepResponse]) error {
+			registration, _ := u.fake.registration(r.GetRegistration())
+			calls++
+			if err := stream.Send(&adminv1.KeepResponse{Registration: registration, Warnings: []string{"it is drained, " + strings.Repeat("once more ", calls-1)}}); err != nil {
+				return err
+			}
+			if calls == 1 {
+				return nil
+			}
+			<-ctx.Done()
+			return ctx.Err()
+		}
+		args := []string{"backend", "register", "cart-v1", "10.0.0.13:50051", "--keep"}
+		if beside {
+			args = append(args, "--", "sleep", "60")
+		}
+		r := u.start(args...)
+		r.notes.await(t, "warning: it is drained, \n")
+		r.notes.await(t, "warning: it is drained, once more")
+		r.stop()
+	}
+}
+
 // What ends a stream and may pass is no end of the registration: a server that starts
 // again, one that is cut off, one that is full for a moment.
 func TestRegisterKeepsThroughTheEndOfAServer(t *testing.T) {
