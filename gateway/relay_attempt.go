@@ -154,8 +154,10 @@ func (r *rpc) newAttempt(e *upstream.Endpoint, index int) *attempt {
 		a = new(attempt)
 	}
 	a.r, a.endpoint, a.index, a.phase, a.began, a.first = r, e, int32(index), attemptNew, 0, 0
-	if a != &r.first || r.last != nil || r.stream == nil {
-		a.began = time.Since(r.started) // the first of a stream begins with it
+	if a != &r.first || r.last != nil || r.stream == nil || !e.Usable() {
+		// The first of a stream begins with it; who tries an ejected endpoint is told from
+		// those of before by this.
+		a.began = time.Since(r.started)
 	}
 	return a
 }
