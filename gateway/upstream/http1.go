@@ -144,6 +144,9 @@ func (e *Endpoint) RoundTrip(req *http.Request) (*http.Response, error) {
 		}
 		return nil, refused
 	}
+	if req.Body != nil && req.Body != http.NoBody {
+		return e.tripHTTP1(&out)
+	}
 	return e.http.transport.Load().RoundTrip(&out)
 }
 
@@ -232,7 +235,7 @@ func (e *Endpoint) secure(ctx context.Context, set settings) (net.Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &http1Conn{Conn: nc, e: e}
+	c := &http1Conn{Conn: nc, e: e, gone: make(chan struct{})}
 	e.http.keep(c)
 	c.stop = context.AfterFunc(e.pool.ctx, func() { nc.Close() })
 	if set.tls == nil {
@@ -258,6 +261,7 @@ type http1Conn struct {
 	net.Conn
 	e       *Endpoint
 	stop    func() bool
+	gone    chan struct{} // closed by Close
 	closed  atomic.Bool
 	evicted atomic.Bool
 }
@@ -275,6 +279,7 @@ func (c *http1Conn) Close() error {
 	if c.closed.Swap(true) {
 		return net.ErrClosed
 	}
+	close(c.gone)
 	c.stop()
 	c.e.http.drop(c)
 	return c.Conn.Close()
