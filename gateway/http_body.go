@@ -34,6 +34,8 @@ type requestBody struct {
 	err   error      // of the client's side; io.EOF at the end
 	ended bool       // the handler has returned
 	set   time.Time  // when the deadline was last set
+	wait  bool       // somebody reads from in
+	came  time.Time  // when the last read from it returned
 }
 
 // bodyView is the body as one trial gets it, from the beginning.
@@ -67,6 +69,7 @@ func (v *bodyView) Read(p []byte) (int, error) {
 	n, err := b.in.Read(p)
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	b.wait, b.came = false, time.Now()
 	b.read += n
 	b.keep(p[:n], v.number == b.views)
 	v.at += n
@@ -99,6 +102,7 @@ func (v *bodyView) known(p []byte) (n int, known bool, err error) {
 		b.set = now
 		b.control.SetReadDeadline(now.Add(b.patience))
 	}
+	b.wait = true
 	return 0, false, nil
 }
 
@@ -157,6 +161,14 @@ func (b *requestBody) failed() bool {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	return b.err != nil && b.err != io.EOF
+}
+
+// owed tells whether there is more to come, and the client was waited for now or since a
+// time. Where it was not, the backend does not take what there is.
+func (b *requestBody) owed(since time.Time) bool {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.err != io.EOF && (b.wait || b.came.After(since))
 }
 
 // end is called when the handler returns.

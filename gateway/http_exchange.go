@@ -29,7 +29,10 @@ type exchange struct {
 	// movable tells whether all of the request is there for another trial.
 	movable func() bool
 	// torn tells whether the client did not send what it had promised.
-	torn   func() bool
+	torn func() bool
+	// owed tells whether it is the client that a trial waits for, which has taken so long;
+	// nil where it has sent everything before, and somebody else takes the answer.
+	owed   func(took time.Duration) bool
 	retry  *retries      // nil when it is not sent again
 	perTry time.Duration // until a response begins; zero = no bound
 	whole  time.Duration // until it ends; likewise
@@ -52,11 +55,15 @@ type trial struct {
 	ctx      context.Context // of the request, until the end of its response
 	cancel   context.CancelCauseFunc
 	timer    *time.Timer // ends the trial; nil without a bound
+	owed     bool        // that it has had its time is the client's doing; fixed once it has
 	once     sync.Once
 }
 
-// errTrialOver is why a trial ends that has had its time.
-var errTrialOver = errors.New("the backend has had its time")
+// Why a trial ends that has had its time: the backend's doing, or the client's.
+var (
+	errTrialOver  = errors.New("the backend has had its time")
+	errClientLate = errors.New("the backend's time was over before the client had sent the request")
+)
 
 // roundTrip asks one endpoint after the other, as long as the request has not left or may
 // be sent again.
@@ -160,7 +167,7 @@ func (x *exchange) try(ctx context.Context, avoid balance.Mask) (*trial, error) 
 	defer x.resume()
 	t.ctx, t.cancel = context.WithCancelCause(httptrace.WithClientTrace(ctx, &httptrace.ClientTrace{GotConn: func(httptrace.GotConnInfo) { x.resume() }}))
 	if bound := x.bound(); bound > 0 {
-		t.timer = time.AfterFunc(bound, func() { t.cancel(errTrialOver) })
+		t.timer = time.AfterFunc(bound, func() { x.expire(t) })
 	}
 	out, err := x.next(t.ctx)
 	if err == nil {
@@ -168,7 +175,7 @@ func (x *exchange) try(ctx context.Context, avoid balance.Mask) (*trial, error) 
 	}
 	if err != nil {
 		if t.over() {
-			err = errTrialOver
+			err = t.expired()
 		}
 		return t, err
 	}
@@ -177,6 +184,12 @@ func (x *exchange) try(ctx context.Context, avoid balance.Mask) (*trial, error) 
 		t.timer.Reset(max(x.whole-t.headed, 0))
 	}
 	return t, nil
+}
+
+// expire ends a trial that has had its time.
+func (x *exchange) expire(t *trial) {
+	t.owed = x.owed != nil && x.owed(time.Since(t.began))
+	t.cancel(errTrialOver)
 }
 
 // bound is how long a trial may take to begin its answer; zero is no bound.
@@ -322,6 +335,14 @@ func (t *trial) close(how outcome) {
 
 // over tells whether the trial has had its time.
 func (t *trial) over() bool { return errors.Is(context.Cause(t.ctx), errTrialOver) }
+
+// expired is what a trial fails of that is over.
+func (t *trial) expired() error {
+	if t.owed {
+		return errClientLate
+	}
+	return errTrialOver
+}
 
 // repeatable tells a method that may be used again without another effect (RFC 9110,
 // section 9.2.2).

@@ -58,6 +58,7 @@ type passage struct {
 	outcome  outcome
 	code     wire.Code
 	stalling time.Time // when the deadline for writes was last set
+	writing  stopwatch // runs while the client takes the response
 
 	mu       sync.Mutex // guards the fields below, and w until answered
 	answered bool       // the final response header has come, or nobody waits for it
@@ -130,8 +131,17 @@ func (p *passage) enter() bool {
 		next:    func(ctx context.Context) (*http.Request, error) { return p.request(ctx), nil },
 		movable: func() bool { return p.body == nil || p.body.whole() },
 		torn:    func() bool { return p.body != nil && p.body.failed() },
+		owed:    p.owed,
 	}
 	return true
+}
+
+// owed tells whether it is the client that has kept a trial from its end: it has not sent
+// all of the request, or takes its time to read the response. It is called beside the
+// handler.
+func (p *passage) owed(took time.Duration) bool {
+	now := time.Now()
+	return p.body != nil && p.body.owed(now.Add(-took/2)) || p.writing.mostly(now)
 }
 
 // errOvertime is why a request ends that has had the time that its route allows.
@@ -307,7 +317,10 @@ func (p *passage) refuse(err error) {
 	}
 	o := p.outcomeOf(err)
 	message := outcomes[o].message
-	if o == backendTimeout {
+	switch {
+	case errors.Is(err, errClientLate):
+		message += fmt.Sprintf(" (%v for one backend, and the request was not whole by then)", p.tries.bound())
+	case o == backendTimeout:
 		message += fmt.Sprintf(" (%v)", cmp.Or(p.tries.bound(), upstream.ResponseTimeout))
 	}
 	p.g.log.Debug("request not answered by backend", "backend", p.backend.Key, "outcome", o.String(), "error", err)
@@ -355,6 +368,8 @@ func lostOutcome(err error) outcome {
 		return backendInvalid
 	case errors.Is(err, errTrialOver):
 		return backendTimeout
+	case errors.Is(err, errClientLate):
+		return deadline
 	case errors.As(err, &timeout) && timeout.Timeout():
 		return backendTimeout
 	case strings.Contains(err.Error(), "response headers exceeded"): // net/http has no value for it
@@ -411,7 +426,7 @@ func (p *passage) brokenBy(err error) outcome {
 	case p.overtime():
 		return deadline
 	case p.tries.trial.over():
-		return backendTimeout
+		return lostOutcome(p.tries.trial.expired())
 	case errors.As(err, &wrote):
 		if errors.Is(err, context.DeadlineExceeded) || isTimeout(err) {
 			return stalled
@@ -463,6 +478,47 @@ type writeError struct{ err error }
 func (e *writeError) Error() string { return "writing to the client: " + e.err.Error() }
 func (e *writeError) Unwrap() error { return e.err }
 
+// stopwatch adds up how long something has taken. One goroutine uses it, and others ask.
+type stopwatch struct {
+	mu      sync.Mutex // guards the fields below
+	begun   time.Time  // zero = not yet
+	running time.Time  // since when; zero = it stands
+	total   time.Duration
+}
+
+func (s *stopwatch) begin(now time.Time) {
+	s.mu.Lock()
+	s.begun = now
+	s.mu.Unlock()
+}
+
+func (s *stopwatch) start(now time.Time) {
+	s.mu.Lock()
+	s.running = now
+	s.mu.Unlock()
+}
+
+func (s *stopwatch) stop(now time.Time) {
+	s.mu.Lock()
+	s.total += now.Sub(s.running)
+	s.running = time.Time{}
+	s.mu.Unlock()
+}
+
+// mostly tells whether it has run for most of the time since it was begun.
+func (s *stopwatch) mostly(now time.Time) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.begun.IsZero() {
+		return false
+	}
+	total := s.total
+	if !s.running.IsZero() {
+		total += now.Sub(s.running)
+	}
+	return 2*total > now.Sub(s.begun)
+}
+
 // proxyBuffer is what one response holds at a time, in bytes.
 const proxyBuffer = 32 << 10
 
@@ -473,22 +529,15 @@ func (p *passage) copyBody(res *http.Response) error {
 	if p.r.ProtoMajor == 1 {
 		defer p.control.SetWriteDeadline(time.Time{})
 	}
+	p.writing.begin(time.Now())
 	buf := proxyBuffers.Get().(*[proxyBuffer]byte)
 	defer proxyBuffers.Put(buf)
 	for written := int64(0); ; {
 		n, err := res.Body.Read(buf[:])
-		if n > 0 {
-			p.boundWrite()
-			if _, werr := p.w.Write(buf[:n]); werr != nil {
-				return &writeError{werr}
-			}
-			written += int64(n)
-		}
+		written += int64(n)
 		last := written == res.ContentLength && len(res.Trailer) == 0
-		if n > 0 && !last || n == 0 && err == nil {
-			if ferr := p.control.Flush(); ferr != nil {
-				return &writeError{ferr}
-			}
+		if werr := p.pass(buf[:n], n > 0 && !last || n == 0 && err == nil); werr != nil {
+			return &writeError{werr}
 		}
 		if err == io.EOF {
 			return nil
@@ -499,14 +548,31 @@ func (p *passage) copyBody(res *http.Response) error {
 	}
 }
 
+// pass writes a part of the response, and sees to it that it leaves.
+func (p *passage) pass(part []byte, flush bool) error {
+	now := time.Now()
+	p.writing.start(now)
+	defer func() { p.writing.stop(time.Now()) }()
+	if len(part) > 0 {
+		p.boundWrite(now)
+		if _, err := p.w.Write(part); err != nil {
+			return err
+		}
+	}
+	if flush {
+		return p.control.Flush()
+	}
+	return nil
+}
+
 // boundWrite gives a client of HTTP/1 its time to take what is written, which for one
 // of HTTP/2 the engine does.
-func (p *passage) boundWrite() {
+func (p *passage) boundWrite(now time.Time) {
 	if p.r.ProtoMajor != 1 {
 		return
 	}
 	stall := p.g.engine.Limits().StreamStall
-	if now := time.Now(); now.Sub(p.stalling) > stall/10 {
+	if now.Sub(p.stalling) > stall/10 {
 		p.stalling = now
 		p.control.SetWriteDeadline(now.Add(stall))
 	}
