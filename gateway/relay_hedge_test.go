@@ -38,9 +38,9 @@ func TestHedgeAnswersByWhoIsFirst(t *testing.T) {
 						q.p.headers(q.id, false, append(answerHead, "x-try", fmt.Sprint(before))...)
 					}
 				})
+				start := time.Now()
 				pair.client.request(1, "/shop.Cart/Get")
 				pair.client.data(1, body, false)
-				start := time.Now()
 				tries := []played{<-pair.sent, <-pair.sent}
 				if tries[0].get("grpc-previous-rpc-attempts") != "" { // they come by two connections
 					slices.Reverse(tries)
