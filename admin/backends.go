@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"math"
 	"slices"
-	"strings"
 	"time"
 
 	"connectrpc.com/connect"
@@ -149,10 +148,13 @@ func whole(n int) uint32 { return uint32(min(max(n, 0), math.MaxUint32)) }
 // draining are those endpoints of a backend that are drained, as they are now: of the
 // addresses that are given, or all when there are none.
 func (a *api) draining(id store.ID, addresses []string) (told []*adminv1.Endpoint) {
+	meant := make(map[string]bool, len(addresses))
+	for _, address := range addresses {
+		meant[store.NormalAddress(address)] = true
+	}
 	for _, b := range a.backendsSeen(a.store.Snapshot(), func(other store.ID) bool { return other == id }) {
 		for _, e := range b.message().GetEndpoints() {
-			meant := func(address string) bool { return strings.EqualFold(address, e.GetAddress()) }
-			if e.GetDrain() != nil && (len(addresses) == 0 || slices.ContainsFunc(addresses, meant)) {
+			if e.GetDrain() != nil && (len(addresses) == 0 || meant[store.NormalAddress(e.GetAddress())]) {
 				told = append(told, e)
 			}
 		}

@@ -109,6 +109,12 @@ func TestDrainTellsWhatIsLeft(t *testing.T) {
 			t.Errorf("drain of %q: the state is %v", endpoints, state)
 		}
 	}
+	g.gateway.endpoints["default/cart"] = append(g.gateway.endpoints["default/cart"], ObservedEndpoint{Address: "10.0.0.12:50051", State: "healthy"})
+	g.register(t, announce("10.0.0.12:50051"))
+	spelled := drain(&adminv1.DrainRequest{Endpoints: []string{"[::ffff:10.0.0.12]:50051"}})
+	if left := spelled.GetDraining(); len(left) != 1 || left[0].GetAddress() != "10.0.0.12:50051" {
+		t.Errorf("another spelling: left is %v", left)
+	}
 	if undone := drain(&adminv1.DrainRequest{Undo: true}); len(undone.GetDraining()) != 0 {
 		t.Errorf("undrain is draining %v", undone.GetDraining())
 	}

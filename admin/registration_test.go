@@ -615,6 +615,7 @@ func TestRegisterTellsOfADrain(t *testing.T) {
 	const at = "10.0.0.13:50051"
 	drain := func(endpoints ...string) {
 		t.Helper()
+		g.register(t, announce(at)) // nobody can drain what was never there
 		_, err := g.resources.Drain(t.Context(), connect.NewRequest(&adminv1.DrainRequest{Backend: ref("", "cart"), Endpoints: endpoints}))
 		if err != nil {
 			t.Fatal(err)

@@ -3,6 +3,7 @@ package gateway
 import (
 	"time"
 
+	"sluice/gateway/upstream"
 	"sluice/store"
 )
 
@@ -27,22 +28,32 @@ type ObservedEndpoint struct {
 }
 
 // Endpoints are those of the backend of that key, in its order: what it declares,
-// what name servers say, and what has registered. A backend that is not in force has
-// none.
+// what name servers say, and what has registered. After them come those that have left
+// it while RPCs are open on them, which go on. A backend that is not in force has none.
 func (g *Gateway) Endpoints(backend string) []ObservedEndpoint {
 	b := g.pool.Backend(backend)
 	if b == nil {
 		return nil
 	}
-	list := make([]ObservedEndpoint, 0, len(b.Endpoints))
+	left := g.pool.Left(backend)
+	list := make([]ObservedEndpoint, 0, len(b.Endpoints)+len(left))
 	for _, e := range b.Endpoints {
-		s := e.Status()
-		d := &s.Declared
-		list = append(list, ObservedEndpoint{
-			Address: e.Address(), Source: d.Source, Zone: d.Zone, Version: d.Version, Weight: e.Weight(), Drain: d.Drain,
-			State: s.State, Why: s.Why, Since: s.Since, Active: s.Active, Connections: s.Connections,
-			RPCs: s.Begun, Success: s.Success, P99: s.P99,
-		})
+		list = append(list, observedOf(e))
+	}
+	for _, e := range left {
+		o := observedOf(e)
+		o.Weight, o.State, o.Why = 0, upstream.StateDraining, "it is no endpoint any more, and its open RPCs go on"
+		list = append(list, o)
 	}
 	return list
+}
+
+func observedOf(e *upstream.Endpoint) ObservedEndpoint {
+	s := e.Status()
+	d := &s.Declared
+	return ObservedEndpoint{
+		Address: e.Address(), Source: d.Source, Zone: d.Zone, Version: d.Version, Weight: e.Weight(), Drain: d.Drain,
+		State: s.State, Why: s.Why, Since: s.Since, Active: s.Active, Connections: s.Connections,
+		RPCs: s.Begun, Success: s.Success, P99: s.P99,
+	}
 }

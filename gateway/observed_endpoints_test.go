@@ -121,3 +121,27 @@ func TestEndpointsAreWatched(t *testing.T) {
 		t.Error("the server waits for the one who watches")
 	}
 }
+
+// An endpoint that is taken out of a backend is shown as long as RPCs are open on it.
+func TestEndpointsThatLeaveAreShownUntilTheyAreEmpty(t *testing.T) {
+	t.Parallel()
+	first, second := startScript(t, manners{}), startScript(t, manners{})
+	g := startGateway(t, Config{}, backendAt("a", first.addr), routeTo("all", "a"))
+	client := connect(t, g.address(), manners{})
+	client.request(1, "/shop.Cart/Get")
+	p := first.accept(t)
+	live := p.awaitRequest().id
+	g.apply(t, backendAt("a", second.addr), routeTo("all", "a"))
+	for range 2 { // while it may be wanted still, and when it is not
+		e, shown := observed(g, "default/a")[first.addr]
+		if !shown || e.State != "draining" || e.Active != 1 || e.Weight != 0 || !strings.Contains(e.Why, "it is no endpoint any more") {
+			t.Errorf("shown %v: %+v", shown, e)
+		}
+		<-time.After(3 * time.Second / 2)
+	}
+	p.reply(live, []byte("live"))
+	if e := client.await("end", func(e event) bool { return e.id == 1 && e.end }); e.get("grpc-status") != "0" {
+		t.Errorf("its RPC: %v", e)
+	}
+	await(t, "the endpoint to be forgotten", func() bool { return len(g.Endpoints("default/a")) == 1 })
+}

@@ -106,7 +106,7 @@ func EditDrain(backend *Backend, cur State, edit DrainEdit) (State, error) {
 		case problem != "":
 			list.add(Position{}, field, "%s: %s", quote(address), problem)
 		default:
-			addresses[i] = normalAddress(address)
+			addresses[i] = NormalAddress(address)
 		}
 	}
 	if faults := list.faults(); len(faults) > 0 {

@@ -253,7 +253,7 @@ func withRegistered(declared *Backend, registered []*Registration) []Endpoint {
 	}
 	static := make(map[string]bool, len(all))
 	for i := range all {
-		static[normalAddress(all[i].Address)] = true
+		static[NormalAddress(all[i].Address)] = true
 	}
 	room := declared.Spec.registering().MaxEndpoints
 	for _, r := range registered[:min(room, len(registered))] {

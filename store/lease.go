@@ -104,7 +104,7 @@ func (l *Leases) Run(ctx context.Context) error {
 // announced, and begins its lease. Nothing is written when nothing changes. The error is
 // of type Faults, a *NotFoundError when there is no such Backend, or one of the disk.
 func (l *Leases) Register(ctx context.Context, spec RegistrationSpec, namespace string, by Author) (*Object, error) {
-	spec.Address = normalAddress(spec.Address)
+	spec.Address = NormalAddress(spec.Address)
 	if l.isOwn(spec.Address) {
 		return nil, Faults{{Field: "address", Message: quote(spec.Address) + " is this gateway itself, its port for RPCs or the one of operators: no endpoint may be there"}}
 	}

@@ -52,7 +52,7 @@ const (
 // RegistrationName is the name of the Registration of an address at a Backend of that
 // name: what a reader recognises, and a hash.
 func RegistrationName(backend, address string) string {
-	address = normalAddress(address)
+	address = NormalAddress(address)
 	readable := strings.Map(func(r rune) rune {
 		if r < 0x80 && isLower(byte(r)) {
 			return r
@@ -70,9 +70,9 @@ func RegistrationName(backend, address string) string {
 	return readable + "-" + hash
 }
 
-// normalAddress is the one way to write an address of an endpoint: "host:port" with the
+// NormalAddress is the one way to write an address of an endpoint: "host:port" with the
 // host in lower case, or an IP address in its shortest form. What is none stays as it is.
-func normalAddress(s string) string {
+func NormalAddress(s string) string {
 	if at, err := netip.ParseAddrPort(s); err == nil {
 		return netip.AddrPortFrom(at.Addr().Unmap(), at.Port()).String()
 	}
@@ -88,7 +88,7 @@ func (r *Registration) backend() ID {
 func (r *Registration) check(id ID, most Duration) Faults {
 	var list faultList
 	r.Spec.check(most, &list)
-	if id.Name != RegistrationName(r.Spec.Backend, r.Spec.Address) || normalAddress(r.Spec.Address) != r.Spec.Address {
+	if id.Name != RegistrationName(r.Spec.Backend, r.Spec.Address) || NormalAddress(r.Spec.Address) != r.Spec.Address {
 		list.add(Position{}, "name", "%s is not the name of a registration of %s at %s", id, quote(r.Spec.Address), quote(r.Spec.Backend))
 	}
 	return list.faults()

@@ -101,6 +101,12 @@ func (c *call) printEndpoints(backends []*adminv1.BackendEndpoints) error {
 		if b.GetProblem() != "" && len(b.GetEndpoints()) > 0 {
 			c.note("%s: %s", shortKey(refKey(b.GetBackend())), printable(b.GetProblem()))
 		}
+		for _, d := range b.GetDrains() {
+			if d.GetEndpoint() != "" && len(absentFrom(b.GetEndpoints(), []string{d.GetEndpoint()})) > 0 {
+				c.note("%s: %s is no endpoint now, and stays drained by %s for whoever comes",
+					shortKey(refKey(b.GetBackend())), printable(d.GetEndpoint()), printable(cmp.Or(d.GetBy(), "somebody")))
+			}
+		}
 	}
 	return nil
 }

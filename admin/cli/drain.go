@@ -13,6 +13,7 @@ import (
 	"google.golang.org/protobuf/types/known/durationpb"
 
 	adminv1 "sluice/admin/v1"
+	"sluice/store"
 )
 
 func (p *program) drainCommand() *cobra.Command {
@@ -86,25 +87,46 @@ func (p *program) addDrain(cmd *cobra.Command, d *drain) {
 		if d.wait {
 			return c.awaitDrained(ref, args[1:], d.grace)
 		}
-		if open, at := openOn(response.GetDraining(), args[1:]); open > 0 && output.is == asTable {
+		if output.is != asTable {
+			return nil
+		}
+		if open, at := openOn(response.GetDraining()); open > 0 {
 			c.note("%s still open on %s", count(open, "RPC"), list(at, "and"))
+		}
+		if absent := absentFrom(response.GetDraining(), args[1:]); len(absent) > 0 {
+			c.note("no endpoint has the address %s now; it is drained all the same, for whoever comes", list(absent, "or"))
 		}
 		return nil
 	})
 }
 
-// openOn is how many RPCs are open on those of the endpoints that are meant, all when
-// none is named, and where.
-func openOn(draining []*adminv1.Endpoint, named []string) (open int, at []string) {
+// openOn is how many RPCs are open on endpoints, and where.
+func openOn(draining []*adminv1.Endpoint) (open int, at []string) {
 	for _, e := range draining {
-		if len(named) > 0 && !slices.Contains(named, e.GetAddress()) || e.GetActive() == 0 {
+		if e.GetActive() == 0 {
 			continue
 		}
 		open += int(e.GetActive())
-		at = append(at, printable(e.GetAddress()))
+		if address := printable(e.GetAddress()); !slices.Contains(at, address) {
+			at = append(at, address)
+		}
 	}
 	return open, at
 }
+
+// absentFrom are those of the named addresses that no endpoint has.
+func absentFrom(endpoints []*adminv1.Endpoint, named []string) (absent []string) {
+	for _, address := range named {
+		has := func(e *adminv1.Endpoint) bool { return sameAddress(e.GetAddress(), address) }
+		if !slices.ContainsFunc(endpoints, has) {
+			absent = append(absent, printable(address))
+		}
+	}
+	return absent
+}
+
+// sameAddress compares as the server does: it keeps addresses in one spelling.
+func sameAddress(a, b string) bool { return store.NormalAddress(a) == store.NormalAddress(b) }
 
 // How often drain --wait asks, and for how long after the grace what was ended then
 // may take to be gone.
@@ -132,9 +154,9 @@ func (c *call) awaitDrained(ref *adminv1.Ref, named []string, grace time.Duratio
 			if err != nil {
 				return err
 			}
-			open, at := openOn(draining, named)
+			open, at := openOn(draining)
 			if open == 0 {
-				c.note("%s: no RPC is left", refID(ref))
+				c.note("%s: no RPC is left%s", refID(ref), unseen(absentFrom(draining, named)))
 				return nil
 			}
 			if now := fmt.Sprintf("%s open on %s", count(open, "RPC"), list(at, "and")); now != told {
@@ -153,17 +175,29 @@ func (c *call) awaitDrained(ref *adminv1.Ref, named []string, grace time.Duratio
 	}
 }
 
+// unseen tells of addresses of which nothing is known, so that nobody takes that for
+// something that was seen.
+func unseen(absent []string) string {
+	if len(absent) == 0 {
+		return ""
+	}
+	return " that this server knows of; no endpoint has the address " + list(absent, "or") + " now"
+}
+
 var errDrainLeft = errors.New("interrupted; the drain goes on, and sluice backend list shows what is left")
 
-// drainingOf are the drained endpoints of the one backend of a list.
+// drainingOf are those drained endpoints of the one backend of a list that are named, all
+// when none is.
 func drainingOf(all *adminv1.ListEndpointsResponse, named []string) (draining []*adminv1.Endpoint, err error) {
 	for _, b := range all.GetBackends() {
 		for _, e := range b.GetEndpoints() {
+			meant := func(address string) bool { return sameAddress(address, e.GetAddress()) }
 			switch {
+			case len(named) > 0 && !slices.ContainsFunc(named, meant):
 			case e.GetDrain() != nil:
 				draining = append(draining, e)
-			case slices.Contains(named, e.GetAddress()):
-				return nil, fmt.Errorf("%s was put back into the choice meanwhile", e.GetAddress())
+			case len(named) > 0:
+				return nil, fmt.Errorf("%s was put back into the choice meanwhile", printable(e.GetAddress()))
 			}
 		}
 		if len(named) == 0 && len(b.GetEndpoints()) > 0 && len(draining) == 0 {

@@ -364,6 +364,22 @@ func TestDrainWaitsUntilNothingIsLeft(t *testing.T) {
 		t.Errorf("got %+v, want %q", got, want)
 	}
 
+	// The same address in another spelling, and one that nobody has: what is not in the
+	// list is not said to be empty.
+	e.Active = 3
+	got = u.run("backend", "drain", "cart-v1", "[::ffff:10.0.0.12]:50051", "--wait")
+	want = "2 RPCs open on 10.0.0.12:50051\n1 RPC open on 10.0.0.12:50051\nBackend default/cart-v1: no RPC is left\n"
+	if got.code != 0 || got.stderr != want {
+		t.Errorf("another spelling: %+v, want %q", got, want)
+	}
+	e.Active = 0
+	u.fake.drained = nil
+	got = u.run("backend", "drain", "cart-v1", "10.0.0.99:50051", "10.0.0.12:50051", "--wait")
+	want = "Backend default/cart-v1: no RPC is left that this server knows of; no endpoint has the address 10.0.0.99:50051 now\n"
+	if got.code != 0 || got.stderr != want {
+		t.Errorf("nobody's address: %+v, want %q", got, want)
+	}
+
 	e.Active = 3
 	u.fake.drained = func() { e.Drain = nil }
 	got = u.run("backend", "drain", "cart-v1", "10.0.0.12:50051", "--wait")

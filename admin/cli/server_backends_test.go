@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"slices"
 
 	"connectrpc.com/connect"
 	"google.golang.org/protobuf/proto"
@@ -33,10 +34,10 @@ func (f *fakeServer) ListEndpoints(_ context.Context, r *connect.Request[adminv1
 }
 
 // draining are the endpoints that are drained.
-func (f *fakeServer) draining() (found []*adminv1.Endpoint) {
+func (f *fakeServer) draining(named []string) (found []*adminv1.Endpoint) {
 	for _, b := range f.endpoints {
 		for _, e := range b.GetEndpoints() {
-			if e.GetDrain() != nil {
+			if e.GetDrain() != nil || slices.Contains(named, e.GetAddress()) {
 				found = append(found, e)
 			}
 		}

@@ -315,7 +315,7 @@ func (f *fakeServer) Drain(_ context.Context, r *connect.Request[adminv1.DrainRe
 		if o.State.Drained {
 			o.State.Drains = []*adminv1.Drain{{Grace: r.Msg.GetGrace()}}
 		}
-	}, f.draining()...)
+	}, f.draining(r.Msg.GetEndpoints())...)
 }
 
 func (f *fakeServer) Disable(_ context.Context, r *connect.Request[adminv1.DisableRequest]) (*connect.Response[adminv1.WriteResponse], error) {

@@ -11,6 +11,7 @@ import (
 	"log/slog"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"time"
 
@@ -49,6 +50,7 @@ type Pool struct {
 	watched   map[string]*known // those of known that name files, or have a problem
 	endpoints map[identity]*Endpoint
 	leaving   map[identity]*Endpoint // of earlier plans, until nobody can want them
+	gone      []*Endpoint            // retired while RPCs were open on them, until there are none
 	groups    map[string]*group      // by key
 	discovery discovery
 	graces    graces
@@ -134,10 +136,35 @@ func (p *Pool) retireUnwanted() bool {
 		if !p.planned && e.unwanted(time.Now()) {
 			e.retire()
 			delete(p.leaving, id)
+			p.gone = append(p.gone, e)
 		}
 	}
+	p.forget()
 	p.reaping = len(p.leaving) > 0
 	return p.reaping
+}
+
+// forget drops those who are gone and empty. The caller holds mu.
+func (p *Pool) forget() {
+	p.gone = slices.DeleteFunc(p.gone, func(e *Endpoint) bool { return e.Active() <= 0 })
+}
+
+// Left are the endpoints that a backend has no more, and on which RPCs are open still.
+func (p *Pool) Left(backend string) (list []*Endpoint) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.forget()
+	for _, e := range p.leaving {
+		if e.id.backend == backend && e.Active() > 0 {
+			list = append(list, e)
+		}
+	}
+	for _, e := range p.gone {
+		if e.id.backend == backend {
+			list = append(list, e)
+		}
+	}
+	return list
 }
 
 // Endpoints calls f for each endpoint of the pool, for metrics.
