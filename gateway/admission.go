@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"math/rand/v2"
+	"net/netip"
 	"strings"
 	"sync/atomic"
 	"time"
@@ -172,19 +173,42 @@ type requester struct {
 	hops    forwarding   // the request's own header
 }
 
-// address is the client's, without a port; empty when nobody knows. Behind proxies that
-// are believed it is what the first of them has said.
+// address is the client's, as one that keys are made of; empty when nobody knows. Behind
+// proxies that are believed it is what the first of them has said.
 func (r *requester) address() string {
 	if r.session.hops > 0 {
 		first, _, _ := strings.Cut(lastHops(r.hops, r.session.hops), ",")
 		if first = strings.TrimSpace(first); first != "" {
-			return first
+			return clientKey(first)
 		}
 	}
 	if len(r.session.origin) == 0 {
 		return ""
 	}
-	return r.session.origin[0].Value
+	return clientKey(r.session.origin[0].Value)
+}
+
+// clientBits is how much of an address of IPv6 tells clients apart: one of them mostly has
+// a whole /64 to choose addresses from (RFC 6177).
+const clientBits = 64
+
+// clientKey is the same for all spellings of an address: with a port or without, an
+// address of IPv4 in IPv6, and all of one network of IPv6. What is no address, as a proxy
+// may write, stands for itself.
+func clientKey(said string) string {
+	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(said, "["), "]"))
+	if err != nil {
+		at, err := netip.ParseAddrPort(said)
+		if err != nil {
+			return said
+		}
+		addr = at.Addr()
+	}
+	addr = addr.Unmap().WithZone("")
+	if addr.Is4() {
+		return addr.String()
+	}
+	return netip.PrefixFrom(addr, clientBits).Masked().Addr().String()
 }
 
 // take counts an RPC against the rule's limits. If it is over one of them, it counts

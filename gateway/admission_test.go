@@ -19,6 +19,7 @@ import (
 	"google.golang.org/grpc/status"
 	"google.golang.org/protobuf/proto"
 
+	"sluice/gateway/h2"
 	"sluice/gateway/wire"
 	"sluice/store"
 )
@@ -425,5 +426,38 @@ func TestGateCountsAgainstAllLimitsOrNone(t *testing.T) {
 		if ok, _ := g.rates[0].limit.Take(now, "a"); ok != (i == 0) {
 			t.Errorf("take %d of what is left to the caller: %v", i, ok)
 		}
+	}
+}
+
+// A client is the same in whatever way a proxy writes its address.
+func TestRequesterHasOneAddress(t *testing.T) {
+	said := func(forwarded string) string {
+		return (&requester{session: &session{hops: 1}, hops: headerOf{"X-Forwarded-For": {forwarded}}}).address()
+	}
+	for forwarded, want := range map[string]string{
+		"192.0.2.7":                   "192.0.2.7",
+		"192.0.2.7:4711":              "192.0.2.7",
+		"::ffff:192.0.2.7":            "192.0.2.7",
+		"[::ffff:192.0.2.7]:4711":     "192.0.2.7",
+		"2001:db8:1:2:3:4:5:6":        "2001:db8:1:2::",
+		"2001:DB8:1:2::9":             "2001:db8:1:2::",
+		"[2001:db8:1:2::9]":           "2001:db8:1:2::",
+		"[2001:db8:1:2:ffff::1]:4711": "2001:db8:1:2::",
+		"2001:db8:1:3::1":             "2001:db8:1:3::",
+		"fe80::1%eth0":                "fe80::",
+		"[fe80::1%eth0]:80":           "fe80::",
+		"unknown":                     "unknown",
+		"_hidden":                     "_hidden",
+	} {
+		if got := said(forwarded); got != want {
+			t.Errorf("x-forwarded-for %q has the key %q, want %q", forwarded, got, want)
+		}
+	}
+	direct := &requester{session: &session{origin: []h2.Field{h2.LiteralField("x-forwarded-for", "2001:db8:1:2::77")}}}
+	if got := direct.address(); got != "2001:db8:1:2::" {
+		t.Errorf("without a proxy the key is %q", got)
+	}
+	if got := (&requester{session: &session{}}).address(); got != "" {
+		t.Errorf("of nobody the key is %q", got)
 	}
 }
