@@ -53,6 +53,7 @@ type Endpoint struct {
 	upSince  time.Time  // of the last connection
 	answered uint64     // RPCs of the endpoint by then that ended well
 	flaps    int        // times in a row that it did not live to be steady
+	spent    bool       // the last of them had RPCs
 	missed   bool       // a dial has failed since then
 	parted   time.Time  // when the last one let go of us gently
 	unprobed bool       // the backend has complained of pings

@@ -239,6 +239,7 @@ func (e *Endpoint) drop(c *h2.Conn, gentle, used bool) {
 	if e.flaps++; now.Sub(e.upSince) >= steady || used && (gentle || e.hasAnswered()) {
 		e.flaps = 0
 	}
+	e.spent = used
 	if gentle && c.OpenStreams() == 0 && e.dialling == 0 && e.flaps == 0 {
 		return
 	}

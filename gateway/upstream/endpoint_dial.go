@@ -27,14 +27,17 @@ const (
 
 var (
 	errFlapping = errors.New("connections end as soon as they are made")
-	errItself   = errors.New("the endpoint is this gateway itself, and RPCs would go round for ever: give the backend the address of a server, and this one to none")
+	// errSpent is the same of one that takes connections, and answers nothing on them.
+	errSpent  = errors.New("connections end before an RPC is answered")
+	errItself = errors.New("the endpoint is this gateway itself, and RPCs would go round for ever: give the backend the address of a server, and this one to none")
 )
 
 // ask has an endpoint that is down dialled soon, if it may be back: whoever starts
-// again refuses at first, and answers a moment later. Of one that does not answer, or
-// not as it should, that is not to be hoped. The caller holds mu.
+// again refuses at first, and answers a moment later, and whoever hangs up takes the
+// next connection. Of one that does not answer, or not as it should, that is not to be
+// hoped. The caller holds mu.
 func (e *Endpoint) ask() bool {
-	if !errors.Is(e.down, syscall.ECONNREFUSED) && !errors.Is(e.down, syscall.ECONNRESET) {
+	if !errors.Is(e.down, syscall.ECONNREFUSED) && !errors.Is(e.down, syscall.ECONNRESET) && e.down != errSpent {
 		return false
 	}
 	if e.hurry != nil {
@@ -56,7 +59,9 @@ func (e *Endpoint) connect() {
 	var wait time.Duration
 	if e.flaps > 1 && len(*e.live.Load()) == 0 {
 		wait = min(backoffMin<<min(e.flaps-2, 10), backoffMax)
-		e.down = errFlapping
+		if e.down = errFlapping; e.spent {
+			e.down = errSpent
+		}
 	}
 	e.pool.work.Go(func() { e.dialUntilUp(wait) })
 }
