@@ -86,6 +86,18 @@ func (b *Budget) Allow(now time.Time) bool {
 	return true
 }
 
+// GiveBack takes back what Allow has counted a moment ago. What has been counted in an
+// earlier slot stays: that errs on the side of fewer retries.
+func (b *Budget) GiveBack(now time.Time) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	since := now.Sub(b.base)
+	for _, w := range []*window{&b.spent, &b.pace, &b.least} {
+		w.advance(since)
+		w.takeBack()
+	}
+}
+
 // affords tells whether the calls before slot at have earned so many retries in the
 // interval, and in the last tenth of it. The caller holds mu.
 func (b *Budget) affords(at uint32, spent, pace uint64) bool {
@@ -140,6 +152,13 @@ func (w *window) advance(since time.Duration) uint64 {
 func (w *window) add() {
 	w.counts[index(w.at, int64(len(w.counts)))]++
 	w.sum++
+}
+
+func (w *window) takeBack() {
+	if newest := &w.counts[index(w.at, int64(len(w.counts)))]; *newest > 0 {
+		*newest--
+		w.sum--
+	}
 }
 
 // index is at modulo n, for times before the beginning, too.

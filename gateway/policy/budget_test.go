@@ -151,6 +151,21 @@ func TestBudgetOfNothingAllowsItsLeastRateOnly(t *testing.T) {
 	}
 }
 
+// TestBudgetTakesBack what was not spent, and no more than that.
+func TestBudgetTakesBack(t *testing.T) {
+	b := NewBudget(0, time.Second, 1, time.Hour)
+	for range 3 {
+		if !b.Allow(b.base) {
+			t.Fatal("what was given back is not there")
+		}
+		b.GiveBack(b.base)
+	}
+	b.GiveBack(b.base)
+	if !b.Allow(b.base) || b.Allow(b.base) {
+		t.Error("a budget of one retry allows another number after more was given back than taken")
+	}
+}
+
 func TestBudgetSurvivesClocksThatJump(t *testing.T) {
 	tests := []struct {
 		name string
