@@ -361,6 +361,16 @@ func (t *target) retry(now time.Time, e *entry) bool {
 	return answer == retryAllowed
 }
 
+// giveBack takes back a try that was allowed and not made. None of the RPC's is left but
+// the first if last is set.
+func (t *target) giveBack(now time.Time, e *entry, last bool) {
+	t.budget.GiveBack(now)
+	if last && e != nil && e.retries != nil {
+		e.retries.Release()
+		e.retries = nil
+	}
+}
+
 func (t *target) mayRetry(now time.Time, e *entry) retryAnswer {
 	b := t.guard.bounds.Load()
 	bounded := b != nil && b.retries != nil && e != nil && e.retries == nil

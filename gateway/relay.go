@@ -143,8 +143,10 @@ func (r *rpc) headOf(fields []h2.Field) []h2.Field { return r.bind(r.target.modi
 // follow lets the rest of a response come as fast as the caller takes it.
 func (r *rpc) follow(a *attempt) {
 	r.down.SetSource(&a.Stream)
-	if t := r.target.treat; t != nil && t.timeouts != nil && !r.facts().known {
-		r.watch(t.timeouts) // what goes on now is taken for a stream
+	if t := r.target.treat; t != nil && t.timeouts != nil {
+		if f := r.facts(); !f.known || f.streams() { // known since, perhaps
+			r.watch(t.timeouts) // what goes on now is taken for a stream
+		}
 	}
 }
 
@@ -204,8 +206,10 @@ func (r *rpc) responseData(a *attempt, p []byte, end bool, b *h2.Batch) {
 }
 
 func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
-	r.requestEnded = end
 	r.keep(p)
+	if end {
+		r.whole()
+	}
 	sent := false
 	if a := r.cur; a != nil && a.phase == attemptOpen {
 		a.SendData(p, end, b)
@@ -226,7 +230,7 @@ func (r *rpc) requestData(p []byte, end bool, b *h2.Batch) {
 }
 
 func (r *rpc) requestTrailers(h *h2.Head, b *h2.Batch) {
-	r.requestEnded = true
+	r.whole()
 	if !r.committed {
 		r.careful().requestTail = append([]h2.Field(nil), h.Fields...)
 	}

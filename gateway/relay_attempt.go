@@ -106,7 +106,12 @@ func (r *rpc) part(a *attempt) {
 func (r *rpc) dispatch(b *h2.Batch) {
 	if r.launch(b) {
 		r.pace()
-	} else if r.cur == nil {
+		return
+	}
+	if r.hedged() {
+		r.unhedge()
+	}
+	if r.cur == nil {
 		r.stranded(b)
 	}
 }
@@ -135,6 +140,9 @@ func (r *rpc) pick() (*upstream.Endpoint, int) {
 	var d draw
 	if r.care != nil {
 		d = r.care.draw
+	}
+	if r.hedged() {
+		r.avoidLive()
 	}
 	e, i := d.pick(r.backend, r.avoid)
 	if c := r.care; e == nil && c != nil && c.tried != nil && !c.hedging {
@@ -203,9 +211,23 @@ func (r *rpc) park(a *attempt) error {
 	}
 	err := a.endpoint.Wait(a)
 	if err != nil {
-		r.entry.resume()
+		r.waited()
 	}
 	return err
+}
+
+// waited ends what an attempt's wait counts for. An RPC counts once, until none of its
+// attempts waits. The caller holds mu.
+func (r *rpc) waited() {
+	waiting := r.cur != nil && r.cur.phase == attemptWaiting
+	if r.care != nil {
+		for _, a := range r.care.rivals {
+			waiting = waiting || a.phase == attemptWaiting
+		}
+	}
+	if !waiting {
+		r.entry.resume()
+	}
 }
 
 // Resume goes on with an attempt that waits for a connection.
@@ -213,9 +235,9 @@ func (a *attempt) Resume(err error) {
 	r := a.r
 	var b h2.Batch
 	r.mu.Lock()
-	r.entry.resume()
 	if !r.ended && a.phase == attemptWaiting {
 		a.phase = attemptNew
+		r.waited()
 		a.began = time.Since(r.started) // the wait was not the endpoint's work
 		if err != nil {
 			r.last = err
@@ -247,7 +269,8 @@ func (a *attempt) giveUp(v upstream.Verdict, b *h2.Batch) {
 	case attemptOpen:
 		a.Reset(http2.ErrCodeCancel, b)
 	case attemptWaiting:
-		a.r.entry.resume()
+		a.phase = attemptEnded
+		a.r.waited()
 	}
 	a.done(v, 0)
 }

@@ -1,9 +1,11 @@
 package gateway
 
 import (
+	"encoding/binary"
 	"time"
 
 	"sluice/gateway/h2"
+	"sluice/gateway/wire"
 )
 
 // hedged tells whether further attempts are made while the first goes on.
@@ -31,9 +33,33 @@ func (r *rpc) pace() {
 		if c := r.careful(); c.tries < t.hedging.Attempts {
 			c.after(stepHedge, time.Duration(t.hedging.Delay), time.Now())
 		}
-	case t.retry.perTry > 0:
+	case t.retry.perTry > 0 && r.requestEnded && !r.talks():
 		r.careful().after(stepTry, t.retry.perTry, time.Now())
 	}
+}
+
+// whole notes that all of the request is there. The time of a try begins now: what its
+// caller takes to send it says nothing of an endpoint. The caller holds mu.
+func (r *rpc) whole() {
+	r.requestEnded = true
+	if !r.committed && r.cur != nil && !r.hedged() {
+		r.pace()
+	}
+}
+
+// talks tells whether the RPC is a stream, whose answer may begin whenever it likes: its
+// schema says so, or, without one, several messages do, or so many bytes that nobody has
+// counted. The request is whole. The caller holds mu.
+func (r *rpc) talks() bool {
+	if f := r.facts(); f.known {
+		return f.streams()
+	}
+	return r.native && (r.lost || severalMessages(r.kept))
+}
+
+// severalMessages tells whether payload of gRPC goes on behind its first message.
+func severalMessages(p []byte) bool {
+	return len(p) > wire.PrefixLen && int64(len(p)) > wire.PrefixLen+int64(binary.BigEndian.Uint32(p[1:]))
 }
 
 // hedge makes one more attempt beside those that go on, at another endpoint, if there is
@@ -46,6 +72,15 @@ func (r *rpc) hedge(now time.Time, b *h2.Batch) {
 		r.dispatch(b)
 	} else if r.cur == nil {
 		r.stranded(b)
+	}
+}
+
+// unhedge takes back a further try that no endpoint has taken, and what it has cost. The
+// caller holds mu.
+func (r *rpc) unhedge() {
+	if c := r.care; c.tries > 0 {
+		c.tries--
+		r.target.giveBack(time.Now(), r.entry, c.tries == 0)
 	}
 }
 
@@ -67,11 +102,11 @@ func (r *rpc) hedgeFailed(a *attempt, f *setback, b *h2.Batch) {
 		return
 	}
 	last := r.cur == a && len(r.careful().rivals) == 0
-	if last && r.care.tries >= r.target.treat.hedging.Attempts {
-		r.tell(a, f, b)
+	pause, wanted := r.target.treat.retry.pause(0, f)
+	if last && (r.care.tries >= r.target.treat.hedging.Attempts || f.pushed && !r.inTime(pause)) {
+		r.tell(a, f, b) // the answer that there is is better than none in time
 		return
 	}
-	pause, wanted := r.target.treat.retry.pause(0, f)
 	r.setAside(a, f, b)
 	if !wanted { // by a backend that has had enough
 		r.care.tries = r.target.treat.hedging.Attempts

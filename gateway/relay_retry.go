@@ -154,7 +154,7 @@ func (r *rpc) again(f *setback) (pause time.Duration, again bool) {
 	}
 	pause, ok := p.pause(tries, f)
 	now := time.Now()
-	if at := r.until(); !ok || !at.IsZero() && !now.Add(pause).Before(at) {
+	if !ok || !r.inTime(pause) {
 		return 0, false // the answer that there is is better than none in time
 	}
 	if !r.afford(now) {
@@ -162,6 +162,12 @@ func (r *rpc) again(f *setback) (pause time.Duration, again bool) {
 	}
 	r.careful().tries++
 	return pause, true
+}
+
+// inTime tells whether the RPC goes on for longer than that.
+func (r *rpc) inTime(pause time.Duration) bool {
+	at := r.until()
+	return at.IsZero() || time.Now().Add(pause).Before(at)
 }
 
 // replayable tells whether the request could be sent once more.
@@ -218,9 +224,7 @@ func (r *rpc) afford(now time.Time) bool { return r.target.retry(now, r.entry) }
 // tell ends the RPC with a failure. The caller holds mu.
 func (r *rpc) tell(a *attempt, f *setback, b *h2.Batch) {
 	if f.how != served {
-		if a != nil && f.verdict != outcomes[f.how].blame {
-			a.giveUp(f.verdict, b)
-		}
+		r.blame(a, f.verdict, b)
 		r.failAs(f.how, f.code, f.message, b)
 		return
 	}
@@ -236,6 +240,22 @@ func (r *rpc) tell(a *attempt, f *setback, b *h2.Batch) {
 		r.down.SendHeader(f.tail, true, b)
 	}
 	r.finish(served, r.code, b)
+}
+
+// blame has the attempt that has failed, which may be nil, answer for the RPC's end, and
+// none other. The caller holds mu.
+func (r *rpc) blame(a *attempt, v upstream.Verdict, b *h2.Batch) {
+	if a != nil {
+		a.giveUp(v, b)
+	}
+	if other := r.cur; other != nil && other != a {
+		other.giveUp(upstream.Neutral, b)
+		other.held = nil // the end is not its own
+		if a != nil {
+			r.part(a)
+		}
+		r.cur = nil
+	}
 }
 
 // stranded goes on with an RPC for which no endpoint is left. The caller holds mu.
@@ -260,7 +280,7 @@ func (r *rpc) stranded(b *h2.Batch) {
 // tryTimedOut ends an attempt that has not begun to answer in time. The caller holds mu.
 func (r *rpc) tryTimedOut(b *h2.Batch) {
 	a := r.cur
-	if a == nil || r.committed {
+	if a == nil || r.committed || r.facts().streams() {
 		return
 	}
 	f := r.made(backendTimeout, outcomes[backendTimeout].code, outcomes[backendTimeout].message)
@@ -290,6 +310,9 @@ func (r *rpc) holds(a *attempt, h *h2.Head) bool {
 	a.held = new(slices.Clone(h.Fields))
 	if !f.known || f.streams() {
 		c := r.careful()
+		if c.step == stepTry {
+			c.unstep() // the answer has begun
+		}
 		c.holdUntil = time.Now().Add(holdUnknown)
 		r.g.engine.Wheel().Set(&c.hold, c.holdUntil, (*holdTimer)(c))
 	}
@@ -331,7 +354,7 @@ const previousAttempts = "grpc-previous-rpc-attempts"
 // countAttempts writes into the request how often it was sent before.
 func (r *rpc) countAttempts() {
 	c := r.care
-	if c == nil || c.tries == 0 {
+	if c == nil || c.tries == 0 && !c.counted {
 		return
 	}
 	at := slices.IndexFunc(r.fields, func(f h2.Field) bool { return f.Name == previousAttempts })

@@ -78,32 +78,36 @@ func TestRetrySendsAgain(t *testing.T) {
 		name   string
 		policy string
 		fail   func(q played)
+		whole  bool // only of a request that is
 	}{
-		{"trailers only", onceMore, func(q played) { q.says("14", "no") }},
+		{"trailers only", onceMore, func(q played) { q.says("14", "no") }, false},
 		{"header and trailers", onceMore, func(q played) {
 			q.p.atOnce(func() {
 				q.p.headers(q.id, false, answerHead...)
 				q.p.headers(q.id, true, "grpc-status", "14")
 			}, func() {})
-		}},
-		{"another code", "retry: {attempts: 1, codes: [ABORTED], backoff: {base: 1ms}}", func(q played) { q.says("10", "no") }},
-		{"reset", "retry: {attempts: 1, codes: [INTERNAL], backoff: {base: 1ms}}", func(q played) { q.p.reset(q.id, http2.ErrCodeInternal) }},
-		{"connection lost", onceMore, func(q played) { q.p.abort() }},
+		}, false},
+		{"another code", "retry: {attempts: 1, codes: [ABORTED], backoff: {base: 1ms}}", func(q played) { q.says("10", "no") }, false},
+		{"reset", "retry: {attempts: 1, codes: [INTERNAL], backoff: {base: 1ms}}", func(q played) { q.p.reset(q.id, http2.ErrCodeInternal) }, false},
+		{"connection lost", onceMore, func(q played) { q.p.abort() }, false},
 		{"connection lost after the header", onceMore, func(q played) {
 			q.p.atOnce(func() { q.p.headers(q.id, false, answerHead...) }, func() { q.p.nc.Close() })
-		}},
-		{"plain HTTP", onceMore, func(q played) { q.p.headers(q.id, true, ":status", "503", "content-type", "text/html") }},
-		{"no status", "retry: {attempts: 1, codes: [UNKNOWN], backoff: {base: 1ms}}", func(q played) { q.p.headers(q.id, true, answerHead...) }},
-		{"no answer in time", "retry: {attempts: 1, codes: [UNAVAILABLE], backoff: {base: 1ms}, perTryTimeout: 50ms}", func(q played) {}},
-		{"a pause that the backend asks for", onceMore, func(q played) { q.says("14", "no", "grpc-retry-pushback-ms", "30") }},
+		}, false},
+		{"plain HTTP", onceMore, func(q played) { q.p.headers(q.id, true, ":status", "503", "content-type", "text/html") }, false},
+		{"no status", "retry: {attempts: 1, codes: [UNKNOWN], backoff: {base: 1ms}}", func(q played) { q.p.headers(q.id, true, answerHead...) }, false},
+		{"no answer in time", "retry: {attempts: 1, codes: [UNAVAILABLE], backoff: {base: 1ms}, perTryTimeout: 50ms}", func(q played) {}, true},
+		{"a pause that the backend asks for", onceMore, func(q played) { q.says("14", "no", "grpc-retry-pushback-ms", "30") }, false},
 		{"after an interim response", onceMore, func(q played) {
 			q.p.headers(q.id, false, ":status", "103")
 			q.says("14", "no")
-		}},
+		}, false},
 	}
 	body := message(pattern(1, 30_000))
 	for _, test := range tests {
 		for _, ended := range []bool{true, false} {
+			if test.whole && !ended {
+				continue
+			}
 			t.Run(fmt.Sprintf("%s, half-closed %v", test.name, ended), func(t *testing.T) {
 				t.Parallel()
 				pair := playPair(t, test.policy, nil, func(q played, before int) {
@@ -401,6 +405,94 @@ func TestRetryMeetsTheDeadline(t *testing.T) {
 	q := <-pair.sent
 	q.p.awaitReset(q.id)
 	pair.idle(t)
+}
+
+// triedFor bounds each try.
+const triedFor = "retry: {attempts: 1, codes: [UNAVAILABLE], backoff: {base: 1ms, max: 2ms}, perTryTimeout: 50ms}"
+
+// TestRetryTimesATryFromTheWholeRequest: what the caller takes to send it is no fault of
+// an endpoint's.
+func TestRetryTimesATryFromTheWholeRequest(t *testing.T) {
+	t.Parallel()
+	for name, early := range map[string][]byte{"no message": nil, "a part of it": message(pattern(1, 100))[:50]} {
+		for _, schema := range []bool{true, false} {
+			t.Run(fmt.Sprintf("%s, schema %v", name, schema), func(t *testing.T) {
+				t.Parallel()
+				var resources []string
+				if schema {
+					resources = append(resources, schemaOf(t, timedProto))
+				}
+				pair := playPair(t, triedFor, resources, func(q played, before int) {})
+				pair.client.request(1, "/shop.Cart/Hang")
+				if early != nil {
+					pair.client.data(1, early, false)
+				}
+				first := <-pair.sent
+				paused(200 * time.Millisecond)
+				if len(pair.sent) != 0 {
+					t.Error("it was sent again before it was whole")
+				}
+				body := message(pattern(1, 100))
+				start := time.Now()
+				pair.client.data(1, body[len(early):], true)
+				first.p.awaitReset(first.id)
+				if took := time.Since(start); took < 45*time.Millisecond {
+					t.Errorf("the whole request had %v", took)
+				}
+				second := <-pair.sent
+				if got := second.p.awaitBytes(second.id, len(body)); !bytes.Equal(got, body) {
+					t.Error("the second try has another body")
+				}
+				second.p.reply(second.id, nil)
+				if e := pair.client.await("end", func(e event) bool { return e.id == 1 && e.end }); e.get("grpc-status") != "0" {
+					t.Errorf("the caller got %v", e)
+				}
+				pair.idle(t)
+			})
+		}
+	}
+}
+
+// TestRetryCutsNoStreams that are silent for longer than a try may be.
+func TestRetryCutsNoStreams(t *testing.T) {
+	t.Parallel()
+	two := append(message(pattern(1, 100)), message(nil)...)
+	for _, test := range []struct {
+		name, path string
+		schema     bool
+		body       []byte
+	}{
+		{"the schema says so", "/shop.Cart/Echo", true, message(nil)},
+		{"two messages say so", "/shop.Cart/Echo", false, two},
+		{"too many bytes to count them", "/shop.Cart/Echo", false, make([]byte, maxKept+1)},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			var resources []string
+			if test.schema {
+				resources = append(resources, schemaOf(t, timedProto))
+			}
+			pair := playPair(t, triedFor, resources, func(q played, before int) {
+				q.p.awaitBytes(q.id, len(test.body))
+				paused(200 * time.Millisecond)
+				q.p.reply(q.id, nil)
+			})
+			pair.client.request(1, test.path)
+			early, late := test.body[:len(test.body)*3/4], test.body[len(test.body)*3/4:]
+			pair.client.data(1, early, false)
+			if len(early) > 1000 {
+				pair.client.await("window", ofType(http2.FrameWindowUpdate, 1))
+			}
+			pair.client.data(1, late, true)
+			if e := pair.client.await("end", func(e event) bool { return e.id == 1 && e.end }); e.get("grpc-status") != "0" {
+				t.Errorf("the caller got %v", e)
+			}
+			if len(pair.sent) != 1 {
+				t.Errorf("it was sent %d times", len(pair.sent))
+			}
+			pair.idle(t)
+		})
+	}
 }
 
 // TestRetryOutlivesAMoveToNowhere: the second try is refused while nobody may be picked any

@@ -136,6 +136,35 @@ func TestTimeoutsEndSilentStreams(t *testing.T) {
 	}
 }
 
+// TestTimeoutsEndSilentStreamsThatBecomeKnown when they have begun.
+func TestTimeoutsEndSilentStreamsThatBecomeKnown(t *testing.T) {
+	t.Parallel()
+	const policy = "timeouts: {streamIdle: 100ms}"
+	s := startScript(t, manners{})
+	sent := make(chan played, 9)
+	s.play(t, func(q played) {
+		if q.get(":path") != "/shop.Cart/Echo" {
+			q.says("12", "") // it is asked for its schema, too
+			return
+		}
+		sent <- q
+	})
+	resources := []string{backendAt("a", s.addr), routeTo("r", "a")}
+	g := startTreated(t, Config{}, policy, resources...)
+	client := connect(t, g.address(), manners{})
+	client.request(1, "/shop.Cart/Echo", "grpc-timeout", "5S")
+	q := <-sent
+	if err := g.Apply(treatedSet(t, policy, append(resources, schemaOf(t, timedProto))...)); err != nil {
+		t.Fatal(err)
+	}
+	await(t, "the schema", func() bool { return g.schemas.facts("default/a", "/shop.Cart/Echo").streams() })
+	q.p.headers(q.id, false, answerHead...)
+	client.awaitHeaders(1)
+	if e := client.awaitHeaders(1); e.get("grpc-message") != "sluice: nothing was said on the stream for too long" {
+		t.Errorf("the caller got %v", e)
+	}
+}
+
 // TestTimeoutsEndOldStreams whatever is said on them, each at a time of its own.
 func TestTimeoutsEndOldStreams(t *testing.T) {
 	t.Parallel()
