@@ -28,7 +28,7 @@ func (p *program) backendListCommand() *cobra.Command {
 		Short: "Tell how the endpoints of all backends, or of one, are",
 		Long: `Tell of each endpoint who says that it is there, its state and why, since when, how
 many RPCs are open on it, and what it did in the last minute: RPCs begun, the share
-that ended well, and the time to the first byte of 99 in 100 answers.
+that ended well, and the time that 99 in 100 of those took at most.
 
 A state is new, connecting, healthy, warming (it gets its share bit by bit), down (no
 connection), unhealthy (its health check), ejected (too many of its RPCs failed),
