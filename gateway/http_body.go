@@ -23,6 +23,7 @@ type requestBody struct {
 	control  *http.ResponseController // nil when reads need no deadline of ours
 	patience time.Duration            // how long a client may let us wait for more
 	room     *atomic.Int64            // bytes kept of all requests; nil when nothing is kept
+	heard    func(n int)              // told of what has come, until end; nil when nobody asks
 
 	reading sync.Mutex // held by the one who reads from in; taken before mu
 
@@ -71,6 +72,9 @@ func (v *bodyView) Read(p []byte) (int, error) {
 	defer b.mu.Unlock()
 	b.wait, b.came = false, time.Now()
 	b.read += n
+	if b.heard != nil && !b.ended {
+		b.heard(n)
+	}
 	b.keep(p[:n], v.number == b.views)
 	v.at += n
 	if err != nil && b.err == nil && !b.ended {

@@ -21,7 +21,6 @@ import (
 	"sluice/gateway/upstream"
 	"sluice/gateway/web"
 	"sluice/gateway/wire"
-	"sluice/store"
 )
 
 // errand is a request on its way to a backend that has been chosen.
@@ -30,6 +29,7 @@ type errand struct {
 	path  string // in its one form, as the backend gets it
 	query string // as it came
 	host  string // for the backend
+	rpc   bool   // the path is a method, and the protocol its caller's
 }
 
 // url is what is asked for, without the authority.
@@ -50,11 +50,12 @@ type passage struct {
 	started time.Time
 	ctx     context.Context // of the request to the backend: the client's, and what the route allows
 
-	tries    *exchange     // nil until it has entered
-	limit    time.Duration // what the route allows; zero = no bound
-	answerBy *time.Timer   // ends the request that is not answered by then; nil without a bound
-	body     *requestBody  // nil when the request has none
-	upgrade  bool          // the client asks for a WebSocket
+	tries    *exchange // nil until it has entered
+	limits   spans
+	answerBy *time.Timer  // ends the request that is not answered by then; nil without a bound
+	watch    *watch       // of a stream, or of what may be one; nil without a bound
+	body     *requestBody // nil when the request has none
+	upgrade  bool         // the client asks for a WebSocket
 	outcome  outcome
 	code     wire.Code
 	stalling time.Time // when the deadline for writes was last set
@@ -72,7 +73,7 @@ const maxHints = 100
 // protocol itself.
 func (g *Gateway) proxy(w http.ResponseWriter, r *http.Request, p *placement) {
 	_, query := rawTarget(r)
-	g.carry(w, r, &errand{placement: p, path: r.URL.Path, query: query, host: r.Host})
+	g.carry(w, r, &errand{placement: p, path: r.URL.Path, query: query, host: r.Host, rpc: true})
 }
 
 // carry sends a request to its backend as it is, and the response to the client. It is
@@ -144,57 +145,6 @@ func (p *passage) owed(took time.Duration) bool {
 	return p.body != nil && p.body.owed(now.Add(-took/2)) || p.writing.mostly(now)
 }
 
-// errOvertime is why a request ends that has had the time that its route allows.
-var errOvertime = errors.New("the request has had its time")
-
-// bound puts in force how long the rule lets a request take. What an HTTPRoute says is of
-// the whole of it, unless it becomes a WebSocket; what a policy says, of the time until it
-// is answered: what goes on after that is taken for a stream. The function that it
-// returns ends the request.
-func (p *passage) bound() (end context.CancelFunc) {
-	t := &p.rule.Treatment
-	if t.HTTP != nil && t.HTTP.BackendRequest != nil {
-		if attempt := time.Duration(*t.HTTP.BackendRequest); p.upgrade {
-			p.tries.perTry = attempt
-		} else {
-			p.tries.whole = attempt
-		}
-	}
-	p.limit = boundOf(t.Timeouts, 0)
-	if t.HTTP != nil && t.HTTP.Request != nil {
-		p.limit = time.Duration(*t.HTTP.Request)
-		if p.limit > 0 && !p.upgrade {
-			p.ctx, end = context.WithDeadlineCause(p.r.Context(), p.started.Add(p.limit), errOvertime)
-			return end
-		}
-	}
-	ctx, cancel := context.WithCancelCause(p.r.Context())
-	if p.limit > 0 {
-		p.answerBy = time.AfterFunc(time.Until(p.started.Add(p.limit)), func() { cancel(errOvertime) })
-	}
-	p.ctx = ctx
-	return func() { cancel(nil) }
-}
-
-// boundOf is how long an RPC that is no stream may take whose caller asks for so much
-// time; zero is no bound.
-func boundOf(t *store.RPCTimeouts, asked time.Duration) time.Duration {
-	if t == nil {
-		return asked
-	}
-	limit := time.Duration(t.Request)
-	if d := time.Duration(t.Default); d > 0 && asked <= 0 && (limit == 0 || d < limit) {
-		limit = d
-	}
-	if asked > 0 && (limit == 0 || asked < limit) {
-		limit = asked
-	}
-	return limit
-}
-
-// overtime tells whether the request has had the time that its route allows.
-func (p *passage) overtime() bool { return errors.Is(context.Cause(p.ctx), errOvertime) }
-
 // repeat has the request sent again as a policy says, if it is one that may be.
 func (p *passage) repeat() {
 	if r := p.target.retries(); r.asked && repeatable(p.r.Method) && !p.upgrade {
@@ -230,6 +180,7 @@ func (p *passage) request(ctx context.Context) *http.Request {
 		out.Header.Del("Expect") // there is no waiting for an answer to it
 	}
 	p.g.address(out, r, p.target)
+	p.timeLeft(ctx, out.Header)
 	if p.body != nil {
 		p.carryBody(out)
 	}
@@ -242,7 +193,7 @@ func (p *passage) takeBody() {
 	if r.Body == nil || r.Body == http.NoBody || r.ContentLength == 0 {
 		return
 	}
-	p.body = &requestBody{in: r.Body, r: r}
+	p.body = &requestBody{in: r.Body, r: r, heard: p.watch.heard}
 	if r.ProtoMajor == 1 {
 		p.body.control, p.body.patience = p.control, p.g.engine.Limits().Idle
 	}
@@ -311,8 +262,8 @@ func (p *passage) refuse(err error) {
 		p.fail(o, outcomes[o].message)
 		return
 	}
-	if p.overtime() {
-		p.fail(deadline, fmt.Sprintf("%s (%v, as the route says)", outcomes[deadline].message, p.limit))
+	if o, over := p.overtime(); over {
+		p.fail(o, outcomes[o].message+p.limits.why(o))
 		return
 	}
 	o := p.outcomeOf(err)
@@ -403,6 +354,9 @@ func (p *passage) note(o outcome) { p.outcome, p.code = o, outcomes[o].code }
 // respond passes the response on. One that breaks off must not look complete.
 func (p *passage) respond(res *http.Response) {
 	p.writeHeader(res)
+	if !p.limits.streams {
+		p.watch.begin() // what goes on now is taken for one
+	}
 	if err := p.copyBody(res); err != nil {
 		p.note(p.brokenBy(err))
 		panic(http.ErrAbortHandler)
@@ -416,6 +370,7 @@ func (p *passage) brokenBy(err error) outcome {
 	var wrote *writeError
 	var stream *h2.StreamError
 	o, ours := p.closing()
+	late, over := p.overtime()
 	switch {
 	case ours:
 		return o
@@ -423,8 +378,8 @@ func (p *passage) brokenBy(err error) outcome {
 		return evicted
 	case p.r.Context().Err() != nil:
 		return cancelled
-	case p.overtime():
-		return deadline
+	case over:
+		return late
 	case p.tries.trial.over():
 		return lostOutcome(p.tries.trial.expired())
 	case errors.As(err, &wrote):
@@ -534,6 +489,7 @@ func (p *passage) copyBody(res *http.Response) error {
 	defer proxyBuffers.Put(buf)
 	for written := int64(0); ; {
 		n, err := res.Body.Read(buf[:])
+		p.watch.heard(n)
 		written += int64(n)
 		last := written == res.ContentLength && len(res.Trailer) == 0
 		if werr := p.pass(buf[:n], n > 0 && !last || n == 0 && err == nil); werr != nil {
@@ -598,6 +554,7 @@ func (p *passage) finish() {
 	if p.body != nil {
 		p.body.end()
 	}
+	p.watch.end()
 	took := time.Since(p.started)
 	if p.tries != nil {
 		if p.tries.trial != nil {
