@@ -22,7 +22,7 @@ needs: ## Install what the tests need and the machine lacks
 
 # Whose tests measure time, on whole gateways mostly: one package at a time. The others
 # share the cores.
-TIMED := . ./faults ./gateway ./gateway/h2 ./gateway/listen ./gateway/upstream ./store
+TIMED := ./faults ./gateway ./gateway/h2 ./gateway/listen ./gateway/upstream
 
 # What measures the whole, the hostile peers and much arithmetic come without the race
 # detector, which would be what they measure; `make hostile-race` has the peers with it.
