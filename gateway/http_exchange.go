@@ -226,10 +226,10 @@ func (x *exchange) again(ctx context.Context, code wire.Code, t *trial) bool {
 	}
 	if t != nil {
 		status := t.response.StatusCode
-		if status < 400 || !p.codes.has(code) && !(p.codes.has(wire.Unavailable) && unavailable(status)) || asksForPause(t.response) {
+		if status < 400 || !p.codes.Has(code) && !(p.codes.Has(wire.Unavailable) && unavailable(status)) || asksForPause(t.response) {
 			return false
 		}
-	} else if !p.codes.has(code) && code != outcomes[backendTimeout].code {
+	} else if !p.codes.Has(code) && code != outcomes[backendTimeout].code {
 		return false
 	}
 	pause, _ := p.pause(x.tries, &setback{})

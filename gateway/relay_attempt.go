@@ -326,7 +326,7 @@ func (r *rpc) verdict(o outcome, code wire.Code) upstream.Verdict {
 	if !r.native {
 		return upstream.Neutral // nobody has looked at the answer
 	}
-	if r.backend.Counts(uint32(code)) {
+	if r.backend.Counts(code) {
 		return upstream.Failure
 	}
 	switch code {

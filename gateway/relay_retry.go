@@ -37,32 +37,21 @@ func newTreatment(rule *route.Rule) *treatment {
 // retries is a retry policy, compiled.
 type retries struct {
 	attempts   int // after the first
-	codes      codeSet
+	codes      wire.CodeSet
 	perTry     time.Duration // zero = no bound
 	base, max  time.Duration // of the pause
 	idempotent bool          // only methods of which a schema says that they may be called twice
 	asked      bool          // by a policy: answers are looked at before they go on
 }
 
-// codeSet is a set of status codes, a bit for each.
-type codeSet uint32
-
-func (s codeSet) has(code wire.Code) bool { return code < wire.NumCodes && s&(1<<code) != 0 }
-
 var defaultRetries = newRetries(store.DefaultRetry())
 
 func newRetries(p *store.RetryPolicy) *retries {
-	r := &retries{
-		attempts: p.Attempts, perTry: time.Duration(p.PerTryTimeout),
+	return &retries{
+		attempts: p.Attempts, codes: wire.CodesNamed(p.Codes), perTry: time.Duration(p.PerTryTimeout),
 		base: time.Duration(p.Backoff.Base), max: time.Duration(p.Backoff.Max),
 		idempotent: p.Methods == store.IdempotentMethods,
 	}
-	for code := range wire.Code(wire.NumCodes) {
-		if slices.Contains(p.Codes, store.Code(code.String())) {
-			r.codes |= 1 << code
-		}
-	}
-	return r
 }
 
 // retries is the policy that holds for RPCs to the target.
@@ -189,11 +178,11 @@ func (p *retries) covers(f *setback) bool {
 	case backendTimeout:
 		return p.perTry > 0 // what else would the bound be for
 	case unreachable:
-		return p.asked && p.codes.has(f.code)
+		return p.asked && p.codes.Has(f.code)
 	case served, refused, evicted:
-		return p.codes.has(f.code)
+		return p.codes.Has(f.code)
 	}
-	return outcomes[f.how].blame == upstream.Failure && p.codes.has(f.code)
+	return outcomes[f.how].blame == upstream.Failure && p.codes.Has(f.code)
 }
 
 // maxPushback is the longest pause that a backend may ask for: until it is over, the

@@ -20,16 +20,14 @@ func (r *rpc) bound() {
 		r.watch(t.timeouts)
 		return
 	}
-	limit := time.Duration(t.timeouts.Request)
-	if d := time.Duration(t.timeouts.Default); d > 0 && r.deadline.IsZero() && (limit == 0 || d < limit) {
-		limit = d
+	asked := time.Duration(0)
+	if !r.deadline.IsZero() {
+		asked = max(r.deadline.Sub(r.started), 1)
 	}
-	if limit == 0 {
-		return
-	}
+	limit := boundOf(t.timeouts, asked)
 	until := r.started.Add(limit)
 	switch {
-	case !r.deadline.IsZero() && r.deadline.Before(until):
+	case limit == asked: // the caller's own, or none
 	case f.known:
 		r.deadline = until
 	default: // it may be a stream, whose backend is not to hear of it

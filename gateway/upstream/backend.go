@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"sluice/gateway/balance"
+	"sluice/gateway/wire"
 	"sluice/store"
 )
 
@@ -16,7 +17,7 @@ type Backend struct {
 	Problem   error // why there are no endpoints, when that is a fault; else nil
 
 	spec    *store.Backend // nil when it could not be put in force
-	counted codeSet        // codes that count against an endpoint
+	counted wire.CodeSet   //  codes that count against an endpoint
 	nodes   []*balance.Node
 	picker  balance.Picker
 	tokens  *tokens // nil without session affinity
