@@ -23,6 +23,9 @@ var mayImport = map[string][]string{
 	"store":      {"store/disk"},
 	"store/disk": nil,
 
+	"cluster":    {"cluster/v1", "store"},
+	"cluster/v1": nil,
+
 	"gateway/wire":    nil,
 	"gateway/balance": nil,
 	"gateway/h2":      {"gateway/wire"},
