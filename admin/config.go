@@ -62,6 +62,9 @@ type Parts struct {
 	// nobody can.
 	Leases Leases
 
+	// Cluster knows the other gateways. Nil means that this one is alone.
+	Cluster Cluster
+
 	// Problems are what is wrong with the node beside what the other parts say, in
 	// sentences that status shows. It must not block; nil means that there are none.
 	Problems func() []string
