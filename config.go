@@ -62,6 +62,9 @@ type config struct {
 	trustedProxies []string
 	trustedHops    int
 
+	// gossip is how the node takes part in a cluster.
+	gossip gossipConfig
+
 	// zone is where the node is, by the word that endpoints use; empty says nothing.
 	zone string
 
@@ -104,6 +107,7 @@ func (c *config) addFlags(fs *pflag.FlagSet) {
 	fs.BoolVar(&c.proxyProtocol, "proxy-protocol", false, "expect a PROXY header (v1 or v2) from --trusted-proxies")
 	fs.StringSliceVar(&c.trustedProxies, "trusted-proxies", nil, "`networks` (CIDR) of the proxies in front; may be repeated")
 	fs.IntVar(&c.trustedHops, "trusted-hops", 0, "`number` of proxies in front whose x-forwarded-for is believed")
+	c.gossip.addFlags(fs)
 	fs.StringVar(&c.zone, "zone", "", "`name` of the zone that the node is in, as endpoints say theirs")
 	fs.BoolVar(&c.pprof, "pprof", false, "serve profiles under /debug/pprof/ on the admin port")
 	fs.StringVar(&c.logFormat, "log-format", "text", "`format` of the log: text or json")
@@ -165,6 +169,7 @@ func (c *config) validate() error {
 	if c.trustedHops < 0 {
 		fault("trusted-hops %d: want 0 or more", c.trustedHops)
 	}
+	c.gossip.validate(fault)
 	if len(c.zone) > maxZone || strings.ContainsFunc(c.zone, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		fault("zone %q: want a word of at most %d printable characters", c.zone, maxZone)
 	}

@@ -44,9 +44,10 @@ func TestConfigHasDefaults(t *testing.T) {
 	}
 	want := config{
 		dataDir: "d", listen: ":8080", admin: "127.0.0.1:8081", grace: 30 * time.Second, logFormat: "text",
+		gossip: gossipConfig{label: "sluice"},
 	}
 	// The empty lists are pflag's own, not nil.
-	got.resources, got.trustedProxies = nil, nil
+	got.resources, got.trustedProxies, got.gossip.join = nil, nil, nil
 	if !reflect.DeepEqual(got, want) {
 		t.Errorf("got %+v, want %+v", got, want)
 	}
@@ -81,6 +82,8 @@ var everySetting = map[string]string{
 	"max-connection-age": "1h", "max-connection-age-grace": "1m",
 	"proxy-protocol": "true", "trusted-proxies": "10.0.0.0/8,192.0.2.1", "trusted-hops": "1",
 	"zone": "a", "pprof": "true", "log-format": "json",
+	"gossip": ":3", "gossip-advertise": "192.0.2.1:7", "join": "a.example.com,192.0.2.2:7946", "gossip-key-file": "g",
+	"gossip-label": "l", "gossip-insecure": "true",
 	"admin-tls-cert": "ac", "admin-tls-key": "ak", "admin-hosts": "a.example.com,b", "admin-password-file": "p",
 }
 
@@ -155,6 +158,14 @@ func TestConfigRefuses(t *testing.T) {
 		{"network", []string{"--trusted-proxies", "10.0.0.0/33"}, nil, "", []string{`trusted-proxies "10.0.0.0/33": want a network`}},
 		{"PROXY from anybody", []string{"--proxy-protocol"}, nil, "", []string{"proxy-protocol: needs trusted-proxies"}},
 		{"zone", []string{"--zone", "a b"}, nil, "", []string{`zone "a b": want a word of at most 63`}},
+		{"gossip without a port", []string{"--gossip", "10.0.0.1"}, nil, "", []string{`gossip "10.0.0.1": want host:port or :port`}},
+		{"gossip off loopback without a key", []string{"--gossip", ":7946"}, nil, "", []string{`gossip ":7946": without gossip-key-file, gossip stays on loopback; make a key with sluice cluster keyring generate`}},
+		{"peers, and no key", []string{"--join", "10.0.0.1"}, nil, "", []string{`gossip ":7946": without gossip-key-file`}},
+		{"advertised off loopback without a key", []string{"--gossip", "127.0.0.1:0", "--gossip-advertise", "10.0.0.1"}, nil, "", []string{`gossip-advertise "10.0.0.1": without gossip-key-file`}},
+		{"advertised by name", []string{"--gossip", "127.0.0.1:0", "--gossip-advertise", "a.example.com"}, nil, "", []string{`gossip-advertise "a.example.com": want an IP address`}},
+		{"a peer's URL", []string{"--gossip", "127.0.0.1:0", "--join", "http://a"}, nil, "", []string{`join "http://a": want a host, or host:port`}},
+		{"label", []string{"--gossip", "127.0.0.1:0", "--gossip-label", "a b"}, nil, "", []string{`gossip-label "a b": want a word of at most 255`}},
+		{"of gossip, and there is none", []string{"--gossip-key-file", "k", "--gossip-insecure"}, nil, "", []string{`gossip-key-file "k": needs gossip or join`, "gossip-insecure: needs gossip or join"}},
 		{"hops", []string{"--trusted-hops=-1"}, nil, "", []string{"trusted-hops -1"}},
 		{"log format", []string{"--log-format", "xml"}, nil, "", []string{`log-format "xml": want text or json`}},
 		{"everything at once", []string{"--listen", "a", "--admin", "b", "--trusted-hops=-1"}, nil, "", []string{`listen "a"`, `admin "b"`, "trusted-hops"}},
