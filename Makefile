@@ -100,6 +100,7 @@ generate: $(BIN)/built ## The Go files of the .proto files (needs npm)
 	cd demo && npx --yes @bufbuild/buf@1.75.0 generate
 	cd demo && npx --yes -p @bufbuild/buf@1.75.0 -p @bufbuild/protoc-gen-es@2.9.0 buf generate --template buf.gen.pages.yaml
 	cd admin && npx --yes @bufbuild/buf@1.75.0 generate
+	cd cluster && npx --yes @bufbuild/buf@1.75.0 generate
 	npx --yes @bufbuild/buf@1.75.0 generate . --config conformance/buf.yaml --template conformance/buf.gen.yaml --path conformance/browser/probe
 	cd bench/peers/grpcgateway && go build -o $(BIN)/protoc-gen-grpc-gateway github.com/grpc-ecosystem/grpc-gateway/v2/protoc-gen-grpc-gateway
 	npx --yes @bufbuild/buf@1.75.0 generate . --config bench/buf.yaml --template bench/buf.gen.yaml --path bench/echo
