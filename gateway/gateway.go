@@ -19,6 +19,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/prometheus/client_golang/prometheus"
 	"golang.org/x/sync/errgroup"
 
 	"sluice/gateway/h2"
@@ -160,6 +161,10 @@ func (g *Gateway) Addr() net.Addr { return g.listener.Addr() }
 
 // Metrics answers Prometheus.
 func (g *Gateway) Metrics() http.Handler { return g.metrics.Handler() }
+
+// ShowMetrics adds what another part of the program tells of itself to what Metrics
+// answers.
+func (g *Gateway) ShowMetrics(of prometheus.Collector) { g.metrics.Show(of) }
 
 var errDraining = errors.New("draining")
 

@@ -7,6 +7,9 @@ import "github.com/prometheus/client_golang/prometheus"
 // once, and must not block. A name that is registered twice with the same labels,
 // or with other help or other label names, is a bug and panics.
 
+// Show adds what somebody else collects.
+func (m *Metrics) Show(c prometheus.Collector) { m.registry.MustRegister(c) }
+
 // CounterFunc shows what f returns as a counter; it must never fall. The labels are
 // constant and may be nil.
 func (m *Metrics) CounterFunc(name, help string, labels map[string]string, f func() float64) {

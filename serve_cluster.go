@@ -1,0 +1,76 @@
+package main
+
+import (
+	"context"
+	"fmt"
+	"log/slog"
+	"os"
+
+	"sluice/cluster"
+	"sluice/store"
+)
+
+// clusterPart is what the node needs of the cluster.
+type clusterPart interface {
+	// Run takes part until ctx is done, then says goodbye.
+	Run(ctx context.Context) error
+	// Members are all that are known, this node included.
+	Members() []cluster.Member
+	// Join adds peers, and ends the solitude after Leave.
+	Join(ctx context.Context, addresses []string) (answered int, err error)
+	// Leave says goodbye; the node stays alone, also after a restart, until Join.
+	Leave(ctx context.Context) error
+	// SetDraining tells the peers whether this node wants no new clients; Draining tells
+	// what was set.
+	SetDraining(draining bool)
+	Draining() bool
+	// Confirm waits until every live member obeys these changes, and tells who has not
+	// said so.
+	Confirm(ctx context.Context, changes []store.Change) []cluster.Unconfirmed
+	// Steward is which live node looks after the lease of a registration; Renew passes a
+	// renewal on to it.
+	Steward(id store.ID, writer string) string
+	Renew(steward string, id store.ID)
+	// Keys are the answers of all live members to what keys they have; the others change
+	// them everywhere.
+	Keys(ctx context.Context) []cluster.KeyAnswer
+	AddKey(ctx context.Context, key string) ([]cluster.KeyAnswer, error)
+	UseKey(ctx context.Context, key string) ([]cluster.KeyAnswer, error)
+	RemoveKey(ctx context.Context, key string) ([]cluster.KeyAnswer, error)
+	// Problems are what an operator should know, Stats the counters for metrics.
+	Problems() []string
+	Stats() cluster.Stats
+}
+
+// newCluster opens the sockets of gossip, and joins nobody yet.
+var newCluster = func(cfg cluster.Config, parts cluster.Parts, log *slog.Logger) (clusterPart, error) {
+	return cluster.New(cfg, parts, log)
+}
+
+// openCluster opens what the node shares with the other gateways: who of them lives, and
+// what all of them have been told. A node that is alone has none.
+func (n *node) openCluster() error {
+	if n.peers == nil {
+		return nil
+	}
+	host, err := os.Hostname()
+	if err != nil {
+		return fmt.Errorf("find this machine's name: %w", err)
+	}
+	n.peers.cluster, err = newCluster(
+		n.cfg.clusterConfig(host, n.gateway.Addr().String(), n.door.Addr().String()),
+		cluster.Parts{
+			Store: n.store, InForce: n.applier.WaitProgrammed,
+			Peers: n.countPeers,
+		},
+		n.log.With("part", "cluster"))
+	if err != nil {
+		return explainListen(err, "--gossip", n.cfg.gossip.address())
+	}
+	n.gateway.ShowMetrics(clusterMetrics{n.peers})
+	return nil
+}
+
+// countPeers is told when other gateways live than before.
+func (n *node) countPeers(live int) {
+}
