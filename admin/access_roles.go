@@ -62,6 +62,17 @@ var permissions = map[string]permission{
 	adminv1.BackendServiceKeepProcedure:          registrar,
 	adminv1.BackendServiceRebalanceProcedure:     operator,
 
+	adminv1.ClusterServiceListMembersProcedure:    viewer,
+	adminv1.ClusterServiceListConflictsProcedure:  viewer,
+	adminv1.ClusterServiceSettleConflictProcedure: operator,
+	adminv1.ClusterServiceJoinProcedure:           admin,
+	adminv1.ClusterServiceLeaveProcedure:          admin,
+	adminv1.ClusterServiceDrainNodeProcedure:      admin,
+	adminv1.ClusterServiceListKeysProcedure:       admin,
+	adminv1.ClusterServiceAddKeyProcedure:         admin,
+	adminv1.ClusterServiceUseKeyProcedure:         admin,
+	adminv1.ClusterServiceRemoveKeyProcedure:      admin,
+
 	adminv1.AccessServiceSignInProcedure:          anybody,
 	adminv1.AccessServiceSignOutProcedure:         anybody,
 	adminv1.AccessServiceWhoAmIProcedure:          anybody,

@@ -94,6 +94,7 @@ func (a *api) services() http.Handler {
 	mux.Handle(adminv1.NewNodeServiceHandler(&nodeService{a}, options...))
 	mux.Handle(adminv1.NewSchemaServiceHandler(&schemaService{a}, options...))
 	mux.Handle(adminv1.NewBackendServiceHandler(&backendService{a}, options...))
+	mux.Handle(adminv1.NewClusterServiceHandler(&clusterService{a}, options...))
 	mux.Handle(a.access.Service())
 	return mux
 }

@@ -35,7 +35,8 @@ type Cluster interface {
 	AddKey(ctx context.Context, key string) ([]KeyAnswer, error)
 	UseKey(ctx context.Context, key string) ([]KeyAnswer, error)
 	RemoveKey(ctx context.Context, key string) ([]KeyAnswer, error)
-	// Problems are what an operator should know, in sentences.
+	// Problems are what an operator should know, in sentences. Status has them from
+	// Parts.Problems, with those of the other parts.
 	Problems() []string
 }
 

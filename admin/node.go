@@ -42,8 +42,12 @@ func (s *nodeService) Status(context.Context, *connect.Request[adminv1.StatusReq
 	if recovery := s.store.Recovery(); recovery != "" {
 		resp.Problems = append(resp.Problems, recovery)
 	}
+	resp.Conflicts = uint32(len(contested(snapshot)))
 	if s.parts.Problems != nil {
 		resp.Problems = append(resp.Problems, s.parts.Problems()...)
+	}
+	if s.parts.Cluster != nil {
+		resp.Cluster = clusterStatus(s.parts.Cluster)
 	}
 	resp.Problems = append(resp.Problems, problemsOf(faulty)...)
 	return connect.NewResponse(resp), nil
@@ -145,48 +149,54 @@ func (s *nodeService) Restore(ctx context.Context, stream *connect.ClientStream[
 		return nil, err
 	}
 	defer discard(file)
-	reason, dryRun, err := receiveCopy(stream, file)
+	asked, err := receiveCopy(stream, file)
 	if err != nil {
 		return nil, err
 	}
-	by, err := author(ctx, reason)
+	if err := checkWait(asked.GetWait()); err != nil {
+		return nil, err
+	}
+	by, err := author(ctx, asked.GetReason())
 	if err != nil {
 		return nil, err
 	}
-	result, err := s.store.Restore(ctx, file.Name(), by, dryRun)
+	result, err := s.store.Restore(ctx, file.Name(), by, asked.GetDryRun())
 	if err != nil {
 		return nil, unreadable(err)
 	}
-	if !dryRun {
-		s.await(ctx, result)
+	var resp *connect.Response[adminv1.WriteResponse]
+	if asked.GetDryRun() {
+		resp, err = s.written(result, maxWritten)
+	} else {
+		resp, err = s.kept(ctx, asked, result)
 	}
-	resp, err := s.written(result, maxWritten)
 	if err == nil {
 		NoteChanges(ctx, resp.Msg.GetChanges())
 	}
 	return resp, err
 }
 
-// receiveCopy writes what comes to a file. The first message says why.
-func receiveCopy(stream *connect.ClientStream[adminv1.RestoreRequest], file io.Writer) (reason string, dryRun bool, err error) {
-	empty, first := true, true
+// receiveCopy writes what comes to a file, and returns the first message without its
+// chunk: that says why, and how.
+func receiveCopy(stream *connect.ClientStream[adminv1.RestoreRequest], file io.Writer) (first *adminv1.RestoreRequest, err error) {
+	empty := true
 	for stream.Receive() {
 		m := stream.Msg()
-		if first {
-			reason, dryRun, first = m.GetReason(), m.GetDryRun(), false
+		if first == nil {
+			first = &adminv1.RestoreRequest{Reason: m.GetReason(), DryRun: m.GetDryRun(), Wait: m.GetWait()}
 		}
 		empty = empty && len(m.GetChunk()) == 0
 		if _, err := io.Copy(file, bytes.NewReader(m.GetChunk())); err != nil {
-			return "", false, fmt.Errorf("keep the backup: %w", err)
+			return nil, fmt.Errorf("keep the backup: %w", err)
 		}
 	}
 	if err := stream.Err(); err != nil {
-		return "", false, err
+		return nil, err
 	}
 	if empty {
-		return "", false, store.Faults{{Field: "chunk", Message: "the backup is empty"}}
+		return nil, store.Faults{{Field: "chunk", Message: "the backup is empty"}}
 	}
-	return reason, dryRun, nil
+	return first, nil
 }
 
 // unreadable says of a copy that cannot be read that it is the client's.

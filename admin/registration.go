@@ -35,6 +35,7 @@ func (s *backendService) Register(ctx context.Context, req *connect.Request[admi
 	}
 	return connect.NewResponse(&adminv1.RegisterResponse{
 		Registration: s.registrationMessage(done.after), Warnings: s.warnings(ctx, wish),
+		Peers: s.confirm(ctx, wish.wait, done.stored()),
 	}), nil
 }
 
@@ -45,6 +46,7 @@ type announcement struct {
 	spec    store.RegistrationSpec
 	by      store.Author
 	from    claimant
+	wait    adminv1.Wait
 }
 
 // announcement reads a request. Whether it can be, the leases know.
@@ -53,7 +55,10 @@ func (s *backendService) announcement(ctx context.Context, m *adminv1.RegisterRe
 	if err != nil {
 		return nil, err
 	}
-	w := &announcement{by: by, from: claimantOf(ctx)}
+	if err := checkWait(m.GetWait()); err != nil {
+		return nil, err
+	}
+	w := &announcement{by: by, from: claimantOf(ctx), wait: m.GetWait()}
 	if w.backend, w.id, err = s.registrationID(m.GetBackend(), m.GetAddress()); err != nil {
 		return nil, err
 	}
@@ -137,6 +142,9 @@ func (s *backendService) Deregister(ctx context.Context, req *connect.Request[ad
 	if err != nil {
 		return nil, err
 	}
+	if err := checkWait(req.Msg.GetWait()); err != nil {
+		return nil, err
+	}
 	backend, id, err := s.registrationID(req.Msg.GetBackend(), req.Msg.GetAddress())
 	if err != nil {
 		return nil, err
@@ -150,8 +158,13 @@ func (s *backendService) Deregister(ctx context.Context, req *connect.Request[ad
 		return nil, err
 	}
 	seq := s.store.Snapshot().Seq()
+	ended, err := s.store.History(id, 0, 1)
+	if err != nil {
+		return nil, err
+	}
 	return connect.NewResponse(&adminv1.WriteResponse{
 		Changes: []*adminv1.Change{change}, Warnings: s.settle(ctx, seq, backend), Sequence: seq,
+		Peers: s.confirm(ctx, req.Msg.GetWait(), ended),
 	}), nil
 }
 
@@ -285,6 +298,7 @@ func (s *backendService) Keep(ctx context.Context, req *connect.Request[adminv1.
 	first := &adminv1.KeepResponse{
 		Warnings:     s.warnings(ctx, wish),
 		Registration: s.registrationMessage(done.after),
+		Peers:        s.confirm(ctx, wish.wait, done.stored()),
 	}
 	return s.beat(ctx, wish, first, stream)
 }

@@ -46,6 +46,11 @@ type announced struct {
 // renewed tells whether it said nothing new.
 func (a announced) renewed() bool { return a.before != nil && a.before.Revision == a.after.Revision }
 
+// stored is what peers are asked to confirm: also of a renewal that they have it.
+func (a announced) stored() []store.Change {
+	return []store.Change{{ID: a.after.ID, Before: a.before, After: a.after}}
+}
+
 func (a announced) changes() []*adminv1.Change {
 	return []*adminv1.Change{registrationChange(a.before, a.after)}
 }

@@ -25,7 +25,7 @@ func (s *resourceService) Split(ctx context.Context, req *connect.Request[adminv
 	}
 	edit := splitEdit(m)
 	edit.By, edit.At = IdentityFrom(ctx).Actor, time.Now()
-	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	return s.write(ctx, m, store.Txn{
 		Action: "split", DryRun: m.GetDryRun(),
 		Ops: []store.Op{{
 			ID: id, IfRevision: m.GetIfRevision(),
@@ -109,7 +109,7 @@ func (s *resourceService) Drain(ctx context.Context, req *connect.Request[adminv
 	edit := store.DrainEdit{
 		Endpoints: m.GetEndpoints(), Grace: grace, Undo: m.GetUndo(), At: time.Now(), By: IdentityFrom(ctx).Actor,
 	}
-	resp, err := s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	resp, err := s.write(ctx, m, store.Txn{
 		Action: action, DryRun: m.GetDryRun(),
 		Ops: []store.Op{{
 			ID: id,
@@ -139,7 +139,7 @@ func (s *resourceService) Disable(ctx context.Context, req *connect.Request[admi
 	if m.GetUndo() {
 		action = "enable"
 	}
-	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	return s.write(ctx, m, store.Txn{
 		Action: action, DryRun: m.GetDryRun(),
 		Ops: []store.Op{{
 			ID: id,

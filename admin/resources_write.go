@@ -21,7 +21,7 @@ func (s *resourceService) Apply(ctx context.Context, req *connect.Request[adminv
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	resp, err := s.write(ctx, m, store.Txn{
 		Ops: ops, AllowUnresolved: m.GetAllowUnresolved(), DryRun: m.GetDryRun(), TakeOver: m.GetTakeOver(),
 	})
 	return withWarnings(resp, warnings), err
@@ -132,7 +132,7 @@ func (s *resourceService) Delete(ctx context.Context, req *connect.Request[admin
 	if err != nil {
 		return nil, err
 	}
-	return s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	return s.write(ctx, m, store.Txn{
 		Ops:             []store.Op{{ID: id, Delete: true, IfRevision: m.GetIfRevision()}},
 		AllowUnresolved: m.GetAllowUnresolved(), DryRun: m.GetDryRun(),
 	})
@@ -144,25 +144,40 @@ func (s *resourceService) Adopt(ctx context.Context, req *connect.Request[adminv
 	if err != nil {
 		return nil, err
 	}
-	return s.write(ctx, req.Msg.GetReason(), maxWritten, store.Txn{
+	return s.write(ctx, req.Msg, store.Txn{
 		Ops: []store.Op{{ID: id, Adopt: !req.Msg.GetUndo(), Release: req.Msg.GetUndo()}},
 	})
 }
 
 // write carries out a transaction, and waits until it is in force.
-func (a *api) write(ctx context.Context, reason string, room int, txn store.Txn) (*connect.Response[adminv1.WriteResponse], error) {
-	var err error
-	if txn.Author, err = author(ctx, reason); err != nil {
+func (a *api) write(ctx context.Context, asked change, txn store.Txn) (*connect.Response[adminv1.WriteResponse], error) {
+	err := checkWait(asked.GetWait())
+	if err != nil {
+		return nil, err
+	}
+	if txn.Author, err = author(ctx, asked.GetReason()); err != nil {
 		return nil, err
 	}
 	result, err := a.store.Write(ctx, txn)
 	if err != nil {
 		return nil, err
 	}
-	if !txn.DryRun {
-		a.await(ctx, result)
+	if txn.DryRun {
+		return a.written(result, maxWritten)
 	}
-	return a.written(result, room)
+	return a.kept(ctx, asked, result)
+}
+
+// kept is the answer to what was written, once it is in force here and, if that was asked
+// for, at the live peers.
+func (a *api) kept(ctx context.Context, asked change, result *store.Result) (*connect.Response[adminv1.WriteResponse], error) {
+	a.await(ctx, result)
+	peers := a.confirm(ctx, asked.GetWait(), a.toConfirm(result))
+	resp, err := a.written(result, maxWritten)
+	if err == nil {
+		resp.Msg.Peers = peers
+	}
+	return resp, err
 }
 
 // await waits until what was written is in force, and adds to the warnings what is

@@ -32,7 +32,7 @@ func (s *resourceService) Rollback(ctx context.Context, req *connect.Request[adm
 	if err != nil {
 		return nil, err
 	}
-	resp, err := s.write(ctx, m.GetReason(), maxWritten, store.Txn{
+	resp, err := s.write(ctx, m, store.Txn{
 		Action: "rollback", Ops: ops, DryRun: m.GetDryRun(), AllowUnresolved: m.GetAllowUnresolved(),
 	})
 	if err != nil {

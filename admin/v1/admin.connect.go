@@ -37,6 +37,8 @@ const (
 	SchemaServiceName = "sluice.admin.v1.SchemaService"
 	// BackendServiceName is the fully-qualified name of the BackendService service.
 	BackendServiceName = "sluice.admin.v1.BackendService"
+	// ClusterServiceName is the fully-qualified name of the ClusterService service.
+	ClusterServiceName = "sluice.admin.v1.ClusterService"
 )
 
 // These constants are the fully-qualified names of the RPCs defined in this package. They're
@@ -138,6 +140,31 @@ const (
 	// BackendServiceRebalanceProcedure is the fully-qualified name of the BackendService's Rebalance
 	// RPC.
 	BackendServiceRebalanceProcedure = "/sluice.admin.v1.BackendService/Rebalance"
+	// ClusterServiceListMembersProcedure is the fully-qualified name of the ClusterService's
+	// ListMembers RPC.
+	ClusterServiceListMembersProcedure = "/sluice.admin.v1.ClusterService/ListMembers"
+	// ClusterServiceJoinProcedure is the fully-qualified name of the ClusterService's Join RPC.
+	ClusterServiceJoinProcedure = "/sluice.admin.v1.ClusterService/Join"
+	// ClusterServiceLeaveProcedure is the fully-qualified name of the ClusterService's Leave RPC.
+	ClusterServiceLeaveProcedure = "/sluice.admin.v1.ClusterService/Leave"
+	// ClusterServiceDrainNodeProcedure is the fully-qualified name of the ClusterService's DrainNode
+	// RPC.
+	ClusterServiceDrainNodeProcedure = "/sluice.admin.v1.ClusterService/DrainNode"
+	// ClusterServiceListKeysProcedure is the fully-qualified name of the ClusterService's ListKeys RPC.
+	ClusterServiceListKeysProcedure = "/sluice.admin.v1.ClusterService/ListKeys"
+	// ClusterServiceAddKeyProcedure is the fully-qualified name of the ClusterService's AddKey RPC.
+	ClusterServiceAddKeyProcedure = "/sluice.admin.v1.ClusterService/AddKey"
+	// ClusterServiceUseKeyProcedure is the fully-qualified name of the ClusterService's UseKey RPC.
+	ClusterServiceUseKeyProcedure = "/sluice.admin.v1.ClusterService/UseKey"
+	// ClusterServiceRemoveKeyProcedure is the fully-qualified name of the ClusterService's RemoveKey
+	// RPC.
+	ClusterServiceRemoveKeyProcedure = "/sluice.admin.v1.ClusterService/RemoveKey"
+	// ClusterServiceListConflictsProcedure is the fully-qualified name of the ClusterService's
+	// ListConflicts RPC.
+	ClusterServiceListConflictsProcedure = "/sluice.admin.v1.ClusterService/ListConflicts"
+	// ClusterServiceSettleConflictProcedure is the fully-qualified name of the ClusterService's
+	// SettleConflict RPC.
+	ClusterServiceSettleConflictProcedure = "/sluice.admin.v1.ClusterService/SettleConflict"
 )
 
 // ResourceServiceClient is a client for the sluice.admin.v1.ResourceService service.
@@ -1484,4 +1511,356 @@ func (UnimplementedBackendServiceHandler) Keep(context.Context, *connect.Request
 
 func (UnimplementedBackendServiceHandler) Rebalance(context.Context, *connect.Request[RebalanceRequest]) (*connect.Response[RebalanceResponse], error) {
 	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.BackendService.Rebalance is not implemented"))
+}
+
+// ClusterServiceClient is a client for the sluice.admin.v1.ClusterService service.
+type ClusterServiceClient interface {
+	// ListMembers lists all gateways that this one knows of, itself included, as it sees
+	// them. A node that is alone lists itself.
+	ListMembers(context.Context, *connect.Request[ListMembersRequest]) (*connect.Response[ListMembersResponse], error)
+	// Join adds peers by their addresses, and ends what Leave began. UNAVAILABLE when
+	// nobody answers. FAILED_PRECONDITION, as of Leave, DrainNode and what is about keys, when
+	// the node was started without a cluster.
+	Join(context.Context, *connect.Request[JoinRequest]) (*connect.Response[JoinResponse], error)
+	// Leave says goodbye to the peers. The node serves on, with what it knows, and stays
+	// alone, also after a restart, until Join.
+	Leave(context.Context, *connect.Request[LeaveRequest]) (*connect.Response[LeaveResponse], error)
+	// DrainNode makes this node answer that it is not ready, and tells its peers, so that
+	// no new clients come; open RPCs go on, and so does everything else. Or undoes it.
+	DrainNode(context.Context, *connect.Request[DrainNodeRequest]) (*connect.Response[DrainNodeResponse], error)
+	// ListKeys asks all live members what keys they encrypt gossip with.
+	ListKeys(context.Context, *connect.Request[ListKeysRequest]) (*connect.Response[KeysResponse], error)
+	// AddKey makes all live members understand one more key. UseKey makes them send with a
+	// key that all have, and RemoveKey forget one that none sends with. Who rotates keys
+	// does so in this order, and looks at the answers in between.
+	AddKey(context.Context, *connect.Request[AddKeyRequest]) (*connect.Response[KeysResponse], error)
+	UseKey(context.Context, *connect.Request[UseKeyRequest]) (*connect.Response[KeysResponse], error)
+	RemoveKey(context.Context, *connect.Request[RemoveKeyRequest]) (*connect.Response[KeysResponse], error)
+	// ListConflicts lists the objects that two nodes changed unknown to each other: what
+	// holds, and what was lost by that.
+	ListConflicts(context.Context, *connect.Request[ListConflictsRequest]) (*connect.Response[ListConflictsResponse], error)
+	// SettleConflict says which side is to hold: a change like any other, that travels to
+	// all nodes. NOT_FOUND when there is no such conflict. Any other change of the object
+	// settles it, too.
+	SettleConflict(context.Context, *connect.Request[SettleConflictRequest]) (*connect.Response[WriteResponse], error)
+}
+
+// NewClusterServiceClient constructs a client for the sluice.admin.v1.ClusterService service. By
+// default, it uses the Connect protocol with the binary Protobuf Codec, asks for gzipped responses,
+// and sends uncompressed requests. To use the gRPC or gRPC-Web protocols, supply the
+// connect.WithGRPC() or connect.WithGRPCWeb() options.
+//
+// The URL supplied here should be the base URL for the Connect or gRPC server (for example,
+// http://api.acme.com or https://acme.com/grpc).
+func NewClusterServiceClient(httpClient connect.HTTPClient, baseURL string, opts ...connect.ClientOption) ClusterServiceClient {
+	baseURL = strings.TrimRight(baseURL, "/")
+	clusterServiceMethods := File_v1_admin_proto.Services().ByName("ClusterService").Methods()
+	return &clusterServiceClient{
+		listMembers: connect.NewClient[ListMembersRequest, ListMembersResponse](
+			httpClient,
+			baseURL+ClusterServiceListMembersProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListMembers")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		join: connect.NewClient[JoinRequest, JoinResponse](
+			httpClient,
+			baseURL+ClusterServiceJoinProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Join")),
+			connect.WithClientOptions(opts...),
+		),
+		leave: connect.NewClient[LeaveRequest, LeaveResponse](
+			httpClient,
+			baseURL+ClusterServiceLeaveProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("Leave")),
+			connect.WithClientOptions(opts...),
+		),
+		drainNode: connect.NewClient[DrainNodeRequest, DrainNodeResponse](
+			httpClient,
+			baseURL+ClusterServiceDrainNodeProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+			connect.WithClientOptions(opts...),
+		),
+		listKeys: connect.NewClient[ListKeysRequest, KeysResponse](
+			httpClient,
+			baseURL+ClusterServiceListKeysProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListKeys")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		addKey: connect.NewClient[AddKeyRequest, KeysResponse](
+			httpClient,
+			baseURL+ClusterServiceAddKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("AddKey")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		useKey: connect.NewClient[UseKeyRequest, KeysResponse](
+			httpClient,
+			baseURL+ClusterServiceUseKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("UseKey")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		removeKey: connect.NewClient[RemoveKeyRequest, KeysResponse](
+			httpClient,
+			baseURL+ClusterServiceRemoveKeyProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("RemoveKey")),
+			connect.WithIdempotency(connect.IdempotencyIdempotent),
+			connect.WithClientOptions(opts...),
+		),
+		listConflicts: connect.NewClient[ListConflictsRequest, ListConflictsResponse](
+			httpClient,
+			baseURL+ClusterServiceListConflictsProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("ListConflicts")),
+			connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+			connect.WithClientOptions(opts...),
+		),
+		settleConflict: connect.NewClient[SettleConflictRequest, WriteResponse](
+			httpClient,
+			baseURL+ClusterServiceSettleConflictProcedure,
+			connect.WithSchema(clusterServiceMethods.ByName("SettleConflict")),
+			connect.WithClientOptions(opts...),
+		),
+	}
+}
+
+// clusterServiceClient implements ClusterServiceClient.
+type clusterServiceClient struct {
+	listMembers    *connect.Client[ListMembersRequest, ListMembersResponse]
+	join           *connect.Client[JoinRequest, JoinResponse]
+	leave          *connect.Client[LeaveRequest, LeaveResponse]
+	drainNode      *connect.Client[DrainNodeRequest, DrainNodeResponse]
+	listKeys       *connect.Client[ListKeysRequest, KeysResponse]
+	addKey         *connect.Client[AddKeyRequest, KeysResponse]
+	useKey         *connect.Client[UseKeyRequest, KeysResponse]
+	removeKey      *connect.Client[RemoveKeyRequest, KeysResponse]
+	listConflicts  *connect.Client[ListConflictsRequest, ListConflictsResponse]
+	settleConflict *connect.Client[SettleConflictRequest, WriteResponse]
+}
+
+// ListMembers calls sluice.admin.v1.ClusterService.ListMembers.
+func (c *clusterServiceClient) ListMembers(ctx context.Context, req *connect.Request[ListMembersRequest]) (*connect.Response[ListMembersResponse], error) {
+	return c.listMembers.CallUnary(ctx, req)
+}
+
+// Join calls sluice.admin.v1.ClusterService.Join.
+func (c *clusterServiceClient) Join(ctx context.Context, req *connect.Request[JoinRequest]) (*connect.Response[JoinResponse], error) {
+	return c.join.CallUnary(ctx, req)
+}
+
+// Leave calls sluice.admin.v1.ClusterService.Leave.
+func (c *clusterServiceClient) Leave(ctx context.Context, req *connect.Request[LeaveRequest]) (*connect.Response[LeaveResponse], error) {
+	return c.leave.CallUnary(ctx, req)
+}
+
+// DrainNode calls sluice.admin.v1.ClusterService.DrainNode.
+func (c *clusterServiceClient) DrainNode(ctx context.Context, req *connect.Request[DrainNodeRequest]) (*connect.Response[DrainNodeResponse], error) {
+	return c.drainNode.CallUnary(ctx, req)
+}
+
+// ListKeys calls sluice.admin.v1.ClusterService.ListKeys.
+func (c *clusterServiceClient) ListKeys(ctx context.Context, req *connect.Request[ListKeysRequest]) (*connect.Response[KeysResponse], error) {
+	return c.listKeys.CallUnary(ctx, req)
+}
+
+// AddKey calls sluice.admin.v1.ClusterService.AddKey.
+func (c *clusterServiceClient) AddKey(ctx context.Context, req *connect.Request[AddKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return c.addKey.CallUnary(ctx, req)
+}
+
+// UseKey calls sluice.admin.v1.ClusterService.UseKey.
+func (c *clusterServiceClient) UseKey(ctx context.Context, req *connect.Request[UseKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return c.useKey.CallUnary(ctx, req)
+}
+
+// RemoveKey calls sluice.admin.v1.ClusterService.RemoveKey.
+func (c *clusterServiceClient) RemoveKey(ctx context.Context, req *connect.Request[RemoveKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return c.removeKey.CallUnary(ctx, req)
+}
+
+// ListConflicts calls sluice.admin.v1.ClusterService.ListConflicts.
+func (c *clusterServiceClient) ListConflicts(ctx context.Context, req *connect.Request[ListConflictsRequest]) (*connect.Response[ListConflictsResponse], error) {
+	return c.listConflicts.CallUnary(ctx, req)
+}
+
+// SettleConflict calls sluice.admin.v1.ClusterService.SettleConflict.
+func (c *clusterServiceClient) SettleConflict(ctx context.Context, req *connect.Request[SettleConflictRequest]) (*connect.Response[WriteResponse], error) {
+	return c.settleConflict.CallUnary(ctx, req)
+}
+
+// ClusterServiceHandler is an implementation of the sluice.admin.v1.ClusterService service.
+type ClusterServiceHandler interface {
+	// ListMembers lists all gateways that this one knows of, itself included, as it sees
+	// them. A node that is alone lists itself.
+	ListMembers(context.Context, *connect.Request[ListMembersRequest]) (*connect.Response[ListMembersResponse], error)
+	// Join adds peers by their addresses, and ends what Leave began. UNAVAILABLE when
+	// nobody answers. FAILED_PRECONDITION, as of Leave, DrainNode and what is about keys, when
+	// the node was started without a cluster.
+	Join(context.Context, *connect.Request[JoinRequest]) (*connect.Response[JoinResponse], error)
+	// Leave says goodbye to the peers. The node serves on, with what it knows, and stays
+	// alone, also after a restart, until Join.
+	Leave(context.Context, *connect.Request[LeaveRequest]) (*connect.Response[LeaveResponse], error)
+	// DrainNode makes this node answer that it is not ready, and tells its peers, so that
+	// no new clients come; open RPCs go on, and so does everything else. Or undoes it.
+	DrainNode(context.Context, *connect.Request[DrainNodeRequest]) (*connect.Response[DrainNodeResponse], error)
+	// ListKeys asks all live members what keys they encrypt gossip with.
+	ListKeys(context.Context, *connect.Request[ListKeysRequest]) (*connect.Response[KeysResponse], error)
+	// AddKey makes all live members understand one more key. UseKey makes them send with a
+	// key that all have, and RemoveKey forget one that none sends with. Who rotates keys
+	// does so in this order, and looks at the answers in between.
+	AddKey(context.Context, *connect.Request[AddKeyRequest]) (*connect.Response[KeysResponse], error)
+	UseKey(context.Context, *connect.Request[UseKeyRequest]) (*connect.Response[KeysResponse], error)
+	RemoveKey(context.Context, *connect.Request[RemoveKeyRequest]) (*connect.Response[KeysResponse], error)
+	// ListConflicts lists the objects that two nodes changed unknown to each other: what
+	// holds, and what was lost by that.
+	ListConflicts(context.Context, *connect.Request[ListConflictsRequest]) (*connect.Response[ListConflictsResponse], error)
+	// SettleConflict says which side is to hold: a change like any other, that travels to
+	// all nodes. NOT_FOUND when there is no such conflict. Any other change of the object
+	// settles it, too.
+	SettleConflict(context.Context, *connect.Request[SettleConflictRequest]) (*connect.Response[WriteResponse], error)
+}
+
+// NewClusterServiceHandler builds an HTTP handler from the service implementation. It returns the
+// path on which to mount the handler and the handler itself.
+//
+// By default, handlers support the Connect, gRPC, and gRPC-Web protocols with the binary Protobuf
+// and JSON codecs. They also support gzip compression.
+func NewClusterServiceHandler(svc ClusterServiceHandler, opts ...connect.HandlerOption) (string, http.Handler) {
+	clusterServiceMethods := File_v1_admin_proto.Services().ByName("ClusterService").Methods()
+	clusterServiceListMembersHandler := connect.NewUnaryHandler(
+		ClusterServiceListMembersProcedure,
+		svc.ListMembers,
+		connect.WithSchema(clusterServiceMethods.ByName("ListMembers")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceJoinHandler := connect.NewUnaryHandler(
+		ClusterServiceJoinProcedure,
+		svc.Join,
+		connect.WithSchema(clusterServiceMethods.ByName("Join")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceLeaveHandler := connect.NewUnaryHandler(
+		ClusterServiceLeaveProcedure,
+		svc.Leave,
+		connect.WithSchema(clusterServiceMethods.ByName("Leave")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceDrainNodeHandler := connect.NewUnaryHandler(
+		ClusterServiceDrainNodeProcedure,
+		svc.DrainNode,
+		connect.WithSchema(clusterServiceMethods.ByName("DrainNode")),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListKeysHandler := connect.NewUnaryHandler(
+		ClusterServiceListKeysProcedure,
+		svc.ListKeys,
+		connect.WithSchema(clusterServiceMethods.ByName("ListKeys")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceAddKeyHandler := connect.NewUnaryHandler(
+		ClusterServiceAddKeyProcedure,
+		svc.AddKey,
+		connect.WithSchema(clusterServiceMethods.ByName("AddKey")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceUseKeyHandler := connect.NewUnaryHandler(
+		ClusterServiceUseKeyProcedure,
+		svc.UseKey,
+		connect.WithSchema(clusterServiceMethods.ByName("UseKey")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceRemoveKeyHandler := connect.NewUnaryHandler(
+		ClusterServiceRemoveKeyProcedure,
+		svc.RemoveKey,
+		connect.WithSchema(clusterServiceMethods.ByName("RemoveKey")),
+		connect.WithIdempotency(connect.IdempotencyIdempotent),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceListConflictsHandler := connect.NewUnaryHandler(
+		ClusterServiceListConflictsProcedure,
+		svc.ListConflicts,
+		connect.WithSchema(clusterServiceMethods.ByName("ListConflicts")),
+		connect.WithIdempotency(connect.IdempotencyNoSideEffects),
+		connect.WithHandlerOptions(opts...),
+	)
+	clusterServiceSettleConflictHandler := connect.NewUnaryHandler(
+		ClusterServiceSettleConflictProcedure,
+		svc.SettleConflict,
+		connect.WithSchema(clusterServiceMethods.ByName("SettleConflict")),
+		connect.WithHandlerOptions(opts...),
+	)
+	return "/sluice.admin.v1.ClusterService/", http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		switch r.URL.Path {
+		case ClusterServiceListMembersProcedure:
+			clusterServiceListMembersHandler.ServeHTTP(w, r)
+		case ClusterServiceJoinProcedure:
+			clusterServiceJoinHandler.ServeHTTP(w, r)
+		case ClusterServiceLeaveProcedure:
+			clusterServiceLeaveHandler.ServeHTTP(w, r)
+		case ClusterServiceDrainNodeProcedure:
+			clusterServiceDrainNodeHandler.ServeHTTP(w, r)
+		case ClusterServiceListKeysProcedure:
+			clusterServiceListKeysHandler.ServeHTTP(w, r)
+		case ClusterServiceAddKeyProcedure:
+			clusterServiceAddKeyHandler.ServeHTTP(w, r)
+		case ClusterServiceUseKeyProcedure:
+			clusterServiceUseKeyHandler.ServeHTTP(w, r)
+		case ClusterServiceRemoveKeyProcedure:
+			clusterServiceRemoveKeyHandler.ServeHTTP(w, r)
+		case ClusterServiceListConflictsProcedure:
+			clusterServiceListConflictsHandler.ServeHTTP(w, r)
+		case ClusterServiceSettleConflictProcedure:
+			clusterServiceSettleConflictHandler.ServeHTTP(w, r)
+		default:
+			http.NotFound(w, r)
+		}
+	})
+}
+
+// UnimplementedClusterServiceHandler returns CodeUnimplemented from all methods.
+type UnimplementedClusterServiceHandler struct{}
+
+func (UnimplementedClusterServiceHandler) ListMembers(context.Context, *connect.Request[ListMembersRequest]) (*connect.Response[ListMembersResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.ListMembers is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Join(context.Context, *connect.Request[JoinRequest]) (*connect.Response[JoinResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.Join is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) Leave(context.Context, *connect.Request[LeaveRequest]) (*connect.Response[LeaveResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.Leave is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) DrainNode(context.Context, *connect.Request[DrainNodeRequest]) (*connect.Response[DrainNodeResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.DrainNode is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListKeys(context.Context, *connect.Request[ListKeysRequest]) (*connect.Response[KeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.ListKeys is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) AddKey(context.Context, *connect.Request[AddKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.AddKey is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) UseKey(context.Context, *connect.Request[UseKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.UseKey is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) RemoveKey(context.Context, *connect.Request[RemoveKeyRequest]) (*connect.Response[KeysResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.RemoveKey is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) ListConflicts(context.Context, *connect.Request[ListConflictsRequest]) (*connect.Response[ListConflictsResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.ListConflicts is not implemented"))
+}
+
+func (UnimplementedClusterServiceHandler) SettleConflict(context.Context, *connect.Request[SettleConflictRequest]) (*connect.Response[WriteResponse], error) {
+	return nil, connect.NewError(connect.CodeUnimplemented, errors.New("sluice.admin.v1.ClusterService.SettleConflict is not implemented"))
 }

@@ -30,6 +30,57 @@ const (
 	_ = protoimpl.EnforceVersion(protoimpl.MaxVersion - 20)
 )
 
+// Wait is for whom the answer to a change waits. The change is durable on this node
+// either way, and travels to all peers.
+type Wait int32
+
+const (
+	Wait_WAIT_UNSPECIFIED Wait = 0 // as WAIT_LOCAL
+	Wait_WAIT_LOCAL       Wait = 1 // until this node obeys
+	Wait_WAIT_ALL         Wait = 2 // then until the live peers do, for 10 s at the most; alone, as WAIT_LOCAL
+)
+
+// Enum value maps for Wait.
+var (
+	Wait_name = map[int32]string{
+		0: "WAIT_UNSPECIFIED",
+		1: "WAIT_LOCAL",
+		2: "WAIT_ALL",
+	}
+	Wait_value = map[string]int32{
+		"WAIT_UNSPECIFIED": 0,
+		"WAIT_LOCAL":       1,
+		"WAIT_ALL":         2,
+	}
+)
+
+func (x Wait) Enum() *Wait {
+	p := new(Wait)
+	*p = x
+	return p
+}
+
+func (x Wait) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Wait) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[0].Descriptor()
+}
+
+func (Wait) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[0]
+}
+
+func (x Wait) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Wait.Descriptor instead.
+func (Wait) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{0}
+}
+
 type Role int32
 
 const (
@@ -69,11 +120,11 @@ func (x Role) String() string {
 }
 
 func (Role) Descriptor() protoreflect.EnumDescriptor {
-	return file_v1_admin_proto_enumTypes[0].Descriptor()
+	return file_v1_admin_proto_enumTypes[1].Descriptor()
 }
 
 func (Role) Type() protoreflect.EnumType {
-	return &file_v1_admin_proto_enumTypes[0]
+	return &file_v1_admin_proto_enumTypes[1]
 }
 
 func (x Role) Number() protoreflect.EnumNumber {
@@ -82,7 +133,7 @@ func (x Role) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Role.Descriptor instead.
 func (Role) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{1}
 }
 
 type Owner_Kind int32
@@ -91,7 +142,7 @@ const (
 	Owner_KIND_UNSPECIFIED Owner_Kind = 0
 	Owner_KIND_FILE        Owner_Kind = 1 // declared by --resources; read-only here until it is adopted
 	Owner_KIND_API         Owner_Kind = 2
-	Owner_KIND_PEER        Owner_Kind = 3 // the API of another node
+	Owner_KIND_PEER        Owner_Kind = 3 // another node: its API, or, when file is set, a file of it
 )
 
 // Enum value maps for Owner_Kind.
@@ -121,11 +172,11 @@ func (x Owner_Kind) String() string {
 }
 
 func (Owner_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_v1_admin_proto_enumTypes[1].Descriptor()
+	return file_v1_admin_proto_enumTypes[2].Descriptor()
 }
 
 func (Owner_Kind) Type() protoreflect.EnumType {
-	return &file_v1_admin_proto_enumTypes[1]
+	return &file_v1_admin_proto_enumTypes[2]
 }
 
 func (x Owner_Kind) Number() protoreflect.EnumNumber {
@@ -176,11 +227,11 @@ func (x WatchResponse_Kind) String() string {
 }
 
 func (WatchResponse_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_v1_admin_proto_enumTypes[2].Descriptor()
+	return file_v1_admin_proto_enumTypes[3].Descriptor()
 }
 
 func (WatchResponse_Kind) Type() protoreflect.EnumType {
-	return &file_v1_admin_proto_enumTypes[2]
+	return &file_v1_admin_proto_enumTypes[3]
 }
 
 func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
@@ -189,7 +240,7 @@ func (x WatchResponse_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use WatchResponse_Kind.Descriptor instead.
 func (WatchResponse_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{21, 0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{23, 0}
 }
 
 type SchemaSource_Kind int32
@@ -225,11 +276,11 @@ func (x SchemaSource_Kind) String() string {
 }
 
 func (SchemaSource_Kind) Descriptor() protoreflect.EnumDescriptor {
-	return file_v1_admin_proto_enumTypes[3].Descriptor()
+	return file_v1_admin_proto_enumTypes[4].Descriptor()
 }
 
 func (SchemaSource_Kind) Type() protoreflect.EnumType {
-	return &file_v1_admin_proto_enumTypes[3]
+	return &file_v1_admin_proto_enumTypes[4]
 }
 
 func (x SchemaSource_Kind) Number() protoreflect.EnumNumber {
@@ -238,7 +289,7 @@ func (x SchemaSource_Kind) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use SchemaSource_Kind.Descriptor instead.
 func (SchemaSource_Kind) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{35, 0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{37, 0}
 }
 
 type Endpoint_Source int32
@@ -277,11 +328,11 @@ func (x Endpoint_Source) String() string {
 }
 
 func (Endpoint_Source) Descriptor() protoreflect.EnumDescriptor {
-	return file_v1_admin_proto_enumTypes[4].Descriptor()
+	return file_v1_admin_proto_enumTypes[5].Descriptor()
 }
 
 func (Endpoint_Source) Type() protoreflect.EnumType {
-	return &file_v1_admin_proto_enumTypes[4]
+	return &file_v1_admin_proto_enumTypes[5]
 }
 
 func (x Endpoint_Source) Number() protoreflect.EnumNumber {
@@ -290,7 +341,157 @@ func (x Endpoint_Source) Number() protoreflect.EnumNumber {
 
 // Deprecated: Use Endpoint_Source.Descriptor instead.
 func (Endpoint_Source) EnumDescriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{45, 0}
+	return file_v1_admin_proto_rawDescGZIP(), []int{47, 0}
+}
+
+type Member_State int32
+
+const (
+	Member_STATE_UNSPECIFIED Member_State = 0
+	Member_STATE_ALIVE       Member_State = 1
+	Member_STATE_DEAD        Member_State = 2 // was not heard of any more
+	Member_STATE_LEFT        Member_State = 3 // said goodbye
+)
+
+// Enum value maps for Member_State.
+var (
+	Member_State_name = map[int32]string{
+		0: "STATE_UNSPECIFIED",
+		1: "STATE_ALIVE",
+		2: "STATE_DEAD",
+		3: "STATE_LEFT",
+	}
+	Member_State_value = map[string]int32{
+		"STATE_UNSPECIFIED": 0,
+		"STATE_ALIVE":       1,
+		"STATE_DEAD":        2,
+		"STATE_LEFT":        3,
+	}
+)
+
+func (x Member_State) Enum() *Member_State {
+	p := new(Member_State)
+	*p = x
+	return p
+}
+
+func (x Member_State) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Member_State) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[6].Descriptor()
+}
+
+func (Member_State) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[6]
+}
+
+func (x Member_State) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Member_State.Descriptor instead.
+func (Member_State) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{60, 0}
+}
+
+type Member_Reach int32
+
+const (
+	Member_REACH_UNSPECIFIED Member_Reach = 0 // it was not tried in the last minute
+	Member_REACH_YES         Member_Reach = 1
+	Member_REACH_NO          Member_Reach = 2
+)
+
+// Enum value maps for Member_Reach.
+var (
+	Member_Reach_name = map[int32]string{
+		0: "REACH_UNSPECIFIED",
+		1: "REACH_YES",
+		2: "REACH_NO",
+	}
+	Member_Reach_value = map[string]int32{
+		"REACH_UNSPECIFIED": 0,
+		"REACH_YES":         1,
+		"REACH_NO":          2,
+	}
+)
+
+func (x Member_Reach) Enum() *Member_Reach {
+	p := new(Member_Reach)
+	*p = x
+	return p
+}
+
+func (x Member_Reach) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (Member_Reach) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[7].Descriptor()
+}
+
+func (Member_Reach) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[7]
+}
+
+func (x Member_Reach) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use Member_Reach.Descriptor instead.
+func (Member_Reach) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{60, 1}
+}
+
+type SettleConflictRequest_Side int32
+
+const (
+	SettleConflictRequest_SIDE_UNSPECIFIED SettleConflictRequest_Side = 0
+	SettleConflictRequest_SIDE_KEEP        SettleConflictRequest_Side = 1 // what holds goes on to hold
+	SettleConflictRequest_SIDE_TAKE        SettleConflictRequest_Side = 2 // what was lost is written anew
+)
+
+// Enum value maps for SettleConflictRequest_Side.
+var (
+	SettleConflictRequest_Side_name = map[int32]string{
+		0: "SIDE_UNSPECIFIED",
+		1: "SIDE_KEEP",
+		2: "SIDE_TAKE",
+	}
+	SettleConflictRequest_Side_value = map[string]int32{
+		"SIDE_UNSPECIFIED": 0,
+		"SIDE_KEEP":        1,
+		"SIDE_TAKE":        2,
+	}
+)
+
+func (x SettleConflictRequest_Side) Enum() *SettleConflictRequest_Side {
+	p := new(SettleConflictRequest_Side)
+	*p = x
+	return p
+}
+
+func (x SettleConflictRequest_Side) String() string {
+	return protoimpl.X.EnumStringOf(x.Descriptor(), protoreflect.EnumNumber(x))
+}
+
+func (SettleConflictRequest_Side) Descriptor() protoreflect.EnumDescriptor {
+	return file_v1_admin_proto_enumTypes[8].Descriptor()
+}
+
+func (SettleConflictRequest_Side) Type() protoreflect.EnumType {
+	return &file_v1_admin_proto_enumTypes[8]
+}
+
+func (x SettleConflictRequest_Side) Number() protoreflect.EnumNumber {
+	return protoreflect.EnumNumber(x)
+}
+
+// Deprecated: Use SettleConflictRequest_Side.Descriptor instead.
+func (SettleConflictRequest_Side) EnumDescriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{77, 0}
 }
 
 // Ref names an object.
@@ -1436,6 +1637,7 @@ type ApplyRequest struct {
 	Reason          string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	AllowUnresolved bool                   `protobuf:"varint,5,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"`
 	TakeOver        bool                   `protobuf:"varint,6,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"` // objects that a file owns are adopted
+	Wait            Wait                   `protobuf:"varint,7,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1512,6 +1714,13 @@ func (x *ApplyRequest) GetTakeOver() bool {
 	return false
 }
 
+func (x *ApplyRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type DiffRequest struct {
 	state           protoimpl.MessageState `protogen:"open.v1"`
 	Text            string                 `protobuf:"bytes,1,opt,name=text,proto3" json:"text,omitempty"`
@@ -1579,6 +1788,7 @@ type DeleteRequest struct {
 	IfRevision      string                 `protobuf:"bytes,3,opt,name=if_revision,json=ifRevision,proto3" json:"if_revision,omitempty"`
 	AllowUnresolved bool                   `protobuf:"varint,4,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"` // also when others refer to it
 	DryRun          bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Wait            Wait                   `protobuf:"varint,6,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1648,6 +1858,13 @@ func (x *DeleteRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *DeleteRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type WriteResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Changes       []*Change              `protobuf:"bytes,1,rep,name=changes,proto3" json:"changes,omitempty"` // none for what stays as it was
@@ -1655,6 +1872,7 @@ type WriteResponse struct {
 	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Draining      []*Endpoint            `protobuf:"bytes,5,rep,name=draining,proto3" json:"draining,omitempty"` // of Drain: the endpoints that get no new RPCs, as they are now
+	Peers         *Confirmation          `protobuf:"bytes,6,opt,name=peers,proto3" json:"peers,omitempty"`       // set when the request has WAIT_ALL, and it is no dry run
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1724,6 +1942,126 @@ func (x *WriteResponse) GetDraining() []*Endpoint {
 	return nil
 }
 
+func (x *WriteResponse) GetPeers() *Confirmation {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
+// Confirmation is what came of waiting for the peers.
+type Confirmation struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Confirmed     uint32                 `protobuf:"varint,1,opt,name=confirmed,proto3" json:"confirmed,omitempty"`    // live peers that obey the change
+	Unconfirmed   []*Unconfirmed         `protobuf:"bytes,2,rep,name=unconfirmed,proto3" json:"unconfirmed,omitempty"` // live peers of which that is not known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Confirmation) Reset() {
+	*x = Confirmation{}
+	mi := &file_v1_admin_proto_msgTypes[20]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Confirmation) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Confirmation) ProtoMessage() {}
+
+func (x *Confirmation) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[20]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Confirmation.ProtoReflect.Descriptor instead.
+func (*Confirmation) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{20}
+}
+
+func (x *Confirmation) GetConfirmed() uint32 {
+	if x != nil {
+		return x.Confirmed
+	}
+	return 0
+}
+
+func (x *Confirmation) GetUnconfirmed() []*Unconfirmed {
+	if x != nil {
+		return x.Unconfirmed
+	}
+	return nil
+}
+
+type Unconfirmed struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Why           string                 `protobuf:"bytes,3,opt,name=why,proto3" json:"why,omitempty"` // in words
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Unconfirmed) Reset() {
+	*x = Unconfirmed{}
+	mi := &file_v1_admin_proto_msgTypes[21]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Unconfirmed) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Unconfirmed) ProtoMessage() {}
+
+func (x *Unconfirmed) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[21]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Unconfirmed.ProtoReflect.Descriptor instead.
+func (*Unconfirmed) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{21}
+}
+
+func (x *Unconfirmed) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Unconfirmed) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Unconfirmed) GetWhy() string {
+	if x != nil {
+		return x.Why
+	}
+	return ""
+}
+
 type WatchRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          string                 `protobuf:"bytes,1,opt,name=kind,proto3" json:"kind,omitempty"`
@@ -1735,7 +2073,7 @@ type WatchRequest struct {
 
 func (x *WatchRequest) Reset() {
 	*x = WatchRequest{}
-	mi := &file_v1_admin_proto_msgTypes[20]
+	mi := &file_v1_admin_proto_msgTypes[22]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1747,7 +2085,7 @@ func (x *WatchRequest) String() string {
 func (*WatchRequest) ProtoMessage() {}
 
 func (x *WatchRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[20]
+	mi := &file_v1_admin_proto_msgTypes[22]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1760,7 +2098,7 @@ func (x *WatchRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchRequest.ProtoReflect.Descriptor instead.
 func (*WatchRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{20}
+	return file_v1_admin_proto_rawDescGZIP(), []int{22}
 }
 
 func (x *WatchRequest) GetKind() string {
@@ -1796,7 +2134,7 @@ type WatchResponse struct {
 
 func (x *WatchResponse) Reset() {
 	*x = WatchResponse{}
-	mi := &file_v1_admin_proto_msgTypes[21]
+	mi := &file_v1_admin_proto_msgTypes[23]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1808,7 +2146,7 @@ func (x *WatchResponse) String() string {
 func (*WatchResponse) ProtoMessage() {}
 
 func (x *WatchResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[21]
+	mi := &file_v1_admin_proto_msgTypes[23]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1821,7 +2159,7 @@ func (x *WatchResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WatchResponse.ProtoReflect.Descriptor instead.
 func (*WatchResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{21}
+	return file_v1_admin_proto_rawDescGZIP(), []int{23}
 }
 
 func (x *WatchResponse) GetKind() WatchResponse_Kind {
@@ -1863,7 +2201,7 @@ type HistoryRequest struct {
 
 func (x *HistoryRequest) Reset() {
 	*x = HistoryRequest{}
-	mi := &file_v1_admin_proto_msgTypes[22]
+	mi := &file_v1_admin_proto_msgTypes[24]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1875,7 +2213,7 @@ func (x *HistoryRequest) String() string {
 func (*HistoryRequest) ProtoMessage() {}
 
 func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[22]
+	mi := &file_v1_admin_proto_msgTypes[24]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1888,7 +2226,7 @@ func (x *HistoryRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryRequest.ProtoReflect.Descriptor instead.
 func (*HistoryRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{22}
+	return file_v1_admin_proto_rawDescGZIP(), []int{24}
 }
 
 func (x *HistoryRequest) GetRef() *Ref {
@@ -1921,7 +2259,7 @@ type HistoryResponse struct {
 
 func (x *HistoryResponse) Reset() {
 	*x = HistoryResponse{}
-	mi := &file_v1_admin_proto_msgTypes[23]
+	mi := &file_v1_admin_proto_msgTypes[25]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1933,7 +2271,7 @@ func (x *HistoryResponse) String() string {
 func (*HistoryResponse) ProtoMessage() {}
 
 func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[23]
+	mi := &file_v1_admin_proto_msgTypes[25]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1946,7 +2284,7 @@ func (x *HistoryResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HistoryResponse.ProtoReflect.Descriptor instead.
 func (*HistoryResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{23}
+	return file_v1_admin_proto_rawDescGZIP(), []int{25}
 }
 
 func (x *HistoryResponse) GetChanges() []*Change {
@@ -1964,13 +2302,14 @@ type RollbackRequest struct {
 	Reason          string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	DryRun          bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	AllowUnresolved bool                   `protobuf:"varint,6,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"` // also when what it had referred to is gone
+	Wait            Wait                   `protobuf:"varint,7,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
 
 func (x *RollbackRequest) Reset() {
 	*x = RollbackRequest{}
-	mi := &file_v1_admin_proto_msgTypes[24]
+	mi := &file_v1_admin_proto_msgTypes[26]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -1982,7 +2321,7 @@ func (x *RollbackRequest) String() string {
 func (*RollbackRequest) ProtoMessage() {}
 
 func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[24]
+	mi := &file_v1_admin_proto_msgTypes[26]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -1995,7 +2334,7 @@ func (x *RollbackRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RollbackRequest.ProtoReflect.Descriptor instead.
 func (*RollbackRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{24}
+	return file_v1_admin_proto_rawDescGZIP(), []int{26}
 }
 
 func (x *RollbackRequest) GetRef() *Ref {
@@ -2040,6 +2379,13 @@ func (x *RollbackRequest) GetAllowUnresolved() bool {
 	return false
 }
 
+func (x *RollbackRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type SplitRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
@@ -2053,13 +2399,14 @@ type SplitRequest struct {
 	Reason        string                 `protobuf:"bytes,9,opt,name=reason,proto3" json:"reason,omitempty"`
 	IfRevision    string                 `protobuf:"bytes,10,opt,name=if_revision,json=ifRevision,proto3" json:"if_revision,omitempty"`
 	DryRun        bool                   `protobuf:"varint,11,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Wait          Wait                   `protobuf:"varint,12,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *SplitRequest) Reset() {
 	*x = SplitRequest{}
-	mi := &file_v1_admin_proto_msgTypes[25]
+	mi := &file_v1_admin_proto_msgTypes[27]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2071,7 +2418,7 @@ func (x *SplitRequest) String() string {
 func (*SplitRequest) ProtoMessage() {}
 
 func (x *SplitRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[25]
+	mi := &file_v1_admin_proto_msgTypes[27]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2084,7 +2431,7 @@ func (x *SplitRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SplitRequest.ProtoReflect.Descriptor instead.
 func (*SplitRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{25}
+	return file_v1_admin_proto_rawDescGZIP(), []int{27}
 }
 
 func (x *SplitRequest) GetRoute() *Ref {
@@ -2164,6 +2511,13 @@ func (x *SplitRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *SplitRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type DrainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
@@ -2172,13 +2526,14 @@ type DrainRequest struct {
 	Reason        string                 `protobuf:"bytes,4,opt,name=reason,proto3" json:"reason,omitempty"`
 	DryRun        bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Grace         *durationpb.Duration   `protobuf:"bytes,6,opt,name=grace,proto3" json:"grace,omitempty"` // for open RPCs, which are then ended softly; unset: as long as they like
+	Wait          Wait                   `protobuf:"varint,7,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DrainRequest) Reset() {
 	*x = DrainRequest{}
-	mi := &file_v1_admin_proto_msgTypes[26]
+	mi := &file_v1_admin_proto_msgTypes[28]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2190,7 +2545,7 @@ func (x *DrainRequest) String() string {
 func (*DrainRequest) ProtoMessage() {}
 
 func (x *DrainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[26]
+	mi := &file_v1_admin_proto_msgTypes[28]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2203,7 +2558,7 @@ func (x *DrainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DrainRequest.ProtoReflect.Descriptor instead.
 func (*DrainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{26}
+	return file_v1_admin_proto_rawDescGZIP(), []int{28}
 }
 
 func (x *DrainRequest) GetBackend() *Ref {
@@ -2248,19 +2603,27 @@ func (x *DrainRequest) GetGrace() *durationpb.Duration {
 	return nil
 }
 
+func (x *DrainRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type DisableRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Route         *Ref                   `protobuf:"bytes,1,opt,name=route,proto3" json:"route,omitempty"`
 	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
 	DryRun        bool                   `protobuf:"varint,4,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	Wait          Wait                   `protobuf:"varint,5,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DisableRequest) Reset() {
 	*x = DisableRequest{}
-	mi := &file_v1_admin_proto_msgTypes[27]
+	mi := &file_v1_admin_proto_msgTypes[29]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2272,7 +2635,7 @@ func (x *DisableRequest) String() string {
 func (*DisableRequest) ProtoMessage() {}
 
 func (x *DisableRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[27]
+	mi := &file_v1_admin_proto_msgTypes[29]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2285,7 +2648,7 @@ func (x *DisableRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DisableRequest.ProtoReflect.Descriptor instead.
 func (*DisableRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{27}
+	return file_v1_admin_proto_rawDescGZIP(), []int{29}
 }
 
 func (x *DisableRequest) GetRoute() *Ref {
@@ -2316,18 +2679,26 @@ func (x *DisableRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *DisableRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type AdoptRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
 	Undo          bool                   `protobuf:"varint,2,opt,name=undo,proto3" json:"undo,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Wait          Wait                   `protobuf:"varint,4,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *AdoptRequest) Reset() {
 	*x = AdoptRequest{}
-	mi := &file_v1_admin_proto_msgTypes[28]
+	mi := &file_v1_admin_proto_msgTypes[30]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2339,7 +2710,7 @@ func (x *AdoptRequest) String() string {
 func (*AdoptRequest) ProtoMessage() {}
 
 func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[28]
+	mi := &file_v1_admin_proto_msgTypes[30]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2352,7 +2723,7 @@ func (x *AdoptRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AdoptRequest.ProtoReflect.Descriptor instead.
 func (*AdoptRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{28}
+	return file_v1_admin_proto_rawDescGZIP(), []int{30}
 }
 
 func (x *AdoptRequest) GetRef() *Ref {
@@ -2376,6 +2747,13 @@ func (x *AdoptRequest) GetReason() string {
 	return ""
 }
 
+func (x *AdoptRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type ExplainRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Authority     string                 `protobuf:"bytes,1,opt,name=authority,proto3" json:"authority,omitempty"`
@@ -2387,7 +2765,7 @@ type ExplainRequest struct {
 
 func (x *ExplainRequest) Reset() {
 	*x = ExplainRequest{}
-	mi := &file_v1_admin_proto_msgTypes[29]
+	mi := &file_v1_admin_proto_msgTypes[31]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2399,7 +2777,7 @@ func (x *ExplainRequest) String() string {
 func (*ExplainRequest) ProtoMessage() {}
 
 func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[29]
+	mi := &file_v1_admin_proto_msgTypes[31]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2412,7 +2790,7 @@ func (x *ExplainRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainRequest.ProtoReflect.Descriptor instead.
 func (*ExplainRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{29}
+	return file_v1_admin_proto_rawDescGZIP(), []int{31}
 }
 
 func (x *ExplainRequest) GetAuthority() string {
@@ -2446,7 +2824,7 @@ type Header struct {
 
 func (x *Header) Reset() {
 	*x = Header{}
-	mi := &file_v1_admin_proto_msgTypes[30]
+	mi := &file_v1_admin_proto_msgTypes[32]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2458,7 +2836,7 @@ func (x *Header) String() string {
 func (*Header) ProtoMessage() {}
 
 func (x *Header) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[30]
+	mi := &file_v1_admin_proto_msgTypes[32]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2471,7 +2849,7 @@ func (x *Header) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Header.ProtoReflect.Descriptor instead.
 func (*Header) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{30}
+	return file_v1_admin_proto_rawDescGZIP(), []int{32}
 }
 
 func (x *Header) GetName() string {
@@ -2501,7 +2879,7 @@ type ExplainResponse struct {
 
 func (x *ExplainResponse) Reset() {
 	*x = ExplainResponse{}
-	mi := &file_v1_admin_proto_msgTypes[31]
+	mi := &file_v1_admin_proto_msgTypes[33]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2513,7 +2891,7 @@ func (x *ExplainResponse) String() string {
 func (*ExplainResponse) ProtoMessage() {}
 
 func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[31]
+	mi := &file_v1_admin_proto_msgTypes[33]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2526,7 +2904,7 @@ func (x *ExplainResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ExplainResponse.ProtoReflect.Descriptor instead.
 func (*ExplainResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{31}
+	return file_v1_admin_proto_rawDescGZIP(), []int{33}
 }
 
 func (x *ExplainResponse) GetCandidates() []*Candidate {
@@ -2578,7 +2956,7 @@ type Candidate struct {
 
 func (x *Candidate) Reset() {
 	*x = Candidate{}
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[34]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2590,7 +2968,7 @@ func (x *Candidate) String() string {
 func (*Candidate) ProtoMessage() {}
 
 func (x *Candidate) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[32]
+	mi := &file_v1_admin_proto_msgTypes[34]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2603,7 +2981,7 @@ func (x *Candidate) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Candidate.ProtoReflect.Descriptor instead.
 func (*Candidate) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{32}
+	return file_v1_admin_proto_rawDescGZIP(), []int{34}
 }
 
 func (x *Candidate) GetRoute() string {
@@ -2657,7 +3035,7 @@ type ListSchemasRequest struct {
 
 func (x *ListSchemasRequest) Reset() {
 	*x = ListSchemasRequest{}
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[35]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2669,7 +3047,7 @@ func (x *ListSchemasRequest) String() string {
 func (*ListSchemasRequest) ProtoMessage() {}
 
 func (x *ListSchemasRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[33]
+	mi := &file_v1_admin_proto_msgTypes[35]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2682,7 +3060,7 @@ func (x *ListSchemasRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchemasRequest.ProtoReflect.Descriptor instead.
 func (*ListSchemasRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{33}
+	return file_v1_admin_proto_rawDescGZIP(), []int{35}
 }
 
 func (x *ListSchemasRequest) GetLearn() bool {
@@ -2701,7 +3079,7 @@ type ListSchemasResponse struct {
 
 func (x *ListSchemasResponse) Reset() {
 	*x = ListSchemasResponse{}
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[36]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2713,7 +3091,7 @@ func (x *ListSchemasResponse) String() string {
 func (*ListSchemasResponse) ProtoMessage() {}
 
 func (x *ListSchemasResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[34]
+	mi := &file_v1_admin_proto_msgTypes[36]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2726,7 +3104,7 @@ func (x *ListSchemasResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListSchemasResponse.ProtoReflect.Descriptor instead.
 func (*ListSchemasResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{34}
+	return file_v1_admin_proto_rawDescGZIP(), []int{36}
 }
 
 func (x *ListSchemasResponse) GetSources() []*SchemaSource {
@@ -2752,7 +3130,7 @@ type SchemaSource struct {
 
 func (x *SchemaSource) Reset() {
 	*x = SchemaSource{}
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[37]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2764,7 +3142,7 @@ func (x *SchemaSource) String() string {
 func (*SchemaSource) ProtoMessage() {}
 
 func (x *SchemaSource) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[35]
+	mi := &file_v1_admin_proto_msgTypes[37]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2777,7 +3155,7 @@ func (x *SchemaSource) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SchemaSource.ProtoReflect.Descriptor instead.
 func (*SchemaSource) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{35}
+	return file_v1_admin_proto_rawDescGZIP(), []int{37}
 }
 
 func (x *SchemaSource) GetKind() SchemaSource_Kind {
@@ -2840,7 +3218,7 @@ type ListMethodsRequest struct {
 
 func (x *ListMethodsRequest) Reset() {
 	*x = ListMethodsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[38]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2852,7 +3230,7 @@ func (x *ListMethodsRequest) String() string {
 func (*ListMethodsRequest) ProtoMessage() {}
 
 func (x *ListMethodsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[36]
+	mi := &file_v1_admin_proto_msgTypes[38]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2865,7 +3243,7 @@ func (x *ListMethodsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMethodsRequest.ProtoReflect.Descriptor instead.
 func (*ListMethodsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{36}
+	return file_v1_admin_proto_rawDescGZIP(), []int{38}
 }
 
 func (x *ListMethodsRequest) GetBackend() string {
@@ -2899,7 +3277,7 @@ type ListMethodsResponse struct {
 
 func (x *ListMethodsResponse) Reset() {
 	*x = ListMethodsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[39]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2911,7 +3289,7 @@ func (x *ListMethodsResponse) String() string {
 func (*ListMethodsResponse) ProtoMessage() {}
 
 func (x *ListMethodsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[37]
+	mi := &file_v1_admin_proto_msgTypes[39]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2924,7 +3302,7 @@ func (x *ListMethodsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListMethodsResponse.ProtoReflect.Descriptor instead.
 func (*ListMethodsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{37}
+	return file_v1_admin_proto_rawDescGZIP(), []int{39}
 }
 
 func (x *ListMethodsResponse) GetMethods() []*Method {
@@ -2960,7 +3338,7 @@ type Method struct {
 
 func (x *Method) Reset() {
 	*x = Method{}
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[40]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -2972,7 +3350,7 @@ func (x *Method) String() string {
 func (*Method) ProtoMessage() {}
 
 func (x *Method) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[38]
+	mi := &file_v1_admin_proto_msgTypes[40]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -2985,7 +3363,7 @@ func (x *Method) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Method.ProtoReflect.Descriptor instead.
 func (*Method) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{38}
+	return file_v1_admin_proto_rawDescGZIP(), []int{40}
 }
 
 func (x *Method) GetName() string {
@@ -3071,7 +3449,7 @@ type HttpBinding struct {
 
 func (x *HttpBinding) Reset() {
 	*x = HttpBinding{}
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3083,7 +3461,7 @@ func (x *HttpBinding) String() string {
 func (*HttpBinding) ProtoMessage() {}
 
 func (x *HttpBinding) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[39]
+	mi := &file_v1_admin_proto_msgTypes[41]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3096,7 +3474,7 @@ func (x *HttpBinding) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use HttpBinding.ProtoReflect.Descriptor instead.
 func (*HttpBinding) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{39}
+	return file_v1_admin_proto_rawDescGZIP(), []int{41}
 }
 
 func (x *HttpBinding) GetVerb() string {
@@ -3136,7 +3514,7 @@ type GetOpenAPIRequest struct {
 
 func (x *GetOpenAPIRequest) Reset() {
 	*x = GetOpenAPIRequest{}
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[42]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3148,7 +3526,7 @@ func (x *GetOpenAPIRequest) String() string {
 func (*GetOpenAPIRequest) ProtoMessage() {}
 
 func (x *GetOpenAPIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[40]
+	mi := &file_v1_admin_proto_msgTypes[42]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3161,7 +3539,7 @@ func (x *GetOpenAPIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOpenAPIRequest.ProtoReflect.Descriptor instead.
 func (*GetOpenAPIRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{40}
+	return file_v1_admin_proto_rawDescGZIP(), []int{42}
 }
 
 func (x *GetOpenAPIRequest) GetRoute() *Ref {
@@ -3180,7 +3558,7 @@ type GetOpenAPIResponse struct {
 
 func (x *GetOpenAPIResponse) Reset() {
 	*x = GetOpenAPIResponse{}
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[43]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3192,7 +3570,7 @@ func (x *GetOpenAPIResponse) String() string {
 func (*GetOpenAPIResponse) ProtoMessage() {}
 
 func (x *GetOpenAPIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[41]
+	mi := &file_v1_admin_proto_msgTypes[43]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3205,7 +3583,7 @@ func (x *GetOpenAPIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use GetOpenAPIResponse.ProtoReflect.Descriptor instead.
 func (*GetOpenAPIResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{41}
+	return file_v1_admin_proto_rawDescGZIP(), []int{43}
 }
 
 func (x *GetOpenAPIResponse) GetDocument() string {
@@ -3225,7 +3603,7 @@ type ListEndpointsRequest struct {
 
 func (x *ListEndpointsRequest) Reset() {
 	*x = ListEndpointsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[44]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3237,7 +3615,7 @@ func (x *ListEndpointsRequest) String() string {
 func (*ListEndpointsRequest) ProtoMessage() {}
 
 func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[42]
+	mi := &file_v1_admin_proto_msgTypes[44]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3250,7 +3628,7 @@ func (x *ListEndpointsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsRequest.ProtoReflect.Descriptor instead.
 func (*ListEndpointsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{42}
+	return file_v1_admin_proto_rawDescGZIP(), []int{44}
 }
 
 func (x *ListEndpointsRequest) GetBackend() *Ref {
@@ -3276,7 +3654,7 @@ type ListEndpointsResponse struct {
 
 func (x *ListEndpointsResponse) Reset() {
 	*x = ListEndpointsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[45]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3288,7 +3666,7 @@ func (x *ListEndpointsResponse) String() string {
 func (*ListEndpointsResponse) ProtoMessage() {}
 
 func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[43]
+	mi := &file_v1_admin_proto_msgTypes[45]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3301,7 +3679,7 @@ func (x *ListEndpointsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListEndpointsResponse.ProtoReflect.Descriptor instead.
 func (*ListEndpointsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{43}
+	return file_v1_admin_proto_rawDescGZIP(), []int{45}
 }
 
 func (x *ListEndpointsResponse) GetBackends() []*BackendEndpoints {
@@ -3324,7 +3702,7 @@ type BackendEndpoints struct {
 
 func (x *BackendEndpoints) Reset() {
 	*x = BackendEndpoints{}
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[46]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3336,7 +3714,7 @@ func (x *BackendEndpoints) String() string {
 func (*BackendEndpoints) ProtoMessage() {}
 
 func (x *BackendEndpoints) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[44]
+	mi := &file_v1_admin_proto_msgTypes[46]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3349,7 +3727,7 @@ func (x *BackendEndpoints) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackendEndpoints.ProtoReflect.Descriptor instead.
 func (*BackendEndpoints) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{44}
+	return file_v1_admin_proto_rawDescGZIP(), []int{46}
 }
 
 func (x *BackendEndpoints) GetBackend() *Ref {
@@ -3406,7 +3784,7 @@ type Endpoint struct {
 
 func (x *Endpoint) Reset() {
 	*x = Endpoint{}
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[47]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3418,7 +3796,7 @@ func (x *Endpoint) String() string {
 func (*Endpoint) ProtoMessage() {}
 
 func (x *Endpoint) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[45]
+	mi := &file_v1_admin_proto_msgTypes[47]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3431,7 +3809,7 @@ func (x *Endpoint) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Endpoint.ProtoReflect.Descriptor instead.
 func (*Endpoint) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{45}
+	return file_v1_admin_proto_rawDescGZIP(), []int{47}
 }
 
 func (x *Endpoint) GetAddress() string {
@@ -3558,7 +3936,7 @@ type Registration struct {
 
 func (x *Registration) Reset() {
 	*x = Registration{}
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[48]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3570,7 +3948,7 @@ func (x *Registration) String() string {
 func (*Registration) ProtoMessage() {}
 
 func (x *Registration) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[46]
+	mi := &file_v1_admin_proto_msgTypes[48]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3583,7 +3961,7 @@ func (x *Registration) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Registration.ProtoReflect.Descriptor instead.
 func (*Registration) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{46}
+	return file_v1_admin_proto_rawDescGZIP(), []int{48}
 }
 
 func (x *Registration) GetRef() *Ref {
@@ -3665,13 +4043,14 @@ type RegisterRequest struct {
 	Version       string                 `protobuf:"bytes,5,opt,name=version,proto3" json:"version,omitempty"`
 	Lease         *durationpb.Duration   `protobuf:"bytes,6,opt,name=lease,proto3" json:"lease,omitempty"` // from 1 s to what the backend allows; unset means 30 s
 	Reason        string                 `protobuf:"bytes,7,opt,name=reason,proto3" json:"reason,omitempty"`
+	Wait          Wait                   `protobuf:"varint,8,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterRequest) Reset() {
 	*x = RegisterRequest{}
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[49]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3683,7 +4062,7 @@ func (x *RegisterRequest) String() string {
 func (*RegisterRequest) ProtoMessage() {}
 
 func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[47]
+	mi := &file_v1_admin_proto_msgTypes[49]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3696,7 +4075,7 @@ func (x *RegisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterRequest.ProtoReflect.Descriptor instead.
 func (*RegisterRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{47}
+	return file_v1_admin_proto_rawDescGZIP(), []int{49}
 }
 
 func (x *RegisterRequest) GetBackend() *Ref {
@@ -3748,17 +4127,25 @@ func (x *RegisterRequest) GetReason() string {
 	return ""
 }
 
+func (x *RegisterRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type RegisterResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Registration  *Registration          `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"`
 	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`
+	Peers         *Confirmation          `protobuf:"bytes,3,opt,name=peers,proto3" json:"peers,omitempty"` // as that of WriteResponse
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RegisterResponse) Reset() {
 	*x = RegisterResponse{}
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[50]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3770,7 +4157,7 @@ func (x *RegisterResponse) String() string {
 func (*RegisterResponse) ProtoMessage() {}
 
 func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[48]
+	mi := &file_v1_admin_proto_msgTypes[50]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3783,7 +4170,7 @@ func (x *RegisterResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RegisterResponse.ProtoReflect.Descriptor instead.
 func (*RegisterResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{48}
+	return file_v1_admin_proto_rawDescGZIP(), []int{50}
 }
 
 func (x *RegisterResponse) GetRegistration() *Registration {
@@ -3800,6 +4187,13 @@ func (x *RegisterResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *RegisterResponse) GetPeers() *Confirmation {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
 type RenewRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
@@ -3810,7 +4204,7 @@ type RenewRequest struct {
 
 func (x *RenewRequest) Reset() {
 	*x = RenewRequest{}
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[51]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3822,7 +4216,7 @@ func (x *RenewRequest) String() string {
 func (*RenewRequest) ProtoMessage() {}
 
 func (x *RenewRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[49]
+	mi := &file_v1_admin_proto_msgTypes[51]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3835,7 +4229,7 @@ func (x *RenewRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewRequest.ProtoReflect.Descriptor instead.
 func (*RenewRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{49}
+	return file_v1_admin_proto_rawDescGZIP(), []int{51}
 }
 
 func (x *RenewRequest) GetBackend() *Ref {
@@ -3861,7 +4255,7 @@ type RenewResponse struct {
 
 func (x *RenewResponse) Reset() {
 	*x = RenewResponse{}
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[52]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3873,7 +4267,7 @@ func (x *RenewResponse) String() string {
 func (*RenewResponse) ProtoMessage() {}
 
 func (x *RenewResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[50]
+	mi := &file_v1_admin_proto_msgTypes[52]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3886,7 +4280,7 @@ func (x *RenewResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RenewResponse.ProtoReflect.Descriptor instead.
 func (*RenewResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{50}
+	return file_v1_admin_proto_rawDescGZIP(), []int{52}
 }
 
 func (x *RenewResponse) GetExpires() *timestamppb.Timestamp {
@@ -3901,13 +4295,14 @@ type DeregisterRequest struct {
 	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
 	Address       string                 `protobuf:"bytes,2,opt,name=address,proto3" json:"address,omitempty"`
 	Reason        string                 `protobuf:"bytes,3,opt,name=reason,proto3" json:"reason,omitempty"`
+	Wait          Wait                   `protobuf:"varint,4,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *DeregisterRequest) Reset() {
 	*x = DeregisterRequest{}
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[53]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3919,7 +4314,7 @@ func (x *DeregisterRequest) String() string {
 func (*DeregisterRequest) ProtoMessage() {}
 
 func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[51]
+	mi := &file_v1_admin_proto_msgTypes[53]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3932,7 +4327,7 @@ func (x *DeregisterRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeregisterRequest.ProtoReflect.Descriptor instead.
 func (*DeregisterRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{51}
+	return file_v1_admin_proto_rawDescGZIP(), []int{53}
 }
 
 func (x *DeregisterRequest) GetBackend() *Ref {
@@ -3956,6 +4351,13 @@ func (x *DeregisterRequest) GetReason() string {
 	return ""
 }
 
+func (x *DeregisterRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type KeepRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Registration  *RegisterRequest       `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"`
@@ -3965,7 +4367,7 @@ type KeepRequest struct {
 
 func (x *KeepRequest) Reset() {
 	*x = KeepRequest{}
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[54]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -3977,7 +4379,7 @@ func (x *KeepRequest) String() string {
 func (*KeepRequest) ProtoMessage() {}
 
 func (x *KeepRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[52]
+	mi := &file_v1_admin_proto_msgTypes[54]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -3990,7 +4392,7 @@ func (x *KeepRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepRequest.ProtoReflect.Descriptor instead.
 func (*KeepRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{52}
+	return file_v1_admin_proto_rawDescGZIP(), []int{54}
 }
 
 func (x *KeepRequest) GetRegistration() *RegisterRequest {
@@ -4004,13 +4406,14 @@ type KeepResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Registration  *Registration          `protobuf:"bytes,1,opt,name=registration,proto3" json:"registration,omitempty"` // as it is
 	Warnings      []string               `protobuf:"bytes,2,rep,name=warnings,proto3" json:"warnings,omitempty"`         // of the first response
+	Peers         *Confirmation          `protobuf:"bytes,3,opt,name=peers,proto3" json:"peers,omitempty"`               // of the first response: as that of WriteResponse
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *KeepResponse) Reset() {
 	*x = KeepResponse{}
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[55]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4022,7 +4425,7 @@ func (x *KeepResponse) String() string {
 func (*KeepResponse) ProtoMessage() {}
 
 func (x *KeepResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[53]
+	mi := &file_v1_admin_proto_msgTypes[55]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4035,7 +4438,7 @@ func (x *KeepResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use KeepResponse.ProtoReflect.Descriptor instead.
 func (*KeepResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{53}
+	return file_v1_admin_proto_rawDescGZIP(), []int{55}
 }
 
 func (x *KeepResponse) GetRegistration() *Registration {
@@ -4052,6 +4455,13 @@ func (x *KeepResponse) GetWarnings() []string {
 	return nil
 }
 
+func (x *KeepResponse) GetPeers() *Confirmation {
+	if x != nil {
+		return x.Peers
+	}
+	return nil
+}
+
 type RebalanceRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Backend       *Ref                   `protobuf:"bytes,1,opt,name=backend,proto3" json:"backend,omitempty"`
@@ -4063,7 +4473,7 @@ type RebalanceRequest struct {
 
 func (x *RebalanceRequest) Reset() {
 	*x = RebalanceRequest{}
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4075,7 +4485,7 @@ func (x *RebalanceRequest) String() string {
 func (*RebalanceRequest) ProtoMessage() {}
 
 func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[54]
+	mi := &file_v1_admin_proto_msgTypes[56]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4088,7 +4498,7 @@ func (x *RebalanceRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceRequest.ProtoReflect.Descriptor instead.
 func (*RebalanceRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{54}
+	return file_v1_admin_proto_rawDescGZIP(), []int{56}
 }
 
 func (x *RebalanceRequest) GetBackend() *Ref {
@@ -4121,7 +4531,7 @@ type RebalanceResponse struct {
 
 func (x *RebalanceResponse) Reset() {
 	*x = RebalanceResponse{}
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4133,7 +4543,7 @@ func (x *RebalanceResponse) String() string {
 func (*RebalanceResponse) ProtoMessage() {}
 
 func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[55]
+	mi := &file_v1_admin_proto_msgTypes[57]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4146,7 +4556,7 @@ func (x *RebalanceResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RebalanceResponse.ProtoReflect.Descriptor instead.
 func (*RebalanceResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{55}
+	return file_v1_admin_proto_rawDescGZIP(), []int{57}
 }
 
 func (x *RebalanceResponse) GetMoved() uint32 {
@@ -4154,6 +4564,1203 @@ func (x *RebalanceResponse) GetMoved() uint32 {
 		return x.Moved
 	}
 	return 0
+}
+
+type ListMembersRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersRequest) Reset() {
+	*x = ListMembersRequest{}
+	mi := &file_v1_admin_proto_msgTypes[58]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersRequest) ProtoMessage() {}
+
+func (x *ListMembersRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[58]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersRequest.ProtoReflect.Descriptor instead.
+func (*ListMembersRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{58}
+}
+
+type ListMembersResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Members       []*Member              `protobuf:"bytes,1,rep,name=members,proto3" json:"members,omitempty"`      // in the order of their ids, this node included
+	Clustered     bool                   `protobuf:"varint,2,opt,name=clustered,proto3" json:"clustered,omitempty"` // false: this node was started without a cluster
+	Problems      []string               `protobuf:"bytes,3,rep,name=problems,proto3" json:"problems,omitempty"`    // of the cluster, in sentences; none is good
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListMembersResponse) Reset() {
+	*x = ListMembersResponse{}
+	mi := &file_v1_admin_proto_msgTypes[59]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListMembersResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListMembersResponse) ProtoMessage() {}
+
+func (x *ListMembersResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[59]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListMembersResponse.ProtoReflect.Descriptor instead.
+func (*ListMembersResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{59}
+}
+
+func (x *ListMembersResponse) GetMembers() []*Member {
+	if x != nil {
+		return x.Members
+	}
+	return nil
+}
+
+func (x *ListMembersResponse) GetClustered() bool {
+	if x != nil {
+		return x.Clustered
+	}
+	return false
+}
+
+func (x *ListMembersResponse) GetProblems() []string {
+	if x != nil {
+		return x.Problems
+	}
+	return nil
+}
+
+// Member is one gateway, as the node that answers sees it.
+type Member struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Id            string                 `protobuf:"bytes,1,opt,name=id,proto3" json:"id,omitempty"` // of the node, kept in its store
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Version       string                 `protobuf:"bytes,3,opt,name=version,proto3" json:"version,omitempty"`
+	Address       string                 `protobuf:"bytes,4,opt,name=address,proto3" json:"address,omitempty"` // of gossip, host:port; empty without a cluster
+	Listen        string                 `protobuf:"bytes,5,opt,name=listen,proto3" json:"listen,omitempty"`   // where its RPCs come in, as it says itself
+	Admin         string                 `protobuf:"bytes,6,opt,name=admin,proto3" json:"admin,omitempty"`
+	Self          bool                   `protobuf:"varint,7,opt,name=self,proto3" json:"self,omitempty"` // it is the node that answers
+	State         Member_State           `protobuf:"varint,8,opt,name=state,proto3,enum=sluice.admin.v1.Member_State" json:"state,omitempty"`
+	Since         *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=since,proto3" json:"since,omitempty"`         // it is in that state
+	Draining      bool                   `protobuf:"varint,10,opt,name=draining,proto3" json:"draining,omitempty"` // it wants no new clients
+	Digest        string                 `protobuf:"bytes,11,opt,name=digest,proto3" json:"digest,omitempty"`      // of all objects that it has; empty: not known
+	Revision      string                 `protobuf:"bytes,12,opt,name=revision,proto3" json:"revision,omitempty"`  // the highest that it has seen
+	Drift         bool                   `protobuf:"varint,13,opt,name=drift,proto3" json:"drift,omitempty"`       // its digest is another than that of the node that answers
+	DriftSince    *timestamppb.Timestamp `protobuf:"bytes,14,opt,name=drift_since,json=driftSince,proto3" json:"drift_since,omitempty"`
+	ClockOffset   *durationpb.Duration   `protobuf:"bytes,15,opt,name=clock_offset,json=clockOffset,proto3" json:"clock_offset,omitempty"`                     // how far its clock is ahead; unset: not known
+	Rtt           *durationpb.Duration   `protobuf:"bytes,16,opt,name=rtt,proto3" json:"rtt,omitempty"`                                                        // unset: not known
+	Heard         *timestamppb.Timestamp `protobuf:"bytes,17,opt,name=heard,proto3" json:"heard,omitempty"`                                                    // when it last told of itself
+	UdpOut        Member_Reach           `protobuf:"varint,18,opt,name=udp_out,json=udpOut,proto3,enum=sluice.admin.v1.Member_Reach" json:"udp_out,omitempty"` // packets come to it
+	UdpIn         Member_Reach           `protobuf:"varint,19,opt,name=udp_in,json=udpIn,proto3,enum=sluice.admin.v1.Member_Reach" json:"udp_in,omitempty"`    // packets come from it
+	TcpOut        Member_Reach           `protobuf:"varint,20,opt,name=tcp_out,json=tcpOut,proto3,enum=sluice.admin.v1.Member_Reach" json:"tcp_out,omitempty"`
+	TcpIn         Member_Reach           `protobuf:"varint,21,opt,name=tcp_in,json=tcpIn,proto3,enum=sluice.admin.v1.Member_Reach" json:"tcp_in,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Member) Reset() {
+	*x = Member{}
+	mi := &file_v1_admin_proto_msgTypes[60]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Member) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Member) ProtoMessage() {}
+
+func (x *Member) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[60]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Member.ProtoReflect.Descriptor instead.
+func (*Member) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{60}
+}
+
+func (x *Member) GetId() string {
+	if x != nil {
+		return x.Id
+	}
+	return ""
+}
+
+func (x *Member) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *Member) GetVersion() string {
+	if x != nil {
+		return x.Version
+	}
+	return ""
+}
+
+func (x *Member) GetAddress() string {
+	if x != nil {
+		return x.Address
+	}
+	return ""
+}
+
+func (x *Member) GetListen() string {
+	if x != nil {
+		return x.Listen
+	}
+	return ""
+}
+
+func (x *Member) GetAdmin() string {
+	if x != nil {
+		return x.Admin
+	}
+	return ""
+}
+
+func (x *Member) GetSelf() bool {
+	if x != nil {
+		return x.Self
+	}
+	return false
+}
+
+func (x *Member) GetState() Member_State {
+	if x != nil {
+		return x.State
+	}
+	return Member_STATE_UNSPECIFIED
+}
+
+func (x *Member) GetSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Since
+	}
+	return nil
+}
+
+func (x *Member) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *Member) GetDigest() string {
+	if x != nil {
+		return x.Digest
+	}
+	return ""
+}
+
+func (x *Member) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *Member) GetDrift() bool {
+	if x != nil {
+		return x.Drift
+	}
+	return false
+}
+
+func (x *Member) GetDriftSince() *timestamppb.Timestamp {
+	if x != nil {
+		return x.DriftSince
+	}
+	return nil
+}
+
+func (x *Member) GetClockOffset() *durationpb.Duration {
+	if x != nil {
+		return x.ClockOffset
+	}
+	return nil
+}
+
+func (x *Member) GetRtt() *durationpb.Duration {
+	if x != nil {
+		return x.Rtt
+	}
+	return nil
+}
+
+func (x *Member) GetHeard() *timestamppb.Timestamp {
+	if x != nil {
+		return x.Heard
+	}
+	return nil
+}
+
+func (x *Member) GetUdpOut() Member_Reach {
+	if x != nil {
+		return x.UdpOut
+	}
+	return Member_REACH_UNSPECIFIED
+}
+
+func (x *Member) GetUdpIn() Member_Reach {
+	if x != nil {
+		return x.UdpIn
+	}
+	return Member_REACH_UNSPECIFIED
+}
+
+func (x *Member) GetTcpOut() Member_Reach {
+	if x != nil {
+		return x.TcpOut
+	}
+	return Member_REACH_UNSPECIFIED
+}
+
+func (x *Member) GetTcpIn() Member_Reach {
+	if x != nil {
+		return x.TcpIn
+	}
+	return Member_REACH_UNSPECIFIED
+}
+
+type JoinRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Addresses     []string               `protobuf:"bytes,1,rep,name=addresses,proto3" json:"addresses,omitempty"` // host[:port]; none: those that the node was started with, and those that it remembers
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinRequest) Reset() {
+	*x = JoinRequest{}
+	mi := &file_v1_admin_proto_msgTypes[61]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinRequest) ProtoMessage() {}
+
+func (x *JoinRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[61]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinRequest.ProtoReflect.Descriptor instead.
+func (*JoinRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{61}
+}
+
+func (x *JoinRequest) GetAddresses() []string {
+	if x != nil {
+		return x.Addresses
+	}
+	return nil
+}
+
+func (x *JoinRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type JoinResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answered      uint32                 `protobuf:"varint,1,opt,name=answered,proto3" json:"answered,omitempty"` // addresses at which a peer is
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *JoinResponse) Reset() {
+	*x = JoinResponse{}
+	mi := &file_v1_admin_proto_msgTypes[62]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *JoinResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*JoinResponse) ProtoMessage() {}
+
+func (x *JoinResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[62]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use JoinResponse.ProtoReflect.Descriptor instead.
+func (*JoinResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{62}
+}
+
+func (x *JoinResponse) GetAnswered() uint32 {
+	if x != nil {
+		return x.Answered
+	}
+	return 0
+}
+
+type LeaveRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Reason        string                 `protobuf:"bytes,1,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveRequest) Reset() {
+	*x = LeaveRequest{}
+	mi := &file_v1_admin_proto_msgTypes[63]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveRequest) ProtoMessage() {}
+
+func (x *LeaveRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[63]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveRequest.ProtoReflect.Descriptor instead.
+func (*LeaveRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{63}
+}
+
+func (x *LeaveRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type LeaveResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *LeaveResponse) Reset() {
+	*x = LeaveResponse{}
+	mi := &file_v1_admin_proto_msgTypes[64]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *LeaveResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*LeaveResponse) ProtoMessage() {}
+
+func (x *LeaveResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[64]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use LeaveResponse.ProtoReflect.Descriptor instead.
+func (*LeaveResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{64}
+}
+
+type DrainNodeRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Undo          bool                   `protobuf:"varint,1,opt,name=undo,proto3" json:"undo,omitempty"`
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeRequest) Reset() {
+	*x = DrainNodeRequest{}
+	mi := &file_v1_admin_proto_msgTypes[65]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeRequest) ProtoMessage() {}
+
+func (x *DrainNodeRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[65]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeRequest.ProtoReflect.Descriptor instead.
+func (*DrainNodeRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{65}
+}
+
+func (x *DrainNodeRequest) GetUndo() bool {
+	if x != nil {
+		return x.Undo
+	}
+	return false
+}
+
+func (x *DrainNodeRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type DrainNodeResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Draining      bool                   `protobuf:"varint,1,opt,name=draining,proto3" json:"draining,omitempty"` // as it is now
+	Others        uint32                 `protobuf:"varint,2,opt,name=others,proto3" json:"others,omitempty"`     // live members that want new clients, this node left out
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *DrainNodeResponse) Reset() {
+	*x = DrainNodeResponse{}
+	mi := &file_v1_admin_proto_msgTypes[66]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *DrainNodeResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*DrainNodeResponse) ProtoMessage() {}
+
+func (x *DrainNodeResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[66]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use DrainNodeResponse.ProtoReflect.Descriptor instead.
+func (*DrainNodeResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{66}
+}
+
+func (x *DrainNodeResponse) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
+func (x *DrainNodeResponse) GetOthers() uint32 {
+	if x != nil {
+		return x.Others
+	}
+	return 0
+}
+
+type ListKeysRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListKeysRequest) Reset() {
+	*x = ListKeysRequest{}
+	mi := &file_v1_admin_proto_msgTypes[67]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListKeysRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListKeysRequest) ProtoMessage() {}
+
+func (x *ListKeysRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[67]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListKeysRequest.ProtoReflect.Descriptor instead.
+func (*ListKeysRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{67}
+}
+
+type AddKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // 32 bytes in base64
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *AddKeyRequest) Reset() {
+	*x = AddKeyRequest{}
+	mi := &file_v1_admin_proto_msgTypes[68]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *AddKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*AddKeyRequest) ProtoMessage() {}
+
+func (x *AddKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[68]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use AddKeyRequest.ProtoReflect.Descriptor instead.
+func (*AddKeyRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{68}
+}
+
+func (x *AddKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *AddKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type UseKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // or its fingerprint
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *UseKeyRequest) Reset() {
+	*x = UseKeyRequest{}
+	mi := &file_v1_admin_proto_msgTypes[69]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *UseKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*UseKeyRequest) ProtoMessage() {}
+
+func (x *UseKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[69]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use UseKeyRequest.ProtoReflect.Descriptor instead.
+func (*UseKeyRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{69}
+}
+
+func (x *UseKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *UseKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+type RemoveKeyRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Key           string                 `protobuf:"bytes,1,opt,name=key,proto3" json:"key,omitempty"` // or its fingerprint
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *RemoveKeyRequest) Reset() {
+	*x = RemoveKeyRequest{}
+	mi := &file_v1_admin_proto_msgTypes[70]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *RemoveKeyRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*RemoveKeyRequest) ProtoMessage() {}
+
+func (x *RemoveKeyRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[70]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use RemoveKeyRequest.ProtoReflect.Descriptor instead.
+func (*RemoveKeyRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{70}
+}
+
+func (x *RemoveKeyRequest) GetKey() string {
+	if x != nil {
+		return x.Key
+	}
+	return ""
+}
+
+func (x *RemoveKeyRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+// KeysResponse is what the live members say of the keys that they have. A key itself is
+// in no answer.
+type KeysResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Answers       []*KeyAnswer           `protobuf:"bytes,1,rep,name=answers,proto3" json:"answers,omitempty"`
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeysResponse) Reset() {
+	*x = KeysResponse{}
+	mi := &file_v1_admin_proto_msgTypes[71]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeysResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeysResponse) ProtoMessage() {}
+
+func (x *KeysResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[71]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeysResponse.ProtoReflect.Descriptor instead.
+func (*KeysResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{71}
+}
+
+func (x *KeysResponse) GetAnswers() []*KeyAnswer {
+	if x != nil {
+		return x.Answers
+	}
+	return nil
+}
+
+type KeyAnswer struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Node          string                 `protobuf:"bytes,1,opt,name=node,proto3" json:"node,omitempty"`
+	Host          string                 `protobuf:"bytes,2,opt,name=host,proto3" json:"host,omitempty"`
+	Fingerprints  []string               `protobuf:"bytes,3,rep,name=fingerprints,proto3" json:"fingerprints,omitempty"` // the first is used to send
+	Warning       string                 `protobuf:"bytes,4,opt,name=warning,proto3" json:"warning,omitempty"`           // such as: its key file cannot be written
+	Problem       string                 `protobuf:"bytes,5,opt,name=problem,proto3" json:"problem,omitempty"`           // it did not answer, or refused; empty: it did what was asked
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *KeyAnswer) Reset() {
+	*x = KeyAnswer{}
+	mi := &file_v1_admin_proto_msgTypes[72]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *KeyAnswer) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*KeyAnswer) ProtoMessage() {}
+
+func (x *KeyAnswer) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[72]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use KeyAnswer.ProtoReflect.Descriptor instead.
+func (*KeyAnswer) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{72}
+}
+
+func (x *KeyAnswer) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *KeyAnswer) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+func (x *KeyAnswer) GetFingerprints() []string {
+	if x != nil {
+		return x.Fingerprints
+	}
+	return nil
+}
+
+func (x *KeyAnswer) GetWarning() string {
+	if x != nil {
+		return x.Warning
+	}
+	return ""
+}
+
+func (x *KeyAnswer) GetProblem() string {
+	if x != nil {
+		return x.Problem
+	}
+	return ""
+}
+
+type ListConflictsRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Ref           *Ref                   `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"` // unset means all
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConflictsRequest) Reset() {
+	*x = ListConflictsRequest{}
+	mi := &file_v1_admin_proto_msgTypes[73]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConflictsRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConflictsRequest) ProtoMessage() {}
+
+func (x *ListConflictsRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[73]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConflictsRequest.ProtoReflect.Descriptor instead.
+func (*ListConflictsRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{73}
+}
+
+func (x *ListConflictsRequest) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+type ListConflictsResponse struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Conflicts     []*Contested           `protobuf:"bytes,1,rep,name=conflicts,proto3" json:"conflicts,omitempty"` // in the order of kind, namespace, name
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ListConflictsResponse) Reset() {
+	*x = ListConflictsResponse{}
+	mi := &file_v1_admin_proto_msgTypes[74]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ListConflictsResponse) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ListConflictsResponse) ProtoMessage() {}
+
+func (x *ListConflictsResponse) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[74]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ListConflictsResponse.ProtoReflect.Descriptor instead.
+func (*ListConflictsResponse) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{74}
+}
+
+func (x *ListConflictsResponse) GetConflicts() []*Contested {
+	if x != nil {
+		return x.Conflicts
+	}
+	return nil
+}
+
+// Contested is an object that nodes changed unknown to each other.
+type Contested struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Holds         *Version               `protobuf:"bytes,1,opt,name=holds,proto3" json:"holds,omitempty"`
+	Lost          []*Version             `protobuf:"bytes,2,rep,name=lost,proto3" json:"lost,omitempty"` // the latest first
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Contested) Reset() {
+	*x = Contested{}
+	mi := &file_v1_admin_proto_msgTypes[75]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Contested) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Contested) ProtoMessage() {}
+
+func (x *Contested) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[75]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Contested.ProtoReflect.Descriptor instead.
+func (*Contested) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{75}
+}
+
+func (x *Contested) GetHolds() *Version {
+	if x != nil {
+		return x.Holds
+	}
+	return nil
+}
+
+func (x *Contested) GetLost() []*Version {
+	if x != nil {
+		return x.Lost
+	}
+	return nil
+}
+
+// Version is one side of a conflict: with its author, its time and its state.
+type Version struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Object        *Object                `protobuf:"bytes,1,opt,name=object,proto3" json:"object,omitempty"`
+	Node          string                 `protobuf:"bytes,2,opt,name=node,proto3" json:"node,omitempty"` // where it was made
+	Host          string                 `protobuf:"bytes,3,opt,name=host,proto3" json:"host,omitempty"` // its name, if the node is known
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *Version) Reset() {
+	*x = Version{}
+	mi := &file_v1_admin_proto_msgTypes[76]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *Version) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*Version) ProtoMessage() {}
+
+func (x *Version) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[76]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use Version.ProtoReflect.Descriptor instead.
+func (*Version) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{76}
+}
+
+func (x *Version) GetObject() *Object {
+	if x != nil {
+		return x.Object
+	}
+	return nil
+}
+
+func (x *Version) GetNode() string {
+	if x != nil {
+		return x.Node
+	}
+	return ""
+}
+
+func (x *Version) GetHost() string {
+	if x != nil {
+		return x.Host
+	}
+	return ""
+}
+
+type SettleConflictRequest struct {
+	state           protoimpl.MessageState     `protogen:"open.v1"`
+	Ref             *Ref                       `protobuf:"bytes,1,opt,name=ref,proto3" json:"ref,omitempty"`
+	Side            SettleConflictRequest_Side `protobuf:"varint,2,opt,name=side,proto3,enum=sluice.admin.v1.SettleConflictRequest_Side" json:"side,omitempty"`
+	Revision        string                     `protobuf:"bytes,3,opt,name=revision,proto3" json:"revision,omitempty"`                       // to take; may be empty when one version was lost
+	IfRevision      string                     `protobuf:"bytes,4,opt,name=if_revision,json=ifRevision,proto3" json:"if_revision,omitempty"` // of what holds: ABORTED when it is another meanwhile
+	Reason          string                     `protobuf:"bytes,5,opt,name=reason,proto3" json:"reason,omitempty"`
+	DryRun          bool                       `protobuf:"varint,6,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
+	AllowUnresolved bool                       `protobuf:"varint,7,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"` // take also what refers to what is gone
+	Wait            Wait                       `protobuf:"varint,8,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
+	unknownFields   protoimpl.UnknownFields
+	sizeCache       protoimpl.SizeCache
+}
+
+func (x *SettleConflictRequest) Reset() {
+	*x = SettleConflictRequest{}
+	mi := &file_v1_admin_proto_msgTypes[77]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *SettleConflictRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*SettleConflictRequest) ProtoMessage() {}
+
+func (x *SettleConflictRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[77]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use SettleConflictRequest.ProtoReflect.Descriptor instead.
+func (*SettleConflictRequest) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{77}
+}
+
+func (x *SettleConflictRequest) GetRef() *Ref {
+	if x != nil {
+		return x.Ref
+	}
+	return nil
+}
+
+func (x *SettleConflictRequest) GetSide() SettleConflictRequest_Side {
+	if x != nil {
+		return x.Side
+	}
+	return SettleConflictRequest_SIDE_UNSPECIFIED
+}
+
+func (x *SettleConflictRequest) GetRevision() string {
+	if x != nil {
+		return x.Revision
+	}
+	return ""
+}
+
+func (x *SettleConflictRequest) GetIfRevision() string {
+	if x != nil {
+		return x.IfRevision
+	}
+	return ""
+}
+
+func (x *SettleConflictRequest) GetReason() string {
+	if x != nil {
+		return x.Reason
+	}
+	return ""
+}
+
+func (x *SettleConflictRequest) GetDryRun() bool {
+	if x != nil {
+		return x.DryRun
+	}
+	return false
+}
+
+func (x *SettleConflictRequest) GetAllowUnresolved() bool {
+	if x != nil {
+		return x.AllowUnresolved
+	}
+	return false
+}
+
+func (x *SettleConflictRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
 }
 
 type StatusRequest struct {
@@ -4164,7 +5771,7 @@ type StatusRequest struct {
 
 func (x *StatusRequest) Reset() {
 	*x = StatusRequest{}
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[78]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4176,7 +5783,7 @@ func (x *StatusRequest) String() string {
 func (*StatusRequest) ProtoMessage() {}
 
 func (x *StatusRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[56]
+	mi := &file_v1_admin_proto_msgTypes[78]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4189,7 +5796,7 @@ func (x *StatusRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusRequest.ProtoReflect.Descriptor instead.
 func (*StatusRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{56}
+	return file_v1_admin_proto_rawDescGZIP(), []int{78}
 }
 
 type StatusResponse struct {
@@ -4205,13 +5812,15 @@ type StatusResponse struct {
 	Problems      []string               `protobuf:"bytes,9,rep,name=problems,proto3" json:"problems,omitempty"`                                                                           // sentences; none is good
 	Objects       map[string]uint32      `protobuf:"bytes,10,rep,name=objects,proto3" json:"objects,omitempty" protobuf_key:"bytes,1,opt,name=key" protobuf_val:"varint,2,opt,name=value"` // kind → how many
 	Digest        string                 `protobuf:"bytes,11,opt,name=digest,proto3" json:"digest,omitempty"`                                                                              // of all objects
+	Cluster       *ClusterStatus         `protobuf:"bytes,12,opt,name=cluster,proto3" json:"cluster,omitempty"`                                                                            // unset: this node was started without a cluster
+	Conflicts     uint32                 `protobuf:"varint,13,opt,name=conflicts,proto3" json:"conflicts,omitempty"`                                                                       // objects that nodes changed unknown to each other
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *StatusResponse) Reset() {
 	*x = StatusResponse{}
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[79]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4223,7 +5832,7 @@ func (x *StatusResponse) String() string {
 func (*StatusResponse) ProtoMessage() {}
 
 func (x *StatusResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[57]
+	mi := &file_v1_admin_proto_msgTypes[79]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4236,7 +5845,7 @@ func (x *StatusResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use StatusResponse.ProtoReflect.Descriptor instead.
 func (*StatusResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{57}
+	return file_v1_admin_proto_rawDescGZIP(), []int{79}
 }
 
 func (x *StatusResponse) GetVersion() string {
@@ -4316,6 +5925,89 @@ func (x *StatusResponse) GetDigest() string {
 	return ""
 }
 
+func (x *StatusResponse) GetCluster() *ClusterStatus {
+	if x != nil {
+		return x.Cluster
+	}
+	return nil
+}
+
+func (x *StatusResponse) GetConflicts() uint32 {
+	if x != nil {
+		return x.Conflicts
+	}
+	return 0
+}
+
+// ClusterStatus is how many members there are, this node included.
+type ClusterStatus struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Alive         uint32                 `protobuf:"varint,1,opt,name=alive,proto3" json:"alive,omitempty"`
+	Dead          uint32                 `protobuf:"varint,2,opt,name=dead,proto3" json:"dead,omitempty"`         // not heard of any more, and they did not say goodbye
+	Drifting      uint32                 `protobuf:"varint,3,opt,name=drifting,proto3" json:"drifting,omitempty"` // of those alive: they have something else than this node
+	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"` // this node wants no new clients
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *ClusterStatus) Reset() {
+	*x = ClusterStatus{}
+	mi := &file_v1_admin_proto_msgTypes[80]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *ClusterStatus) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*ClusterStatus) ProtoMessage() {}
+
+func (x *ClusterStatus) ProtoReflect() protoreflect.Message {
+	mi := &file_v1_admin_proto_msgTypes[80]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use ClusterStatus.ProtoReflect.Descriptor instead.
+func (*ClusterStatus) Descriptor() ([]byte, []int) {
+	return file_v1_admin_proto_rawDescGZIP(), []int{80}
+}
+
+func (x *ClusterStatus) GetAlive() uint32 {
+	if x != nil {
+		return x.Alive
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetDead() uint32 {
+	if x != nil {
+		return x.Dead
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetDrifting() uint32 {
+	if x != nil {
+		return x.Drifting
+	}
+	return 0
+}
+
+func (x *ClusterStatus) GetDraining() bool {
+	if x != nil {
+		return x.Draining
+	}
+	return false
+}
+
 type BackupRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	unknownFields protoimpl.UnknownFields
@@ -4324,7 +6016,7 @@ type BackupRequest struct {
 
 func (x *BackupRequest) Reset() {
 	*x = BackupRequest{}
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[81]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4336,7 +6028,7 @@ func (x *BackupRequest) String() string {
 func (*BackupRequest) ProtoMessage() {}
 
 func (x *BackupRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[58]
+	mi := &file_v1_admin_proto_msgTypes[81]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4349,7 +6041,7 @@ func (x *BackupRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupRequest.ProtoReflect.Descriptor instead.
 func (*BackupRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{58}
+	return file_v1_admin_proto_rawDescGZIP(), []int{81}
 }
 
 type BackupResponse struct {
@@ -4361,7 +6053,7 @@ type BackupResponse struct {
 
 func (x *BackupResponse) Reset() {
 	*x = BackupResponse{}
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[82]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4373,7 +6065,7 @@ func (x *BackupResponse) String() string {
 func (*BackupResponse) ProtoMessage() {}
 
 func (x *BackupResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[59]
+	mi := &file_v1_admin_proto_msgTypes[82]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4386,7 +6078,7 @@ func (x *BackupResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use BackupResponse.ProtoReflect.Descriptor instead.
 func (*BackupResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{59}
+	return file_v1_admin_proto_rawDescGZIP(), []int{82}
 }
 
 func (x *BackupResponse) GetChunk() []byte {
@@ -4399,15 +6091,16 @@ func (x *BackupResponse) GetChunk() []byte {
 type RestoreRequest struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Chunk         []byte                 `protobuf:"bytes,1,opt,name=chunk,proto3" json:"chunk,omitempty"`
-	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`                // of the first message
-	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"` // of the first message
+	Reason        string                 `protobuf:"bytes,2,opt,name=reason,proto3" json:"reason,omitempty"`                        // of the first message
+	DryRun        bool                   `protobuf:"varint,3,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`         // of the first message
+	Wait          Wait                   `protobuf:"varint,4,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"` // of the first message
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
 
 func (x *RestoreRequest) Reset() {
 	*x = RestoreRequest{}
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[83]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4419,7 +6112,7 @@ func (x *RestoreRequest) String() string {
 func (*RestoreRequest) ProtoMessage() {}
 
 func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[60]
+	mi := &file_v1_admin_proto_msgTypes[83]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4432,7 +6125,7 @@ func (x *RestoreRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RestoreRequest.ProtoReflect.Descriptor instead.
 func (*RestoreRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{60}
+	return file_v1_admin_proto_rawDescGZIP(), []int{83}
 }
 
 func (x *RestoreRequest) GetChunk() []byte {
@@ -4456,6 +6149,13 @@ func (x *RestoreRequest) GetDryRun() bool {
 	return false
 }
 
+func (x *RestoreRequest) GetWait() Wait {
+	if x != nil {
+		return x.Wait
+	}
+	return Wait_WAIT_UNSPECIFIED
+}
+
 type Account struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Name          string                 `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
@@ -4468,7 +6168,7 @@ type Account struct {
 
 func (x *Account) Reset() {
 	*x = Account{}
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[84]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4480,7 +6180,7 @@ func (x *Account) String() string {
 func (*Account) ProtoMessage() {}
 
 func (x *Account) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[61]
+	mi := &file_v1_admin_proto_msgTypes[84]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4493,7 +6193,7 @@ func (x *Account) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Account.ProtoReflect.Descriptor instead.
 func (*Account) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{61}
+	return file_v1_admin_proto_rawDescGZIP(), []int{84}
 }
 
 func (x *Account) GetName() string {
@@ -4539,7 +6239,7 @@ type Token struct {
 
 func (x *Token) Reset() {
 	*x = Token{}
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[85]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4551,7 +6251,7 @@ func (x *Token) String() string {
 func (*Token) ProtoMessage() {}
 
 func (x *Token) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[62]
+	mi := &file_v1_admin_proto_msgTypes[85]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4564,7 +6264,7 @@ func (x *Token) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Token.ProtoReflect.Descriptor instead.
 func (*Token) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{62}
+	return file_v1_admin_proto_rawDescGZIP(), []int{85}
 }
 
 func (x *Token) GetId() string {
@@ -4626,7 +6326,7 @@ type SignInRequest struct {
 
 func (x *SignInRequest) Reset() {
 	*x = SignInRequest{}
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[86]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4638,7 +6338,7 @@ func (x *SignInRequest) String() string {
 func (*SignInRequest) ProtoMessage() {}
 
 func (x *SignInRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[63]
+	mi := &file_v1_admin_proto_msgTypes[86]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4651,7 +6351,7 @@ func (x *SignInRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInRequest.ProtoReflect.Descriptor instead.
 func (*SignInRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{63}
+	return file_v1_admin_proto_rawDescGZIP(), []int{86}
 }
 
 func (x *SignInRequest) GetName() string {
@@ -4678,7 +6378,7 @@ type SignInResponse struct {
 
 func (x *SignInResponse) Reset() {
 	*x = SignInResponse{}
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[87]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4690,7 +6390,7 @@ func (x *SignInResponse) String() string {
 func (*SignInResponse) ProtoMessage() {}
 
 func (x *SignInResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[64]
+	mi := &file_v1_admin_proto_msgTypes[87]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4703,7 +6403,7 @@ func (x *SignInResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignInResponse.ProtoReflect.Descriptor instead.
 func (*SignInResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{64}
+	return file_v1_admin_proto_rawDescGZIP(), []int{87}
 }
 
 func (x *SignInResponse) GetAccount() *Account {
@@ -4728,7 +6428,7 @@ type SignOutRequest struct {
 
 func (x *SignOutRequest) Reset() {
 	*x = SignOutRequest{}
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[88]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4740,7 +6440,7 @@ func (x *SignOutRequest) String() string {
 func (*SignOutRequest) ProtoMessage() {}
 
 func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[65]
+	mi := &file_v1_admin_proto_msgTypes[88]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4753,7 +6453,7 @@ func (x *SignOutRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutRequest.ProtoReflect.Descriptor instead.
 func (*SignOutRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{65}
+	return file_v1_admin_proto_rawDescGZIP(), []int{88}
 }
 
 type SignOutResponse struct {
@@ -4764,7 +6464,7 @@ type SignOutResponse struct {
 
 func (x *SignOutResponse) Reset() {
 	*x = SignOutResponse{}
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[89]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4776,7 +6476,7 @@ func (x *SignOutResponse) String() string {
 func (*SignOutResponse) ProtoMessage() {}
 
 func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[66]
+	mi := &file_v1_admin_proto_msgTypes[89]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4789,7 +6489,7 @@ func (x *SignOutResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SignOutResponse.ProtoReflect.Descriptor instead.
 func (*SignOutResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{66}
+	return file_v1_admin_proto_rawDescGZIP(), []int{89}
 }
 
 type WhoAmIRequest struct {
@@ -4800,7 +6500,7 @@ type WhoAmIRequest struct {
 
 func (x *WhoAmIRequest) Reset() {
 	*x = WhoAmIRequest{}
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[90]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4812,7 +6512,7 @@ func (x *WhoAmIRequest) String() string {
 func (*WhoAmIRequest) ProtoMessage() {}
 
 func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[67]
+	mi := &file_v1_admin_proto_msgTypes[90]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4825,7 +6525,7 @@ func (x *WhoAmIRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIRequest.ProtoReflect.Descriptor instead.
 func (*WhoAmIRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{67}
+	return file_v1_admin_proto_rawDescGZIP(), []int{90}
 }
 
 type WhoAmIResponse struct {
@@ -4839,7 +6539,7 @@ type WhoAmIResponse struct {
 
 func (x *WhoAmIResponse) Reset() {
 	*x = WhoAmIResponse{}
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[91]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4851,7 +6551,7 @@ func (x *WhoAmIResponse) String() string {
 func (*WhoAmIResponse) ProtoMessage() {}
 
 func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[68]
+	mi := &file_v1_admin_proto_msgTypes[91]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4864,7 +6564,7 @@ func (x *WhoAmIResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use WhoAmIResponse.ProtoReflect.Descriptor instead.
 func (*WhoAmIResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{68}
+	return file_v1_admin_proto_rawDescGZIP(), []int{91}
 }
 
 func (x *WhoAmIResponse) GetActor() string {
@@ -4899,7 +6599,7 @@ type SetUpRequest struct {
 
 func (x *SetUpRequest) Reset() {
 	*x = SetUpRequest{}
-	mi := &file_v1_admin_proto_msgTypes[69]
+	mi := &file_v1_admin_proto_msgTypes[92]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4911,7 +6611,7 @@ func (x *SetUpRequest) String() string {
 func (*SetUpRequest) ProtoMessage() {}
 
 func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[69]
+	mi := &file_v1_admin_proto_msgTypes[92]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4924,7 +6624,7 @@ func (x *SetUpRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpRequest.ProtoReflect.Descriptor instead.
 func (*SetUpRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{69}
+	return file_v1_admin_proto_rawDescGZIP(), []int{92}
 }
 
 func (x *SetUpRequest) GetSecret() string {
@@ -4957,7 +6657,7 @@ type SetUpResponse struct {
 
 func (x *SetUpResponse) Reset() {
 	*x = SetUpResponse{}
-	mi := &file_v1_admin_proto_msgTypes[70]
+	mi := &file_v1_admin_proto_msgTypes[93]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -4969,7 +6669,7 @@ func (x *SetUpResponse) String() string {
 func (*SetUpResponse) ProtoMessage() {}
 
 func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[70]
+	mi := &file_v1_admin_proto_msgTypes[93]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -4982,7 +6682,7 @@ func (x *SetUpResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use SetUpResponse.ProtoReflect.Descriptor instead.
 func (*SetUpResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{70}
+	return file_v1_admin_proto_rawDescGZIP(), []int{93}
 }
 
 func (x *SetUpResponse) GetAccount() *Account {
@@ -5000,7 +6700,7 @@ type CreateSetUpLinkRequest struct {
 
 func (x *CreateSetUpLinkRequest) Reset() {
 	*x = CreateSetUpLinkRequest{}
-	mi := &file_v1_admin_proto_msgTypes[71]
+	mi := &file_v1_admin_proto_msgTypes[94]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5012,7 +6712,7 @@ func (x *CreateSetUpLinkRequest) String() string {
 func (*CreateSetUpLinkRequest) ProtoMessage() {}
 
 func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[71]
+	mi := &file_v1_admin_proto_msgTypes[94]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5025,7 +6725,7 @@ func (x *CreateSetUpLinkRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkRequest.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{71}
+	return file_v1_admin_proto_rawDescGZIP(), []int{94}
 }
 
 type CreateSetUpLinkResponse struct {
@@ -5039,7 +6739,7 @@ type CreateSetUpLinkResponse struct {
 
 func (x *CreateSetUpLinkResponse) Reset() {
 	*x = CreateSetUpLinkResponse{}
-	mi := &file_v1_admin_proto_msgTypes[72]
+	mi := &file_v1_admin_proto_msgTypes[95]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5051,7 +6751,7 @@ func (x *CreateSetUpLinkResponse) String() string {
 func (*CreateSetUpLinkResponse) ProtoMessage() {}
 
 func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[72]
+	mi := &file_v1_admin_proto_msgTypes[95]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5064,7 +6764,7 @@ func (x *CreateSetUpLinkResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateSetUpLinkResponse.ProtoReflect.Descriptor instead.
 func (*CreateSetUpLinkResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{72}
+	return file_v1_admin_proto_rawDescGZIP(), []int{95}
 }
 
 func (x *CreateSetUpLinkResponse) GetUrls() []string {
@@ -5099,7 +6799,7 @@ type CreateAccountRequest struct {
 
 func (x *CreateAccountRequest) Reset() {
 	*x = CreateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[73]
+	mi := &file_v1_admin_proto_msgTypes[96]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5111,7 +6811,7 @@ func (x *CreateAccountRequest) String() string {
 func (*CreateAccountRequest) ProtoMessage() {}
 
 func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[73]
+	mi := &file_v1_admin_proto_msgTypes[96]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5124,7 +6824,7 @@ func (x *CreateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountRequest.ProtoReflect.Descriptor instead.
 func (*CreateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{73}
+	return file_v1_admin_proto_rawDescGZIP(), []int{96}
 }
 
 func (x *CreateAccountRequest) GetName() string {
@@ -5157,7 +6857,7 @@ type CreateAccountResponse struct {
 
 func (x *CreateAccountResponse) Reset() {
 	*x = CreateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[74]
+	mi := &file_v1_admin_proto_msgTypes[97]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5169,7 +6869,7 @@ func (x *CreateAccountResponse) String() string {
 func (*CreateAccountResponse) ProtoMessage() {}
 
 func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[74]
+	mi := &file_v1_admin_proto_msgTypes[97]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5182,7 +6882,7 @@ func (x *CreateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateAccountResponse.ProtoReflect.Descriptor instead.
 func (*CreateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{74}
+	return file_v1_admin_proto_rawDescGZIP(), []int{97}
 }
 
 func (x *CreateAccountResponse) GetAccount() *Account {
@@ -5200,7 +6900,7 @@ type ListAccountsRequest struct {
 
 func (x *ListAccountsRequest) Reset() {
 	*x = ListAccountsRequest{}
-	mi := &file_v1_admin_proto_msgTypes[75]
+	mi := &file_v1_admin_proto_msgTypes[98]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5212,7 +6912,7 @@ func (x *ListAccountsRequest) String() string {
 func (*ListAccountsRequest) ProtoMessage() {}
 
 func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[75]
+	mi := &file_v1_admin_proto_msgTypes[98]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5225,7 +6925,7 @@ func (x *ListAccountsRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsRequest.ProtoReflect.Descriptor instead.
 func (*ListAccountsRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{75}
+	return file_v1_admin_proto_rawDescGZIP(), []int{98}
 }
 
 type ListAccountsResponse struct {
@@ -5237,7 +6937,7 @@ type ListAccountsResponse struct {
 
 func (x *ListAccountsResponse) Reset() {
 	*x = ListAccountsResponse{}
-	mi := &file_v1_admin_proto_msgTypes[76]
+	mi := &file_v1_admin_proto_msgTypes[99]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5249,7 +6949,7 @@ func (x *ListAccountsResponse) String() string {
 func (*ListAccountsResponse) ProtoMessage() {}
 
 func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[76]
+	mi := &file_v1_admin_proto_msgTypes[99]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5262,7 +6962,7 @@ func (x *ListAccountsResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListAccountsResponse.ProtoReflect.Descriptor instead.
 func (*ListAccountsResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{76}
+	return file_v1_admin_proto_rawDescGZIP(), []int{99}
 }
 
 func (x *ListAccountsResponse) GetAccounts() []*Account {
@@ -5283,7 +6983,7 @@ type UpdateAccountRequest struct {
 
 func (x *UpdateAccountRequest) Reset() {
 	*x = UpdateAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[77]
+	mi := &file_v1_admin_proto_msgTypes[100]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5295,7 +6995,7 @@ func (x *UpdateAccountRequest) String() string {
 func (*UpdateAccountRequest) ProtoMessage() {}
 
 func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[77]
+	mi := &file_v1_admin_proto_msgTypes[100]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5308,7 +7008,7 @@ func (x *UpdateAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountRequest.ProtoReflect.Descriptor instead.
 func (*UpdateAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{77}
+	return file_v1_admin_proto_rawDescGZIP(), []int{100}
 }
 
 func (x *UpdateAccountRequest) GetName() string {
@@ -5341,7 +7041,7 @@ type UpdateAccountResponse struct {
 
 func (x *UpdateAccountResponse) Reset() {
 	*x = UpdateAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[78]
+	mi := &file_v1_admin_proto_msgTypes[101]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5353,7 +7053,7 @@ func (x *UpdateAccountResponse) String() string {
 func (*UpdateAccountResponse) ProtoMessage() {}
 
 func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[78]
+	mi := &file_v1_admin_proto_msgTypes[101]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5366,7 +7066,7 @@ func (x *UpdateAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use UpdateAccountResponse.ProtoReflect.Descriptor instead.
 func (*UpdateAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{78}
+	return file_v1_admin_proto_rawDescGZIP(), []int{101}
 }
 
 func (x *UpdateAccountResponse) GetAccount() *Account {
@@ -5385,7 +7085,7 @@ type DeleteAccountRequest struct {
 
 func (x *DeleteAccountRequest) Reset() {
 	*x = DeleteAccountRequest{}
-	mi := &file_v1_admin_proto_msgTypes[79]
+	mi := &file_v1_admin_proto_msgTypes[102]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5397,7 +7097,7 @@ func (x *DeleteAccountRequest) String() string {
 func (*DeleteAccountRequest) ProtoMessage() {}
 
 func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[79]
+	mi := &file_v1_admin_proto_msgTypes[102]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5410,7 +7110,7 @@ func (x *DeleteAccountRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountRequest.ProtoReflect.Descriptor instead.
 func (*DeleteAccountRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{79}
+	return file_v1_admin_proto_rawDescGZIP(), []int{102}
 }
 
 func (x *DeleteAccountRequest) GetName() string {
@@ -5428,7 +7128,7 @@ type DeleteAccountResponse struct {
 
 func (x *DeleteAccountResponse) Reset() {
 	*x = DeleteAccountResponse{}
-	mi := &file_v1_admin_proto_msgTypes[80]
+	mi := &file_v1_admin_proto_msgTypes[103]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5440,7 +7140,7 @@ func (x *DeleteAccountResponse) String() string {
 func (*DeleteAccountResponse) ProtoMessage() {}
 
 func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[80]
+	mi := &file_v1_admin_proto_msgTypes[103]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5453,7 +7153,7 @@ func (x *DeleteAccountResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use DeleteAccountResponse.ProtoReflect.Descriptor instead.
 func (*DeleteAccountResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{80}
+	return file_v1_admin_proto_rawDescGZIP(), []int{103}
 }
 
 type CreateTokenRequest struct {
@@ -5467,7 +7167,7 @@ type CreateTokenRequest struct {
 
 func (x *CreateTokenRequest) Reset() {
 	*x = CreateTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[81]
+	mi := &file_v1_admin_proto_msgTypes[104]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5479,7 +7179,7 @@ func (x *CreateTokenRequest) String() string {
 func (*CreateTokenRequest) ProtoMessage() {}
 
 func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[81]
+	mi := &file_v1_admin_proto_msgTypes[104]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5492,7 +7192,7 @@ func (x *CreateTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenRequest.ProtoReflect.Descriptor instead.
 func (*CreateTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{81}
+	return file_v1_admin_proto_rawDescGZIP(), []int{104}
 }
 
 func (x *CreateTokenRequest) GetName() string {
@@ -5526,7 +7226,7 @@ type CreateTokenResponse struct {
 
 func (x *CreateTokenResponse) Reset() {
 	*x = CreateTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[82]
+	mi := &file_v1_admin_proto_msgTypes[105]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5538,7 +7238,7 @@ func (x *CreateTokenResponse) String() string {
 func (*CreateTokenResponse) ProtoMessage() {}
 
 func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[82]
+	mi := &file_v1_admin_proto_msgTypes[105]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5551,7 +7251,7 @@ func (x *CreateTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use CreateTokenResponse.ProtoReflect.Descriptor instead.
 func (*CreateTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{82}
+	return file_v1_admin_proto_rawDescGZIP(), []int{105}
 }
 
 func (x *CreateTokenResponse) GetToken() *Token {
@@ -5576,7 +7276,7 @@ type ListTokensRequest struct {
 
 func (x *ListTokensRequest) Reset() {
 	*x = ListTokensRequest{}
-	mi := &file_v1_admin_proto_msgTypes[83]
+	mi := &file_v1_admin_proto_msgTypes[106]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5588,7 +7288,7 @@ func (x *ListTokensRequest) String() string {
 func (*ListTokensRequest) ProtoMessage() {}
 
 func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[83]
+	mi := &file_v1_admin_proto_msgTypes[106]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5601,7 +7301,7 @@ func (x *ListTokensRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensRequest.ProtoReflect.Descriptor instead.
 func (*ListTokensRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{83}
+	return file_v1_admin_proto_rawDescGZIP(), []int{106}
 }
 
 type ListTokensResponse struct {
@@ -5613,7 +7313,7 @@ type ListTokensResponse struct {
 
 func (x *ListTokensResponse) Reset() {
 	*x = ListTokensResponse{}
-	mi := &file_v1_admin_proto_msgTypes[84]
+	mi := &file_v1_admin_proto_msgTypes[107]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5625,7 +7325,7 @@ func (x *ListTokensResponse) String() string {
 func (*ListTokensResponse) ProtoMessage() {}
 
 func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[84]
+	mi := &file_v1_admin_proto_msgTypes[107]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5638,7 +7338,7 @@ func (x *ListTokensResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use ListTokensResponse.ProtoReflect.Descriptor instead.
 func (*ListTokensResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{84}
+	return file_v1_admin_proto_rawDescGZIP(), []int{107}
 }
 
 func (x *ListTokensResponse) GetTokens() []*Token {
@@ -5657,7 +7357,7 @@ type RevokeTokenRequest struct {
 
 func (x *RevokeTokenRequest) Reset() {
 	*x = RevokeTokenRequest{}
-	mi := &file_v1_admin_proto_msgTypes[85]
+	mi := &file_v1_admin_proto_msgTypes[108]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5669,7 +7369,7 @@ func (x *RevokeTokenRequest) String() string {
 func (*RevokeTokenRequest) ProtoMessage() {}
 
 func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[85]
+	mi := &file_v1_admin_proto_msgTypes[108]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5682,7 +7382,7 @@ func (x *RevokeTokenRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenRequest.ProtoReflect.Descriptor instead.
 func (*RevokeTokenRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{85}
+	return file_v1_admin_proto_rawDescGZIP(), []int{108}
 }
 
 func (x *RevokeTokenRequest) GetId() string {
@@ -5700,7 +7400,7 @@ type RevokeTokenResponse struct {
 
 func (x *RevokeTokenResponse) Reset() {
 	*x = RevokeTokenResponse{}
-	mi := &file_v1_admin_proto_msgTypes[86]
+	mi := &file_v1_admin_proto_msgTypes[109]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5712,7 +7412,7 @@ func (x *RevokeTokenResponse) String() string {
 func (*RevokeTokenResponse) ProtoMessage() {}
 
 func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[86]
+	mi := &file_v1_admin_proto_msgTypes[109]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5725,7 +7425,7 @@ func (x *RevokeTokenResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use RevokeTokenResponse.ProtoReflect.Descriptor instead.
 func (*RevokeTokenResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{86}
+	return file_v1_admin_proto_rawDescGZIP(), []int{109}
 }
 
 type AuditRequest struct {
@@ -5741,7 +7441,7 @@ type AuditRequest struct {
 
 func (x *AuditRequest) Reset() {
 	*x = AuditRequest{}
-	mi := &file_v1_admin_proto_msgTypes[87]
+	mi := &file_v1_admin_proto_msgTypes[110]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5753,7 +7453,7 @@ func (x *AuditRequest) String() string {
 func (*AuditRequest) ProtoMessage() {}
 
 func (x *AuditRequest) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[87]
+	mi := &file_v1_admin_proto_msgTypes[110]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5766,7 +7466,7 @@ func (x *AuditRequest) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditRequest.ProtoReflect.Descriptor instead.
 func (*AuditRequest) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{87}
+	return file_v1_admin_proto_rawDescGZIP(), []int{110}
 }
 
 func (x *AuditRequest) GetLimit() uint32 {
@@ -5813,7 +7513,7 @@ type AuditResponse struct {
 
 func (x *AuditResponse) Reset() {
 	*x = AuditResponse{}
-	mi := &file_v1_admin_proto_msgTypes[88]
+	mi := &file_v1_admin_proto_msgTypes[111]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5825,7 +7525,7 @@ func (x *AuditResponse) String() string {
 func (*AuditResponse) ProtoMessage() {}
 
 func (x *AuditResponse) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[88]
+	mi := &file_v1_admin_proto_msgTypes[111]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5838,7 +7538,7 @@ func (x *AuditResponse) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditResponse.ProtoReflect.Descriptor instead.
 func (*AuditResponse) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{88}
+	return file_v1_admin_proto_rawDescGZIP(), []int{111}
 }
 
 func (x *AuditResponse) GetEntries() []*AuditEntry {
@@ -5868,7 +7568,7 @@ type AuditEntry struct {
 
 func (x *AuditEntry) Reset() {
 	*x = AuditEntry{}
-	mi := &file_v1_admin_proto_msgTypes[89]
+	mi := &file_v1_admin_proto_msgTypes[112]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -5880,7 +7580,7 @@ func (x *AuditEntry) String() string {
 func (*AuditEntry) ProtoMessage() {}
 
 func (x *AuditEntry) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[89]
+	mi := &file_v1_admin_proto_msgTypes[112]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -5893,7 +7593,7 @@ func (x *AuditEntry) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use AuditEntry.ProtoReflect.Descriptor instead.
 func (*AuditEntry) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{89}
+	return file_v1_admin_proto_rawDescGZIP(), []int{112}
 }
 
 func (x *AuditEntry) GetId() uint64 {
@@ -5990,7 +7690,7 @@ type Faults struct {
 
 func (x *Faults) Reset() {
 	*x = Faults{}
-	mi := &file_v1_admin_proto_msgTypes[90]
+	mi := &file_v1_admin_proto_msgTypes[113]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6002,7 +7702,7 @@ func (x *Faults) String() string {
 func (*Faults) ProtoMessage() {}
 
 func (x *Faults) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[90]
+	mi := &file_v1_admin_proto_msgTypes[113]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6015,7 +7715,7 @@ func (x *Faults) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Faults.ProtoReflect.Descriptor instead.
 func (*Faults) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{90}
+	return file_v1_admin_proto_rawDescGZIP(), []int{113}
 }
 
 func (x *Faults) GetFaults() []*Fault {
@@ -6038,7 +7738,7 @@ type Fault struct {
 
 func (x *Fault) Reset() {
 	*x = Fault{}
-	mi := &file_v1_admin_proto_msgTypes[91]
+	mi := &file_v1_admin_proto_msgTypes[114]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6050,7 +7750,7 @@ func (x *Fault) String() string {
 func (*Fault) ProtoMessage() {}
 
 func (x *Fault) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[91]
+	mi := &file_v1_admin_proto_msgTypes[114]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6063,7 +7763,7 @@ func (x *Fault) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Fault.ProtoReflect.Descriptor instead.
 func (*Fault) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{91}
+	return file_v1_admin_proto_rawDescGZIP(), []int{114}
 }
 
 func (x *Fault) GetFile() string {
@@ -6112,7 +7812,7 @@ type Conflict struct {
 
 func (x *Conflict) Reset() {
 	*x = Conflict{}
-	mi := &file_v1_admin_proto_msgTypes[92]
+	mi := &file_v1_admin_proto_msgTypes[115]
 	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 	ms.StoreMessageInfo(mi)
 }
@@ -6124,7 +7824,7 @@ func (x *Conflict) String() string {
 func (*Conflict) ProtoMessage() {}
 
 func (x *Conflict) ProtoReflect() protoreflect.Message {
-	mi := &file_v1_admin_proto_msgTypes[92]
+	mi := &file_v1_admin_proto_msgTypes[115]
 	if x != nil {
 		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
 		if ms.LoadMessageInfo() == nil {
@@ -6137,7 +7837,7 @@ func (x *Conflict) ProtoReflect() protoreflect.Message {
 
 // Deprecated: Use Conflict.ProtoReflect.Descriptor instead.
 func (*Conflict) Descriptor() ([]byte, []int) {
-	return file_v1_admin_proto_rawDescGZIP(), []int{92}
+	return file_v1_admin_proto_rawDescGZIP(), []int{115}
 }
 
 func (x *Conflict) GetExpected() string {
@@ -6256,31 +7956,41 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\"]\n" +
 	"\fListResponse\x121\n" +
 	"\aobjects\x18\x01 \x03(\v2\x17.sluice.admin.v1.ObjectR\aobjects\x12\x1a\n" +
-	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xaf\x01\n" +
+	"\bsequence\x18\x02 \x01(\x04R\bsequence\"\xda\x01\n" +
 	"\fApplyRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12\x17\n" +
 	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12)\n" +
 	"\x10allow_unresolved\x18\x05 \x01(\bR\x0fallowUnresolved\x12\x1b\n" +
-	"\ttake_over\x18\x06 \x01(\bR\btakeOver\"`\n" +
+	"\ttake_over\x18\x06 \x01(\bR\btakeOver\x12)\n" +
+	"\x04wait\x18\a \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"`\n" +
 	"\vDiffRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12)\n" +
-	"\x10allow_unresolved\x18\x03 \x01(\bR\x0fallowUnresolved\"\xb4\x01\n" +
+	"\x10allow_unresolved\x18\x03 \x01(\bR\x0fallowUnresolved\"\xdf\x01\n" +
 	"\rDeleteRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
 	"\vif_revision\x18\x03 \x01(\tR\n" +
 	"ifRevision\x12)\n" +
 	"\x10allow_unresolved\x18\x04 \x01(\bR\x0fallowUnresolved\x12\x17\n" +
-	"\adry_run\x18\x05 \x01(\bR\x06dryRun\"\xe5\x01\n" +
+	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12)\n" +
+	"\x04wait\x18\x06 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\x9a\x02\n" +
 	"\rWriteResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\x122\n" +
 	"\tunchanged\x18\x02 \x03(\v2\x14.sluice.admin.v1.RefR\tunchanged\x12\x1a\n" +
 	"\bwarnings\x18\x03 \x03(\tR\bwarnings\x12\x1a\n" +
 	"\bsequence\x18\x04 \x01(\x04R\bsequence\x125\n" +
-	"\bdraining\x18\x05 \x03(\v2\x19.sluice.admin.v1.EndpointR\bdraining\"R\n" +
+	"\bdraining\x18\x05 \x03(\v2\x19.sluice.admin.v1.EndpointR\bdraining\x123\n" +
+	"\x05peers\x18\x06 \x01(\v2\x1d.sluice.admin.v1.ConfirmationR\x05peers\"l\n" +
+	"\fConfirmation\x12\x1c\n" +
+	"\tconfirmed\x18\x01 \x01(\rR\tconfirmed\x12>\n" +
+	"\vunconfirmed\x18\x02 \x03(\v2\x1c.sluice.admin.v1.UnconfirmedR\vunconfirmed\"G\n" +
+	"\vUnconfirmed\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x10\n" +
+	"\x03why\x18\x03 \x01(\tR\x03why\"R\n" +
 	"\fWatchRequest\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x14\n" +
 	"\x05after\x18\x02 \x01(\x04R\x05after\x12\x18\n" +
@@ -6302,14 +8012,15 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x05limit\x18\x02 \x01(\rR\x05limit\x12\x16\n" +
 	"\x06before\x18\x03 \x01(\x04R\x06before\"D\n" +
 	"\x0fHistoryResponse\x121\n" +
-	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\"\xdd\x01\n" +
+	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\"\x88\x02\n" +
 	"\x0fRollbackRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12*\n" +
 	"\x02to\x18\x03 \x01(\v2\x1a.google.protobuf.TimestampR\x02to\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12)\n" +
-	"\x10allow_unresolved\x18\x06 \x01(\bR\x0fallowUnresolved\"\x8a\x03\n" +
+	"\x10allow_unresolved\x18\x06 \x01(\bR\x0fallowUnresolved\x12)\n" +
+	"\x04wait\x18\a \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\xb5\x03\n" +
 	"\fSplitRequest\x12*\n" +
 	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\x12\x12\n" +
 	"\x04rule\x18\x02 \x01(\tR\x04rule\x12.\n" +
@@ -6325,25 +8036,29 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\vif_revision\x18\n" +
 	" \x01(\tR\n" +
 	"ifRevision\x12\x17\n" +
-	"\adry_run\x18\v \x01(\bR\x06dryRunB\t\n" +
+	"\adry_run\x18\v \x01(\bR\x06dryRun\x12)\n" +
+	"\x04wait\x18\f \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04waitB\t\n" +
 	"\a_stickyB\r\n" +
-	"\v_spill_over\"\xd2\x01\n" +
+	"\v_spill_over\"\xfd\x01\n" +
 	"\fDrainRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x1c\n" +
 	"\tendpoints\x18\x02 \x03(\tR\tendpoints\x12\x12\n" +
 	"\x04undo\x18\x03 \x01(\bR\x04undo\x12\x16\n" +
 	"\x06reason\x18\x04 \x01(\tR\x06reason\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12/\n" +
-	"\x05grace\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05grace\"\x81\x01\n" +
+	"\x05grace\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05grace\x12)\n" +
+	"\x04wait\x18\a \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\xac\x01\n" +
 	"\x0eDisableRequest\x12*\n" +
 	"\x05route\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x05route\x12\x12\n" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x04 \x01(\bR\x06dryRun\"b\n" +
+	"\adry_run\x18\x04 \x01(\bR\x06dryRun\x12)\n" +
+	"\x04wait\x18\x05 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\x8d\x01\n" +
 	"\fAdoptRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x12\n" +
 	"\x04undo\x18\x02 \x01(\bR\x04undo\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"u\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12)\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"u\n" +
 	"\x0eExplainRequest\x12\x1c\n" +
 	"\tauthority\x18\x01 \x01(\tR\tauthority\x12\x12\n" +
 	"\x04path\x18\x02 \x01(\tR\x04path\x121\n" +
@@ -6461,7 +8176,7 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"registered\x18\n" +
 	" \x01(\v2\x1a.google.protobuf.TimestampR\n" +
-	"registered\"\xfa\x01\n" +
+	"registered\"\xa5\x02\n" +
 	"\x0fRegisterRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x1b\n" +
@@ -6469,32 +8184,133 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x04zone\x18\x04 \x01(\tR\x04zone\x12\x18\n" +
 	"\aversion\x18\x05 \x01(\tR\aversion\x12/\n" +
 	"\x05lease\x18\x06 \x01(\v2\x19.google.protobuf.DurationR\x05lease\x12\x16\n" +
-	"\x06reason\x18\a \x01(\tR\x06reasonB\t\n" +
-	"\a_weight\"q\n" +
+	"\x06reason\x18\a \x01(\tR\x06reason\x12)\n" +
+	"\x04wait\x18\b \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04waitB\t\n" +
+	"\a_weight\"\xa6\x01\n" +
 	"\x10RegisterResponse\x12A\n" +
 	"\fregistration\x18\x01 \x01(\v2\x1d.sluice.admin.v1.RegistrationR\fregistration\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"X\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x123\n" +
+	"\x05peers\x18\x03 \x01(\v2\x1d.sluice.admin.v1.ConfirmationR\x05peers\"X\n" +
 	"\fRenewRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\"E\n" +
 	"\rRenewResponse\x124\n" +
-	"\aexpires\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"u\n" +
+	"\aexpires\x18\x01 \x01(\v2\x1a.google.protobuf.TimestampR\aexpires\"\xa0\x01\n" +
 	"\x11DeregisterRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
 	"\aaddress\x18\x02 \x01(\tR\aaddress\x12\x16\n" +
-	"\x06reason\x18\x03 \x01(\tR\x06reason\"S\n" +
+	"\x06reason\x18\x03 \x01(\tR\x06reason\x12)\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"S\n" +
 	"\vKeepRequest\x12D\n" +
-	"\fregistration\x18\x01 \x01(\v2 .sluice.admin.v1.RegisterRequestR\fregistration\"m\n" +
+	"\fregistration\x18\x01 \x01(\v2 .sluice.admin.v1.RegisterRequestR\fregistration\"\xa2\x01\n" +
 	"\fKeepResponse\x12A\n" +
 	"\fregistration\x18\x01 \x01(\v2\x1d.sluice.admin.v1.RegistrationR\fregistration\x12\x1a\n" +
-	"\bwarnings\x18\x02 \x03(\tR\bwarnings\"t\n" +
+	"\bwarnings\x18\x02 \x03(\tR\bwarnings\x123\n" +
+	"\x05peers\x18\x03 \x01(\v2\x1d.sluice.admin.v1.ConfirmationR\x05peers\"t\n" +
 	"\x10RebalanceRequest\x12.\n" +
 	"\abackend\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\abackend\x12\x18\n" +
 	"\apercent\x18\x02 \x01(\rR\apercent\x12\x16\n" +
 	"\x06reason\x18\x03 \x01(\tR\x06reason\")\n" +
 	"\x11RebalanceResponse\x12\x14\n" +
-	"\x05moved\x18\x01 \x01(\rR\x05moved\"\x0f\n" +
-	"\rStatusRequest\"\xac\x03\n" +
+	"\x05moved\x18\x01 \x01(\rR\x05moved\"\x14\n" +
+	"\x12ListMembersRequest\"\x82\x01\n" +
+	"\x13ListMembersResponse\x121\n" +
+	"\amembers\x18\x01 \x03(\v2\x17.sluice.admin.v1.MemberR\amembers\x12\x1c\n" +
+	"\tclustered\x18\x02 \x01(\bR\tclustered\x12\x1a\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\"\xb3\a\n" +
+	"\x06Member\x12\x0e\n" +
+	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
+	"\aversion\x18\x03 \x01(\tR\aversion\x12\x18\n" +
+	"\aaddress\x18\x04 \x01(\tR\aaddress\x12\x16\n" +
+	"\x06listen\x18\x05 \x01(\tR\x06listen\x12\x14\n" +
+	"\x05admin\x18\x06 \x01(\tR\x05admin\x12\x12\n" +
+	"\x04self\x18\a \x01(\bR\x04self\x123\n" +
+	"\x05state\x18\b \x01(\x0e2\x1d.sluice.admin.v1.Member.StateR\x05state\x120\n" +
+	"\x05since\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\x05since\x12\x1a\n" +
+	"\bdraining\x18\n" +
+	" \x01(\bR\bdraining\x12\x16\n" +
+	"\x06digest\x18\v \x01(\tR\x06digest\x12\x1a\n" +
+	"\brevision\x18\f \x01(\tR\brevision\x12\x14\n" +
+	"\x05drift\x18\r \x01(\bR\x05drift\x12;\n" +
+	"\vdrift_since\x18\x0e \x01(\v2\x1a.google.protobuf.TimestampR\n" +
+	"driftSince\x12<\n" +
+	"\fclock_offset\x18\x0f \x01(\v2\x19.google.protobuf.DurationR\vclockOffset\x12+\n" +
+	"\x03rtt\x18\x10 \x01(\v2\x19.google.protobuf.DurationR\x03rtt\x120\n" +
+	"\x05heard\x18\x11 \x01(\v2\x1a.google.protobuf.TimestampR\x05heard\x126\n" +
+	"\audp_out\x18\x12 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x06udpOut\x124\n" +
+	"\x06udp_in\x18\x13 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x05udpIn\x126\n" +
+	"\atcp_out\x18\x14 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x06tcpOut\x124\n" +
+	"\x06tcp_in\x18\x15 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x05tcpIn\"O\n" +
+	"\x05State\x12\x15\n" +
+	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
+	"\vSTATE_ALIVE\x10\x01\x12\x0e\n" +
+	"\n" +
+	"STATE_DEAD\x10\x02\x12\x0e\n" +
+	"\n" +
+	"STATE_LEFT\x10\x03\";\n" +
+	"\x05Reach\x12\x15\n" +
+	"\x11REACH_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tREACH_YES\x10\x01\x12\f\n" +
+	"\bREACH_NO\x10\x02\"C\n" +
+	"\vJoinRequest\x12\x1c\n" +
+	"\taddresses\x18\x01 \x03(\tR\taddresses\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"*\n" +
+	"\fJoinResponse\x12\x1a\n" +
+	"\banswered\x18\x01 \x01(\rR\banswered\"&\n" +
+	"\fLeaveRequest\x12\x16\n" +
+	"\x06reason\x18\x01 \x01(\tR\x06reason\"\x0f\n" +
+	"\rLeaveResponse\">\n" +
+	"\x10DrainNodeRequest\x12\x12\n" +
+	"\x04undo\x18\x01 \x01(\bR\x04undo\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"G\n" +
+	"\x11DrainNodeResponse\x12\x1a\n" +
+	"\bdraining\x18\x01 \x01(\bR\bdraining\x12\x16\n" +
+	"\x06others\x18\x02 \x01(\rR\x06others\"\x11\n" +
+	"\x0fListKeysRequest\">\n" +
+	"\rAddKeyRequest\x12\x15\n" +
+	"\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01R\x03key\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\">\n" +
+	"\rUseKeyRequest\x12\x15\n" +
+	"\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01R\x03key\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"A\n" +
+	"\x10RemoveKeyRequest\x12\x15\n" +
+	"\x03key\x18\x01 \x01(\tB\x03\x80\x01\x01R\x03key\x12\x16\n" +
+	"\x06reason\x18\x02 \x01(\tR\x06reason\"D\n" +
+	"\fKeysResponse\x124\n" +
+	"\aanswers\x18\x01 \x03(\v2\x1a.sluice.admin.v1.KeyAnswerR\aanswers\"\x8b\x01\n" +
+	"\tKeyAnswer\x12\x12\n" +
+	"\x04node\x18\x01 \x01(\tR\x04node\x12\x12\n" +
+	"\x04host\x18\x02 \x01(\tR\x04host\x12\"\n" +
+	"\ffingerprints\x18\x03 \x03(\tR\ffingerprints\x12\x18\n" +
+	"\awarning\x18\x04 \x01(\tR\awarning\x12\x18\n" +
+	"\aproblem\x18\x05 \x01(\tR\aproblem\">\n" +
+	"\x14ListConflictsRequest\x12&\n" +
+	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\"Q\n" +
+	"\x15ListConflictsResponse\x128\n" +
+	"\tconflicts\x18\x01 \x03(\v2\x1a.sluice.admin.v1.ContestedR\tconflicts\"i\n" +
+	"\tContested\x12.\n" +
+	"\x05holds\x18\x01 \x01(\v2\x18.sluice.admin.v1.VersionR\x05holds\x12,\n" +
+	"\x04lost\x18\x02 \x03(\v2\x18.sluice.admin.v1.VersionR\x04lost\"b\n" +
+	"\aVersion\x12/\n" +
+	"\x06object\x18\x01 \x01(\v2\x17.sluice.admin.v1.ObjectR\x06object\x12\x12\n" +
+	"\x04node\x18\x02 \x01(\tR\x04node\x12\x12\n" +
+	"\x04host\x18\x03 \x01(\tR\x04host\"\x80\x03\n" +
+	"\x15SettleConflictRequest\x12&\n" +
+	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12?\n" +
+	"\x04side\x18\x02 \x01(\x0e2+.sluice.admin.v1.SettleConflictRequest.SideR\x04side\x12\x1a\n" +
+	"\brevision\x18\x03 \x01(\tR\brevision\x12\x1f\n" +
+	"\vif_revision\x18\x04 \x01(\tR\n" +
+	"ifRevision\x12\x16\n" +
+	"\x06reason\x18\x05 \x01(\tR\x06reason\x12\x17\n" +
+	"\adry_run\x18\x06 \x01(\bR\x06dryRun\x12)\n" +
+	"\x10allow_unresolved\x18\a \x01(\bR\x0fallowUnresolved\x12)\n" +
+	"\x04wait\x18\b \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\":\n" +
+	"\x04Side\x12\x14\n" +
+	"\x10SIDE_UNSPECIFIED\x10\x00\x12\r\n" +
+	"\tSIDE_KEEP\x10\x01\x12\r\n" +
+	"\tSIDE_TAKE\x10\x02\"\x0f\n" +
+	"\rStatusRequest\"\x84\x04\n" +
 	"\x0eStatusResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x12\n" +
 	"\x04node\x18\x02 \x01(\tR\x04node\x124\n" +
@@ -6509,17 +8325,25 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\bproblems\x18\t \x03(\tR\bproblems\x12F\n" +
 	"\aobjects\x18\n" +
 	" \x03(\v2,.sluice.admin.v1.StatusResponse.ObjectsEntryR\aobjects\x12\x16\n" +
-	"\x06digest\x18\v \x01(\tR\x06digest\x1a:\n" +
+	"\x06digest\x18\v \x01(\tR\x06digest\x128\n" +
+	"\acluster\x18\f \x01(\v2\x1e.sluice.admin.v1.ClusterStatusR\acluster\x12\x1c\n" +
+	"\tconflicts\x18\r \x01(\rR\tconflicts\x1a:\n" +
 	"\fObjectsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x0f\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"q\n" +
+	"\rClusterStatus\x12\x14\n" +
+	"\x05alive\x18\x01 \x01(\rR\x05alive\x12\x12\n" +
+	"\x04dead\x18\x02 \x01(\rR\x04dead\x12\x1a\n" +
+	"\bdrifting\x18\x03 \x01(\rR\bdrifting\x12\x1a\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\"\x0f\n" +
 	"\rBackupRequest\"&\n" +
 	"\x0eBackupResponse\x12\x14\n" +
-	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"W\n" +
+	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x82\x01\n" +
 	"\x0eRestoreRequest\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x17\n" +
-	"\adry_run\x18\x03 \x01(\bR\x06dryRun\"\xb7\x01\n" +
+	"\adry_run\x18\x03 \x01(\bR\x06dryRun\x12)\n" +
+	"\x04wait\x18\x04 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\xb7\x01\n" +
 	"\aAccount\x12\x12\n" +
 	"\x04name\x18\x01 \x01(\tR\x04name\x12)\n" +
 	"\x04role\x18\x02 \x01(\x0e2\x15.sluice.admin.v1.RoleR\x04role\x124\n" +
@@ -6623,7 +8447,12 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\amessage\x18\x05 \x01(\tR\amessage\"Y\n" +
 	"\bConflict\x12\x1a\n" +
 	"\bexpected\x18\x01 \x01(\tR\bexpected\x121\n" +
-	"\acurrent\x18\x02 \x01(\v2\x17.sluice.admin.v1.ObjectR\acurrent*d\n" +
+	"\acurrent\x18\x02 \x01(\v2\x17.sluice.admin.v1.ObjectR\acurrent*:\n" +
+	"\x04Wait\x12\x14\n" +
+	"\x10WAIT_UNSPECIFIED\x10\x00\x12\x0e\n" +
+	"\n" +
+	"WAIT_LOCAL\x10\x01\x12\f\n" +
+	"\bWAIT_ALL\x10\x02*d\n" +
 	"\x04Role\x12\x14\n" +
 	"\x10ROLE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vROLE_VIEWER\x10\x01\x12\x11\n" +
@@ -6676,7 +8505,18 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\n" +
 	"Deregister\x12\".sluice.admin.v1.DeregisterRequest\x1a\x1e.sluice.admin.v1.WriteResponse\"\x03\x90\x02\x02\x12G\n" +
 	"\x04Keep\x12\x1c.sluice.admin.v1.KeepRequest\x1a\x1d.sluice.admin.v1.KeepResponse\"\x000\x01\x12T\n" +
-	"\tRebalance\x12!.sluice.admin.v1.RebalanceRequest\x1a\".sluice.admin.v1.RebalanceResponse\"\x00B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
+	"\tRebalance\x12!.sluice.admin.v1.RebalanceRequest\x1a\".sluice.admin.v1.RebalanceResponse\"\x002\xd9\x06\n" +
+	"\x0eClusterService\x12]\n" +
+	"\vListMembers\x12#.sluice.admin.v1.ListMembersRequest\x1a$.sluice.admin.v1.ListMembersResponse\"\x03\x90\x02\x01\x12E\n" +
+	"\x04Join\x12\x1c.sluice.admin.v1.JoinRequest\x1a\x1d.sluice.admin.v1.JoinResponse\"\x00\x12H\n" +
+	"\x05Leave\x12\x1d.sluice.admin.v1.LeaveRequest\x1a\x1e.sluice.admin.v1.LeaveResponse\"\x00\x12T\n" +
+	"\tDrainNode\x12!.sluice.admin.v1.DrainNodeRequest\x1a\".sluice.admin.v1.DrainNodeResponse\"\x00\x12P\n" +
+	"\bListKeys\x12 .sluice.admin.v1.ListKeysRequest\x1a\x1d.sluice.admin.v1.KeysResponse\"\x03\x90\x02\x01\x12L\n" +
+	"\x06AddKey\x12\x1e.sluice.admin.v1.AddKeyRequest\x1a\x1d.sluice.admin.v1.KeysResponse\"\x03\x90\x02\x02\x12L\n" +
+	"\x06UseKey\x12\x1e.sluice.admin.v1.UseKeyRequest\x1a\x1d.sluice.admin.v1.KeysResponse\"\x03\x90\x02\x02\x12R\n" +
+	"\tRemoveKey\x12!.sluice.admin.v1.RemoveKeyRequest\x1a\x1d.sluice.admin.v1.KeysResponse\"\x03\x90\x02\x02\x12c\n" +
+	"\rListConflicts\x12%.sluice.admin.v1.ListConflictsRequest\x1a&.sluice.admin.v1.ListConflictsResponse\"\x03\x90\x02\x01\x12Z\n" +
+	"\x0eSettleConflict\x12&.sluice.admin.v1.SettleConflictRequest\x1a\x1e.sluice.admin.v1.WriteResponse\"\x00B\x19Z\x17sluice/admin/v1;adminv1b\x06proto3"
 
 var (
 	file_v1_admin_proto_rawDescOnce sync.Once
@@ -6690,301 +8530,383 @@ func file_v1_admin_proto_rawDescGZIP() []byte {
 	return file_v1_admin_proto_rawDescData
 }
 
-var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 5)
-var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 94)
+var file_v1_admin_proto_enumTypes = make([]protoimpl.EnumInfo, 9)
+var file_v1_admin_proto_msgTypes = make([]protoimpl.MessageInfo, 117)
 var file_v1_admin_proto_goTypes = []any{
-	(Role)(0),                       // 0: sluice.admin.v1.Role
-	(Owner_Kind)(0),                 // 1: sluice.admin.v1.Owner.Kind
-	(WatchResponse_Kind)(0),         // 2: sluice.admin.v1.WatchResponse.Kind
-	(SchemaSource_Kind)(0),          // 3: sluice.admin.v1.SchemaSource.Kind
-	(Endpoint_Source)(0),            // 4: sluice.admin.v1.Endpoint.Source
-	(*Ref)(nil),                     // 5: sluice.admin.v1.Ref
-	(*Object)(nil),                  // 6: sluice.admin.v1.Object
-	(*Owner)(nil),                   // 7: sluice.admin.v1.Owner
-	(*State)(nil),                   // 8: sluice.admin.v1.State
-	(*Drain)(nil),                   // 9: sluice.admin.v1.Drain
-	(*RuleSplit)(nil),               // 10: sluice.admin.v1.RuleSplit
-	(*Share)(nil),                   // 11: sluice.admin.v1.Share
-	(*Pin)(nil),                     // 12: sluice.admin.v1.Pin
-	(*Condition)(nil),               // 13: sluice.admin.v1.Condition
-	(*Change)(nil),                  // 14: sluice.admin.v1.Change
-	(*GetRequest)(nil),              // 15: sluice.admin.v1.GetRequest
-	(*GetResponse)(nil),             // 16: sluice.admin.v1.GetResponse
-	(*ObservedRule)(nil),            // 17: sluice.admin.v1.ObservedRule
-	(*ObservedShare)(nil),           // 18: sluice.admin.v1.ObservedShare
-	(*ListRequest)(nil),             // 19: sluice.admin.v1.ListRequest
-	(*ListResponse)(nil),            // 20: sluice.admin.v1.ListResponse
-	(*ApplyRequest)(nil),            // 21: sluice.admin.v1.ApplyRequest
-	(*DiffRequest)(nil),             // 22: sluice.admin.v1.DiffRequest
-	(*DeleteRequest)(nil),           // 23: sluice.admin.v1.DeleteRequest
-	(*WriteResponse)(nil),           // 24: sluice.admin.v1.WriteResponse
-	(*WatchRequest)(nil),            // 25: sluice.admin.v1.WatchRequest
-	(*WatchResponse)(nil),           // 26: sluice.admin.v1.WatchResponse
-	(*HistoryRequest)(nil),          // 27: sluice.admin.v1.HistoryRequest
-	(*HistoryResponse)(nil),         // 28: sluice.admin.v1.HistoryResponse
-	(*RollbackRequest)(nil),         // 29: sluice.admin.v1.RollbackRequest
-	(*SplitRequest)(nil),            // 30: sluice.admin.v1.SplitRequest
-	(*DrainRequest)(nil),            // 31: sluice.admin.v1.DrainRequest
-	(*DisableRequest)(nil),          // 32: sluice.admin.v1.DisableRequest
-	(*AdoptRequest)(nil),            // 33: sluice.admin.v1.AdoptRequest
-	(*ExplainRequest)(nil),          // 34: sluice.admin.v1.ExplainRequest
-	(*Header)(nil),                  // 35: sluice.admin.v1.Header
-	(*ExplainResponse)(nil),         // 36: sluice.admin.v1.ExplainResponse
-	(*Candidate)(nil),               // 37: sluice.admin.v1.Candidate
-	(*ListSchemasRequest)(nil),      // 38: sluice.admin.v1.ListSchemasRequest
-	(*ListSchemasResponse)(nil),     // 39: sluice.admin.v1.ListSchemasResponse
-	(*SchemaSource)(nil),            // 40: sluice.admin.v1.SchemaSource
-	(*ListMethodsRequest)(nil),      // 41: sluice.admin.v1.ListMethodsRequest
-	(*ListMethodsResponse)(nil),     // 42: sluice.admin.v1.ListMethodsResponse
-	(*Method)(nil),                  // 43: sluice.admin.v1.Method
-	(*HttpBinding)(nil),             // 44: sluice.admin.v1.HttpBinding
-	(*GetOpenAPIRequest)(nil),       // 45: sluice.admin.v1.GetOpenAPIRequest
-	(*GetOpenAPIResponse)(nil),      // 46: sluice.admin.v1.GetOpenAPIResponse
-	(*ListEndpointsRequest)(nil),    // 47: sluice.admin.v1.ListEndpointsRequest
-	(*ListEndpointsResponse)(nil),   // 48: sluice.admin.v1.ListEndpointsResponse
-	(*BackendEndpoints)(nil),        // 49: sluice.admin.v1.BackendEndpoints
-	(*Endpoint)(nil),                // 50: sluice.admin.v1.Endpoint
-	(*Registration)(nil),            // 51: sluice.admin.v1.Registration
-	(*RegisterRequest)(nil),         // 52: sluice.admin.v1.RegisterRequest
-	(*RegisterResponse)(nil),        // 53: sluice.admin.v1.RegisterResponse
-	(*RenewRequest)(nil),            // 54: sluice.admin.v1.RenewRequest
-	(*RenewResponse)(nil),           // 55: sluice.admin.v1.RenewResponse
-	(*DeregisterRequest)(nil),       // 56: sluice.admin.v1.DeregisterRequest
-	(*KeepRequest)(nil),             // 57: sluice.admin.v1.KeepRequest
-	(*KeepResponse)(nil),            // 58: sluice.admin.v1.KeepResponse
-	(*RebalanceRequest)(nil),        // 59: sluice.admin.v1.RebalanceRequest
-	(*RebalanceResponse)(nil),       // 60: sluice.admin.v1.RebalanceResponse
-	(*StatusRequest)(nil),           // 61: sluice.admin.v1.StatusRequest
-	(*StatusResponse)(nil),          // 62: sluice.admin.v1.StatusResponse
-	(*BackupRequest)(nil),           // 63: sluice.admin.v1.BackupRequest
-	(*BackupResponse)(nil),          // 64: sluice.admin.v1.BackupResponse
-	(*RestoreRequest)(nil),          // 65: sluice.admin.v1.RestoreRequest
-	(*Account)(nil),                 // 66: sluice.admin.v1.Account
-	(*Token)(nil),                   // 67: sluice.admin.v1.Token
-	(*SignInRequest)(nil),           // 68: sluice.admin.v1.SignInRequest
-	(*SignInResponse)(nil),          // 69: sluice.admin.v1.SignInResponse
-	(*SignOutRequest)(nil),          // 70: sluice.admin.v1.SignOutRequest
-	(*SignOutResponse)(nil),         // 71: sluice.admin.v1.SignOutResponse
-	(*WhoAmIRequest)(nil),           // 72: sluice.admin.v1.WhoAmIRequest
-	(*WhoAmIResponse)(nil),          // 73: sluice.admin.v1.WhoAmIResponse
-	(*SetUpRequest)(nil),            // 74: sluice.admin.v1.SetUpRequest
-	(*SetUpResponse)(nil),           // 75: sluice.admin.v1.SetUpResponse
-	(*CreateSetUpLinkRequest)(nil),  // 76: sluice.admin.v1.CreateSetUpLinkRequest
-	(*CreateSetUpLinkResponse)(nil), // 77: sluice.admin.v1.CreateSetUpLinkResponse
-	(*CreateAccountRequest)(nil),    // 78: sluice.admin.v1.CreateAccountRequest
-	(*CreateAccountResponse)(nil),   // 79: sluice.admin.v1.CreateAccountResponse
-	(*ListAccountsRequest)(nil),     // 80: sluice.admin.v1.ListAccountsRequest
-	(*ListAccountsResponse)(nil),    // 81: sluice.admin.v1.ListAccountsResponse
-	(*UpdateAccountRequest)(nil),    // 82: sluice.admin.v1.UpdateAccountRequest
-	(*UpdateAccountResponse)(nil),   // 83: sluice.admin.v1.UpdateAccountResponse
-	(*DeleteAccountRequest)(nil),    // 84: sluice.admin.v1.DeleteAccountRequest
-	(*DeleteAccountResponse)(nil),   // 85: sluice.admin.v1.DeleteAccountResponse
-	(*CreateTokenRequest)(nil),      // 86: sluice.admin.v1.CreateTokenRequest
-	(*CreateTokenResponse)(nil),     // 87: sluice.admin.v1.CreateTokenResponse
-	(*ListTokensRequest)(nil),       // 88: sluice.admin.v1.ListTokensRequest
-	(*ListTokensResponse)(nil),      // 89: sluice.admin.v1.ListTokensResponse
-	(*RevokeTokenRequest)(nil),      // 90: sluice.admin.v1.RevokeTokenRequest
-	(*RevokeTokenResponse)(nil),     // 91: sluice.admin.v1.RevokeTokenResponse
-	(*AuditRequest)(nil),            // 92: sluice.admin.v1.AuditRequest
-	(*AuditResponse)(nil),           // 93: sluice.admin.v1.AuditResponse
-	(*AuditEntry)(nil),              // 94: sluice.admin.v1.AuditEntry
-	(*Faults)(nil),                  // 95: sluice.admin.v1.Faults
-	(*Fault)(nil),                   // 96: sluice.admin.v1.Fault
-	(*Conflict)(nil),                // 97: sluice.admin.v1.Conflict
-	nil,                             // 98: sluice.admin.v1.StatusResponse.ObjectsEntry
-	(*timestamppb.Timestamp)(nil),   // 99: google.protobuf.Timestamp
-	(*durationpb.Duration)(nil),     // 100: google.protobuf.Duration
+	(Wait)(0),                       // 0: sluice.admin.v1.Wait
+	(Role)(0),                       // 1: sluice.admin.v1.Role
+	(Owner_Kind)(0),                 // 2: sluice.admin.v1.Owner.Kind
+	(WatchResponse_Kind)(0),         // 3: sluice.admin.v1.WatchResponse.Kind
+	(SchemaSource_Kind)(0),          // 4: sluice.admin.v1.SchemaSource.Kind
+	(Endpoint_Source)(0),            // 5: sluice.admin.v1.Endpoint.Source
+	(Member_State)(0),               // 6: sluice.admin.v1.Member.State
+	(Member_Reach)(0),               // 7: sluice.admin.v1.Member.Reach
+	(SettleConflictRequest_Side)(0), // 8: sluice.admin.v1.SettleConflictRequest.Side
+	(*Ref)(nil),                     // 9: sluice.admin.v1.Ref
+	(*Object)(nil),                  // 10: sluice.admin.v1.Object
+	(*Owner)(nil),                   // 11: sluice.admin.v1.Owner
+	(*State)(nil),                   // 12: sluice.admin.v1.State
+	(*Drain)(nil),                   // 13: sluice.admin.v1.Drain
+	(*RuleSplit)(nil),               // 14: sluice.admin.v1.RuleSplit
+	(*Share)(nil),                   // 15: sluice.admin.v1.Share
+	(*Pin)(nil),                     // 16: sluice.admin.v1.Pin
+	(*Condition)(nil),               // 17: sluice.admin.v1.Condition
+	(*Change)(nil),                  // 18: sluice.admin.v1.Change
+	(*GetRequest)(nil),              // 19: sluice.admin.v1.GetRequest
+	(*GetResponse)(nil),             // 20: sluice.admin.v1.GetResponse
+	(*ObservedRule)(nil),            // 21: sluice.admin.v1.ObservedRule
+	(*ObservedShare)(nil),           // 22: sluice.admin.v1.ObservedShare
+	(*ListRequest)(nil),             // 23: sluice.admin.v1.ListRequest
+	(*ListResponse)(nil),            // 24: sluice.admin.v1.ListResponse
+	(*ApplyRequest)(nil),            // 25: sluice.admin.v1.ApplyRequest
+	(*DiffRequest)(nil),             // 26: sluice.admin.v1.DiffRequest
+	(*DeleteRequest)(nil),           // 27: sluice.admin.v1.DeleteRequest
+	(*WriteResponse)(nil),           // 28: sluice.admin.v1.WriteResponse
+	(*Confirmation)(nil),            // 29: sluice.admin.v1.Confirmation
+	(*Unconfirmed)(nil),             // 30: sluice.admin.v1.Unconfirmed
+	(*WatchRequest)(nil),            // 31: sluice.admin.v1.WatchRequest
+	(*WatchResponse)(nil),           // 32: sluice.admin.v1.WatchResponse
+	(*HistoryRequest)(nil),          // 33: sluice.admin.v1.HistoryRequest
+	(*HistoryResponse)(nil),         // 34: sluice.admin.v1.HistoryResponse
+	(*RollbackRequest)(nil),         // 35: sluice.admin.v1.RollbackRequest
+	(*SplitRequest)(nil),            // 36: sluice.admin.v1.SplitRequest
+	(*DrainRequest)(nil),            // 37: sluice.admin.v1.DrainRequest
+	(*DisableRequest)(nil),          // 38: sluice.admin.v1.DisableRequest
+	(*AdoptRequest)(nil),            // 39: sluice.admin.v1.AdoptRequest
+	(*ExplainRequest)(nil),          // 40: sluice.admin.v1.ExplainRequest
+	(*Header)(nil),                  // 41: sluice.admin.v1.Header
+	(*ExplainResponse)(nil),         // 42: sluice.admin.v1.ExplainResponse
+	(*Candidate)(nil),               // 43: sluice.admin.v1.Candidate
+	(*ListSchemasRequest)(nil),      // 44: sluice.admin.v1.ListSchemasRequest
+	(*ListSchemasResponse)(nil),     // 45: sluice.admin.v1.ListSchemasResponse
+	(*SchemaSource)(nil),            // 46: sluice.admin.v1.SchemaSource
+	(*ListMethodsRequest)(nil),      // 47: sluice.admin.v1.ListMethodsRequest
+	(*ListMethodsResponse)(nil),     // 48: sluice.admin.v1.ListMethodsResponse
+	(*Method)(nil),                  // 49: sluice.admin.v1.Method
+	(*HttpBinding)(nil),             // 50: sluice.admin.v1.HttpBinding
+	(*GetOpenAPIRequest)(nil),       // 51: sluice.admin.v1.GetOpenAPIRequest
+	(*GetOpenAPIResponse)(nil),      // 52: sluice.admin.v1.GetOpenAPIResponse
+	(*ListEndpointsRequest)(nil),    // 53: sluice.admin.v1.ListEndpointsRequest
+	(*ListEndpointsResponse)(nil),   // 54: sluice.admin.v1.ListEndpointsResponse
+	(*BackendEndpoints)(nil),        // 55: sluice.admin.v1.BackendEndpoints
+	(*Endpoint)(nil),                // 56: sluice.admin.v1.Endpoint
+	(*Registration)(nil),            // 57: sluice.admin.v1.Registration
+	(*RegisterRequest)(nil),         // 58: sluice.admin.v1.RegisterRequest
+	(*RegisterResponse)(nil),        // 59: sluice.admin.v1.RegisterResponse
+	(*RenewRequest)(nil),            // 60: sluice.admin.v1.RenewRequest
+	(*RenewResponse)(nil),           // 61: sluice.admin.v1.RenewResponse
+	(*DeregisterRequest)(nil),       // 62: sluice.admin.v1.DeregisterRequest
+	(*KeepRequest)(nil),             // 63: sluice.admin.v1.KeepRequest
+	(*KeepResponse)(nil),            // 64: sluice.admin.v1.KeepResponse
+	(*RebalanceRequest)(nil),        // 65: sluice.admin.v1.RebalanceRequest
+	(*RebalanceResponse)(nil),       // 66: sluice.admin.v1.RebalanceResponse
+	(*ListMembersRequest)(nil),      // 67: sluice.admin.v1.ListMembersRequest
+	(*ListMembersResponse)(nil),     // 68: sluice.admin.v1.ListMembersResponse
+	(*Member)(nil),                  // 69: sluice.admin.v1.Member
+	(*JoinRequest)(nil),             // 70: sluice.admin.v1.JoinRequest
+	(*JoinResponse)(nil),            // 71: sluice.admin.v1.JoinResponse
+	(*LeaveRequest)(nil),            // 72: sluice.admin.v1.LeaveRequest
+	(*LeaveResponse)(nil),           // 73: sluice.admin.v1.LeaveResponse
+	(*DrainNodeRequest)(nil),        // 74: sluice.admin.v1.DrainNodeRequest
+	(*DrainNodeResponse)(nil),       // 75: sluice.admin.v1.DrainNodeResponse
+	(*ListKeysRequest)(nil),         // 76: sluice.admin.v1.ListKeysRequest
+	(*AddKeyRequest)(nil),           // 77: sluice.admin.v1.AddKeyRequest
+	(*UseKeyRequest)(nil),           // 78: sluice.admin.v1.UseKeyRequest
+	(*RemoveKeyRequest)(nil),        // 79: sluice.admin.v1.RemoveKeyRequest
+	(*KeysResponse)(nil),            // 80: sluice.admin.v1.KeysResponse
+	(*KeyAnswer)(nil),               // 81: sluice.admin.v1.KeyAnswer
+	(*ListConflictsRequest)(nil),    // 82: sluice.admin.v1.ListConflictsRequest
+	(*ListConflictsResponse)(nil),   // 83: sluice.admin.v1.ListConflictsResponse
+	(*Contested)(nil),               // 84: sluice.admin.v1.Contested
+	(*Version)(nil),                 // 85: sluice.admin.v1.Version
+	(*SettleConflictRequest)(nil),   // 86: sluice.admin.v1.SettleConflictRequest
+	(*StatusRequest)(nil),           // 87: sluice.admin.v1.StatusRequest
+	(*StatusResponse)(nil),          // 88: sluice.admin.v1.StatusResponse
+	(*ClusterStatus)(nil),           // 89: sluice.admin.v1.ClusterStatus
+	(*BackupRequest)(nil),           // 90: sluice.admin.v1.BackupRequest
+	(*BackupResponse)(nil),          // 91: sluice.admin.v1.BackupResponse
+	(*RestoreRequest)(nil),          // 92: sluice.admin.v1.RestoreRequest
+	(*Account)(nil),                 // 93: sluice.admin.v1.Account
+	(*Token)(nil),                   // 94: sluice.admin.v1.Token
+	(*SignInRequest)(nil),           // 95: sluice.admin.v1.SignInRequest
+	(*SignInResponse)(nil),          // 96: sluice.admin.v1.SignInResponse
+	(*SignOutRequest)(nil),          // 97: sluice.admin.v1.SignOutRequest
+	(*SignOutResponse)(nil),         // 98: sluice.admin.v1.SignOutResponse
+	(*WhoAmIRequest)(nil),           // 99: sluice.admin.v1.WhoAmIRequest
+	(*WhoAmIResponse)(nil),          // 100: sluice.admin.v1.WhoAmIResponse
+	(*SetUpRequest)(nil),            // 101: sluice.admin.v1.SetUpRequest
+	(*SetUpResponse)(nil),           // 102: sluice.admin.v1.SetUpResponse
+	(*CreateSetUpLinkRequest)(nil),  // 103: sluice.admin.v1.CreateSetUpLinkRequest
+	(*CreateSetUpLinkResponse)(nil), // 104: sluice.admin.v1.CreateSetUpLinkResponse
+	(*CreateAccountRequest)(nil),    // 105: sluice.admin.v1.CreateAccountRequest
+	(*CreateAccountResponse)(nil),   // 106: sluice.admin.v1.CreateAccountResponse
+	(*ListAccountsRequest)(nil),     // 107: sluice.admin.v1.ListAccountsRequest
+	(*ListAccountsResponse)(nil),    // 108: sluice.admin.v1.ListAccountsResponse
+	(*UpdateAccountRequest)(nil),    // 109: sluice.admin.v1.UpdateAccountRequest
+	(*UpdateAccountResponse)(nil),   // 110: sluice.admin.v1.UpdateAccountResponse
+	(*DeleteAccountRequest)(nil),    // 111: sluice.admin.v1.DeleteAccountRequest
+	(*DeleteAccountResponse)(nil),   // 112: sluice.admin.v1.DeleteAccountResponse
+	(*CreateTokenRequest)(nil),      // 113: sluice.admin.v1.CreateTokenRequest
+	(*CreateTokenResponse)(nil),     // 114: sluice.admin.v1.CreateTokenResponse
+	(*ListTokensRequest)(nil),       // 115: sluice.admin.v1.ListTokensRequest
+	(*ListTokensResponse)(nil),      // 116: sluice.admin.v1.ListTokensResponse
+	(*RevokeTokenRequest)(nil),      // 117: sluice.admin.v1.RevokeTokenRequest
+	(*RevokeTokenResponse)(nil),     // 118: sluice.admin.v1.RevokeTokenResponse
+	(*AuditRequest)(nil),            // 119: sluice.admin.v1.AuditRequest
+	(*AuditResponse)(nil),           // 120: sluice.admin.v1.AuditResponse
+	(*AuditEntry)(nil),              // 121: sluice.admin.v1.AuditEntry
+	(*Faults)(nil),                  // 122: sluice.admin.v1.Faults
+	(*Fault)(nil),                   // 123: sluice.admin.v1.Fault
+	(*Conflict)(nil),                // 124: sluice.admin.v1.Conflict
+	nil,                             // 125: sluice.admin.v1.StatusResponse.ObjectsEntry
+	(*timestamppb.Timestamp)(nil),   // 126: google.protobuf.Timestamp
+	(*durationpb.Duration)(nil),     // 127: google.protobuf.Duration
 }
 var file_v1_admin_proto_depIdxs = []int32{
-	5,   // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
-	7,   // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
-	8,   // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
-	13,  // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
-	14,  // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
-	99,  // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
-	1,   // 6: sluice.admin.v1.Owner.kind:type_name -> sluice.admin.v1.Owner.Kind
-	10,  // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
-	9,   // 8: sluice.admin.v1.State.drains:type_name -> sluice.admin.v1.Drain
-	99,  // 9: sluice.admin.v1.Drain.since:type_name -> google.protobuf.Timestamp
-	100, // 10: sluice.admin.v1.Drain.grace:type_name -> google.protobuf.Duration
-	11,  // 11: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
-	12,  // 12: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
-	99,  // 13: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
-	99,  // 14: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
-	5,   // 15: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
-	6,   // 16: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
-	6,   // 17: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
-	6,   // 18: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
-	5,   // 19: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
-	6,   // 20: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
-	17,  // 21: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
-	18,  // 22: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
-	6,   // 23: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
-	5,   // 24: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
-	14,  // 25: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
-	5,   // 26: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
-	50,  // 27: sluice.admin.v1.WriteResponse.draining:type_name -> sluice.admin.v1.Endpoint
-	2,   // 28: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
-	6,   // 29: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
-	14,  // 30: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
-	5,   // 31: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
-	14,  // 32: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
-	5,   // 33: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
-	99,  // 34: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
-	5,   // 35: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
-	11,  // 36: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
-	12,  // 37: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
-	5,   // 38: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
-	100, // 39: sluice.admin.v1.DrainRequest.grace:type_name -> google.protobuf.Duration
-	5,   // 40: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
-	5,   // 41: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
-	35,  // 42: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
-	37,  // 43: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
-	18,  // 44: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
-	40,  // 45: sluice.admin.v1.ListSchemasResponse.sources:type_name -> sluice.admin.v1.SchemaSource
-	3,   // 46: sluice.admin.v1.SchemaSource.kind:type_name -> sluice.admin.v1.SchemaSource.Kind
-	5,   // 47: sluice.admin.v1.SchemaSource.object:type_name -> sluice.admin.v1.Ref
-	99,  // 48: sluice.admin.v1.SchemaSource.learnt:type_name -> google.protobuf.Timestamp
-	5,   // 49: sluice.admin.v1.ListMethodsRequest.route:type_name -> sluice.admin.v1.Ref
-	43,  // 50: sluice.admin.v1.ListMethodsResponse.methods:type_name -> sluice.admin.v1.Method
-	40,  // 51: sluice.admin.v1.ListMethodsResponse.problems:type_name -> sluice.admin.v1.SchemaSource
-	44,  // 52: sluice.admin.v1.Method.bindings:type_name -> sluice.admin.v1.HttpBinding
-	5,   // 53: sluice.admin.v1.GetOpenAPIRequest.route:type_name -> sluice.admin.v1.Ref
-	5,   // 54: sluice.admin.v1.ListEndpointsRequest.backend:type_name -> sluice.admin.v1.Ref
-	49,  // 55: sluice.admin.v1.ListEndpointsResponse.backends:type_name -> sluice.admin.v1.BackendEndpoints
-	5,   // 56: sluice.admin.v1.BackendEndpoints.backend:type_name -> sluice.admin.v1.Ref
-	50,  // 57: sluice.admin.v1.BackendEndpoints.endpoints:type_name -> sluice.admin.v1.Endpoint
-	9,   // 58: sluice.admin.v1.BackendEndpoints.drains:type_name -> sluice.admin.v1.Drain
-	4,   // 59: sluice.admin.v1.Endpoint.source:type_name -> sluice.admin.v1.Endpoint.Source
-	99,  // 60: sluice.admin.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
-	100, // 61: sluice.admin.v1.Endpoint.p99:type_name -> google.protobuf.Duration
-	9,   // 62: sluice.admin.v1.Endpoint.drain:type_name -> sluice.admin.v1.Drain
-	51,  // 63: sluice.admin.v1.Endpoint.registration:type_name -> sluice.admin.v1.Registration
-	5,   // 64: sluice.admin.v1.Registration.ref:type_name -> sluice.admin.v1.Ref
-	5,   // 65: sluice.admin.v1.Registration.backend:type_name -> sluice.admin.v1.Ref
-	100, // 66: sluice.admin.v1.Registration.lease:type_name -> google.protobuf.Duration
-	99,  // 67: sluice.admin.v1.Registration.expires:type_name -> google.protobuf.Timestamp
-	99,  // 68: sluice.admin.v1.Registration.registered:type_name -> google.protobuf.Timestamp
-	5,   // 69: sluice.admin.v1.RegisterRequest.backend:type_name -> sluice.admin.v1.Ref
-	100, // 70: sluice.admin.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
-	51,  // 71: sluice.admin.v1.RegisterResponse.registration:type_name -> sluice.admin.v1.Registration
-	5,   // 72: sluice.admin.v1.RenewRequest.backend:type_name -> sluice.admin.v1.Ref
-	99,  // 73: sluice.admin.v1.RenewResponse.expires:type_name -> google.protobuf.Timestamp
-	5,   // 74: sluice.admin.v1.DeregisterRequest.backend:type_name -> sluice.admin.v1.Ref
-	52,  // 75: sluice.admin.v1.KeepRequest.registration:type_name -> sluice.admin.v1.RegisterRequest
-	51,  // 76: sluice.admin.v1.KeepResponse.registration:type_name -> sluice.admin.v1.Registration
-	5,   // 77: sluice.admin.v1.RebalanceRequest.backend:type_name -> sluice.admin.v1.Ref
-	99,  // 78: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
-	98,  // 79: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
-	0,   // 80: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
-	99,  // 81: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
-	99,  // 82: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
-	0,   // 83: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
-	99,  // 84: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
-	99,  // 85: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
-	99,  // 86: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
-	66,  // 87: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
-	99,  // 88: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
-	0,   // 89: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
-	66,  // 90: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
-	99,  // 91: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
-	0,   // 92: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	66,  // 93: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	66,  // 94: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
-	0,   // 95: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
-	66,  // 96: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
-	0,   // 97: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
-	99,  // 98: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
-	67,  // 99: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
-	67,  // 100: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
-	5,   // 101: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
-	94,  // 102: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
-	99,  // 103: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
-	5,   // 104: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
-	14,  // 105: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
-	96,  // 106: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
-	6,   // 107: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
-	15,  // 108: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
-	19,  // 109: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
-	21,  // 110: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
-	23,  // 111: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
-	22,  // 112: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
-	25,  // 113: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
-	27,  // 114: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
-	29,  // 115: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
-	30,  // 116: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
-	31,  // 117: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
-	32,  // 118: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
-	33,  // 119: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
-	34,  // 120: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
-	61,  // 121: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
-	63,  // 122: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
-	65,  // 123: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
-	68,  // 124: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
-	70,  // 125: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
-	72,  // 126: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
-	74,  // 127: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
-	76,  // 128: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
-	78,  // 129: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
-	80,  // 130: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
-	82,  // 131: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
-	84,  // 132: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
-	86,  // 133: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
-	88,  // 134: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
-	90,  // 135: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
-	92,  // 136: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
-	38,  // 137: sluice.admin.v1.SchemaService.ListSchemas:input_type -> sluice.admin.v1.ListSchemasRequest
-	41,  // 138: sluice.admin.v1.SchemaService.ListMethods:input_type -> sluice.admin.v1.ListMethodsRequest
-	45,  // 139: sluice.admin.v1.SchemaService.GetOpenAPI:input_type -> sluice.admin.v1.GetOpenAPIRequest
-	47,  // 140: sluice.admin.v1.BackendService.ListEndpoints:input_type -> sluice.admin.v1.ListEndpointsRequest
-	52,  // 141: sluice.admin.v1.BackendService.Register:input_type -> sluice.admin.v1.RegisterRequest
-	54,  // 142: sluice.admin.v1.BackendService.Renew:input_type -> sluice.admin.v1.RenewRequest
-	56,  // 143: sluice.admin.v1.BackendService.Deregister:input_type -> sluice.admin.v1.DeregisterRequest
-	57,  // 144: sluice.admin.v1.BackendService.Keep:input_type -> sluice.admin.v1.KeepRequest
-	59,  // 145: sluice.admin.v1.BackendService.Rebalance:input_type -> sluice.admin.v1.RebalanceRequest
-	16,  // 146: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
-	20,  // 147: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
-	24,  // 148: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 149: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 150: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
-	26,  // 151: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
-	28,  // 152: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
-	24,  // 153: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 154: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 155: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 156: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
-	24,  // 157: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
-	36,  // 158: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
-	62,  // 159: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
-	64,  // 160: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
-	24,  // 161: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
-	69,  // 162: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
-	71,  // 163: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
-	73,  // 164: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
-	75,  // 165: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
-	77,  // 166: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
-	79,  // 167: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
-	81,  // 168: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
-	83,  // 169: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
-	85,  // 170: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
-	87,  // 171: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
-	89,  // 172: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
-	91,  // 173: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
-	93,  // 174: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
-	39,  // 175: sluice.admin.v1.SchemaService.ListSchemas:output_type -> sluice.admin.v1.ListSchemasResponse
-	42,  // 176: sluice.admin.v1.SchemaService.ListMethods:output_type -> sluice.admin.v1.ListMethodsResponse
-	46,  // 177: sluice.admin.v1.SchemaService.GetOpenAPI:output_type -> sluice.admin.v1.GetOpenAPIResponse
-	48,  // 178: sluice.admin.v1.BackendService.ListEndpoints:output_type -> sluice.admin.v1.ListEndpointsResponse
-	53,  // 179: sluice.admin.v1.BackendService.Register:output_type -> sluice.admin.v1.RegisterResponse
-	55,  // 180: sluice.admin.v1.BackendService.Renew:output_type -> sluice.admin.v1.RenewResponse
-	24,  // 181: sluice.admin.v1.BackendService.Deregister:output_type -> sluice.admin.v1.WriteResponse
-	58,  // 182: sluice.admin.v1.BackendService.Keep:output_type -> sluice.admin.v1.KeepResponse
-	60,  // 183: sluice.admin.v1.BackendService.Rebalance:output_type -> sluice.admin.v1.RebalanceResponse
-	146, // [146:184] is the sub-list for method output_type
-	108, // [108:146] is the sub-list for method input_type
-	108, // [108:108] is the sub-list for extension type_name
-	108, // [108:108] is the sub-list for extension extendee
-	0,   // [0:108] is the sub-list for field type_name
+	9,   // 0: sluice.admin.v1.Object.ref:type_name -> sluice.admin.v1.Ref
+	11,  // 1: sluice.admin.v1.Object.owner:type_name -> sluice.admin.v1.Owner
+	12,  // 2: sluice.admin.v1.Object.state:type_name -> sluice.admin.v1.State
+	17,  // 3: sluice.admin.v1.Object.conditions:type_name -> sluice.admin.v1.Condition
+	18,  // 4: sluice.admin.v1.Object.last_change:type_name -> sluice.admin.v1.Change
+	126, // 5: sluice.admin.v1.Object.created:type_name -> google.protobuf.Timestamp
+	2,   // 6: sluice.admin.v1.Owner.kind:type_name -> sluice.admin.v1.Owner.Kind
+	14,  // 7: sluice.admin.v1.State.splits:type_name -> sluice.admin.v1.RuleSplit
+	13,  // 8: sluice.admin.v1.State.drains:type_name -> sluice.admin.v1.Drain
+	126, // 9: sluice.admin.v1.Drain.since:type_name -> google.protobuf.Timestamp
+	127, // 10: sluice.admin.v1.Drain.grace:type_name -> google.protobuf.Duration
+	15,  // 11: sluice.admin.v1.RuleSplit.shares:type_name -> sluice.admin.v1.Share
+	16,  // 12: sluice.admin.v1.RuleSplit.pins:type_name -> sluice.admin.v1.Pin
+	126, // 13: sluice.admin.v1.RuleSplit.since:type_name -> google.protobuf.Timestamp
+	126, // 14: sluice.admin.v1.Change.time:type_name -> google.protobuf.Timestamp
+	9,   // 15: sluice.admin.v1.Change.ref:type_name -> sluice.admin.v1.Ref
+	10,  // 16: sluice.admin.v1.Change.before:type_name -> sluice.admin.v1.Object
+	10,  // 17: sluice.admin.v1.Change.after:type_name -> sluice.admin.v1.Object
+	10,  // 18: sluice.admin.v1.Change.lost:type_name -> sluice.admin.v1.Object
+	9,   // 19: sluice.admin.v1.GetRequest.ref:type_name -> sluice.admin.v1.Ref
+	10,  // 20: sluice.admin.v1.GetResponse.object:type_name -> sluice.admin.v1.Object
+	21,  // 21: sluice.admin.v1.GetResponse.observed:type_name -> sluice.admin.v1.ObservedRule
+	22,  // 22: sluice.admin.v1.ObservedRule.shares:type_name -> sluice.admin.v1.ObservedShare
+	10,  // 23: sluice.admin.v1.ListResponse.objects:type_name -> sluice.admin.v1.Object
+	0,   // 24: sluice.admin.v1.ApplyRequest.wait:type_name -> sluice.admin.v1.Wait
+	9,   // 25: sluice.admin.v1.DeleteRequest.ref:type_name -> sluice.admin.v1.Ref
+	0,   // 26: sluice.admin.v1.DeleteRequest.wait:type_name -> sluice.admin.v1.Wait
+	18,  // 27: sluice.admin.v1.WriteResponse.changes:type_name -> sluice.admin.v1.Change
+	9,   // 28: sluice.admin.v1.WriteResponse.unchanged:type_name -> sluice.admin.v1.Ref
+	56,  // 29: sluice.admin.v1.WriteResponse.draining:type_name -> sluice.admin.v1.Endpoint
+	29,  // 30: sluice.admin.v1.WriteResponse.peers:type_name -> sluice.admin.v1.Confirmation
+	30,  // 31: sluice.admin.v1.Confirmation.unconfirmed:type_name -> sluice.admin.v1.Unconfirmed
+	3,   // 32: sluice.admin.v1.WatchResponse.kind:type_name -> sluice.admin.v1.WatchResponse.Kind
+	10,  // 33: sluice.admin.v1.WatchResponse.object:type_name -> sluice.admin.v1.Object
+	18,  // 34: sluice.admin.v1.WatchResponse.change:type_name -> sluice.admin.v1.Change
+	9,   // 35: sluice.admin.v1.HistoryRequest.ref:type_name -> sluice.admin.v1.Ref
+	18,  // 36: sluice.admin.v1.HistoryResponse.changes:type_name -> sluice.admin.v1.Change
+	9,   // 37: sluice.admin.v1.RollbackRequest.ref:type_name -> sluice.admin.v1.Ref
+	126, // 38: sluice.admin.v1.RollbackRequest.to:type_name -> google.protobuf.Timestamp
+	0,   // 39: sluice.admin.v1.RollbackRequest.wait:type_name -> sluice.admin.v1.Wait
+	9,   // 40: sluice.admin.v1.SplitRequest.route:type_name -> sluice.admin.v1.Ref
+	15,  // 41: sluice.admin.v1.SplitRequest.shares:type_name -> sluice.admin.v1.Share
+	16,  // 42: sluice.admin.v1.SplitRequest.pins:type_name -> sluice.admin.v1.Pin
+	0,   // 43: sluice.admin.v1.SplitRequest.wait:type_name -> sluice.admin.v1.Wait
+	9,   // 44: sluice.admin.v1.DrainRequest.backend:type_name -> sluice.admin.v1.Ref
+	127, // 45: sluice.admin.v1.DrainRequest.grace:type_name -> google.protobuf.Duration
+	0,   // 46: sluice.admin.v1.DrainRequest.wait:type_name -> sluice.admin.v1.Wait
+	9,   // 47: sluice.admin.v1.DisableRequest.route:type_name -> sluice.admin.v1.Ref
+	0,   // 48: sluice.admin.v1.DisableRequest.wait:type_name -> sluice.admin.v1.Wait
+	9,   // 49: sluice.admin.v1.AdoptRequest.ref:type_name -> sluice.admin.v1.Ref
+	0,   // 50: sluice.admin.v1.AdoptRequest.wait:type_name -> sluice.admin.v1.Wait
+	41,  // 51: sluice.admin.v1.ExplainRequest.headers:type_name -> sluice.admin.v1.Header
+	43,  // 52: sluice.admin.v1.ExplainResponse.candidates:type_name -> sluice.admin.v1.Candidate
+	22,  // 53: sluice.admin.v1.ExplainResponse.shares:type_name -> sluice.admin.v1.ObservedShare
+	46,  // 54: sluice.admin.v1.ListSchemasResponse.sources:type_name -> sluice.admin.v1.SchemaSource
+	4,   // 55: sluice.admin.v1.SchemaSource.kind:type_name -> sluice.admin.v1.SchemaSource.Kind
+	9,   // 56: sluice.admin.v1.SchemaSource.object:type_name -> sluice.admin.v1.Ref
+	126, // 57: sluice.admin.v1.SchemaSource.learnt:type_name -> google.protobuf.Timestamp
+	9,   // 58: sluice.admin.v1.ListMethodsRequest.route:type_name -> sluice.admin.v1.Ref
+	49,  // 59: sluice.admin.v1.ListMethodsResponse.methods:type_name -> sluice.admin.v1.Method
+	46,  // 60: sluice.admin.v1.ListMethodsResponse.problems:type_name -> sluice.admin.v1.SchemaSource
+	50,  // 61: sluice.admin.v1.Method.bindings:type_name -> sluice.admin.v1.HttpBinding
+	9,   // 62: sluice.admin.v1.GetOpenAPIRequest.route:type_name -> sluice.admin.v1.Ref
+	9,   // 63: sluice.admin.v1.ListEndpointsRequest.backend:type_name -> sluice.admin.v1.Ref
+	55,  // 64: sluice.admin.v1.ListEndpointsResponse.backends:type_name -> sluice.admin.v1.BackendEndpoints
+	9,   // 65: sluice.admin.v1.BackendEndpoints.backend:type_name -> sluice.admin.v1.Ref
+	56,  // 66: sluice.admin.v1.BackendEndpoints.endpoints:type_name -> sluice.admin.v1.Endpoint
+	13,  // 67: sluice.admin.v1.BackendEndpoints.drains:type_name -> sluice.admin.v1.Drain
+	5,   // 68: sluice.admin.v1.Endpoint.source:type_name -> sluice.admin.v1.Endpoint.Source
+	126, // 69: sluice.admin.v1.Endpoint.since:type_name -> google.protobuf.Timestamp
+	127, // 70: sluice.admin.v1.Endpoint.p99:type_name -> google.protobuf.Duration
+	13,  // 71: sluice.admin.v1.Endpoint.drain:type_name -> sluice.admin.v1.Drain
+	57,  // 72: sluice.admin.v1.Endpoint.registration:type_name -> sluice.admin.v1.Registration
+	9,   // 73: sluice.admin.v1.Registration.ref:type_name -> sluice.admin.v1.Ref
+	9,   // 74: sluice.admin.v1.Registration.backend:type_name -> sluice.admin.v1.Ref
+	127, // 75: sluice.admin.v1.Registration.lease:type_name -> google.protobuf.Duration
+	126, // 76: sluice.admin.v1.Registration.expires:type_name -> google.protobuf.Timestamp
+	126, // 77: sluice.admin.v1.Registration.registered:type_name -> google.protobuf.Timestamp
+	9,   // 78: sluice.admin.v1.RegisterRequest.backend:type_name -> sluice.admin.v1.Ref
+	127, // 79: sluice.admin.v1.RegisterRequest.lease:type_name -> google.protobuf.Duration
+	0,   // 80: sluice.admin.v1.RegisterRequest.wait:type_name -> sluice.admin.v1.Wait
+	57,  // 81: sluice.admin.v1.RegisterResponse.registration:type_name -> sluice.admin.v1.Registration
+	29,  // 82: sluice.admin.v1.RegisterResponse.peers:type_name -> sluice.admin.v1.Confirmation
+	9,   // 83: sluice.admin.v1.RenewRequest.backend:type_name -> sluice.admin.v1.Ref
+	126, // 84: sluice.admin.v1.RenewResponse.expires:type_name -> google.protobuf.Timestamp
+	9,   // 85: sluice.admin.v1.DeregisterRequest.backend:type_name -> sluice.admin.v1.Ref
+	0,   // 86: sluice.admin.v1.DeregisterRequest.wait:type_name -> sluice.admin.v1.Wait
+	58,  // 87: sluice.admin.v1.KeepRequest.registration:type_name -> sluice.admin.v1.RegisterRequest
+	57,  // 88: sluice.admin.v1.KeepResponse.registration:type_name -> sluice.admin.v1.Registration
+	29,  // 89: sluice.admin.v1.KeepResponse.peers:type_name -> sluice.admin.v1.Confirmation
+	9,   // 90: sluice.admin.v1.RebalanceRequest.backend:type_name -> sluice.admin.v1.Ref
+	69,  // 91: sluice.admin.v1.ListMembersResponse.members:type_name -> sluice.admin.v1.Member
+	6,   // 92: sluice.admin.v1.Member.state:type_name -> sluice.admin.v1.Member.State
+	126, // 93: sluice.admin.v1.Member.since:type_name -> google.protobuf.Timestamp
+	126, // 94: sluice.admin.v1.Member.drift_since:type_name -> google.protobuf.Timestamp
+	127, // 95: sluice.admin.v1.Member.clock_offset:type_name -> google.protobuf.Duration
+	127, // 96: sluice.admin.v1.Member.rtt:type_name -> google.protobuf.Duration
+	126, // 97: sluice.admin.v1.Member.heard:type_name -> google.protobuf.Timestamp
+	7,   // 98: sluice.admin.v1.Member.udp_out:type_name -> sluice.admin.v1.Member.Reach
+	7,   // 99: sluice.admin.v1.Member.udp_in:type_name -> sluice.admin.v1.Member.Reach
+	7,   // 100: sluice.admin.v1.Member.tcp_out:type_name -> sluice.admin.v1.Member.Reach
+	7,   // 101: sluice.admin.v1.Member.tcp_in:type_name -> sluice.admin.v1.Member.Reach
+	81,  // 102: sluice.admin.v1.KeysResponse.answers:type_name -> sluice.admin.v1.KeyAnswer
+	9,   // 103: sluice.admin.v1.ListConflictsRequest.ref:type_name -> sluice.admin.v1.Ref
+	84,  // 104: sluice.admin.v1.ListConflictsResponse.conflicts:type_name -> sluice.admin.v1.Contested
+	85,  // 105: sluice.admin.v1.Contested.holds:type_name -> sluice.admin.v1.Version
+	85,  // 106: sluice.admin.v1.Contested.lost:type_name -> sluice.admin.v1.Version
+	10,  // 107: sluice.admin.v1.Version.object:type_name -> sluice.admin.v1.Object
+	9,   // 108: sluice.admin.v1.SettleConflictRequest.ref:type_name -> sluice.admin.v1.Ref
+	8,   // 109: sluice.admin.v1.SettleConflictRequest.side:type_name -> sluice.admin.v1.SettleConflictRequest.Side
+	0,   // 110: sluice.admin.v1.SettleConflictRequest.wait:type_name -> sluice.admin.v1.Wait
+	126, // 111: sluice.admin.v1.StatusResponse.started:type_name -> google.protobuf.Timestamp
+	125, // 112: sluice.admin.v1.StatusResponse.objects:type_name -> sluice.admin.v1.StatusResponse.ObjectsEntry
+	89,  // 113: sluice.admin.v1.StatusResponse.cluster:type_name -> sluice.admin.v1.ClusterStatus
+	0,   // 114: sluice.admin.v1.RestoreRequest.wait:type_name -> sluice.admin.v1.Wait
+	1,   // 115: sluice.admin.v1.Account.role:type_name -> sluice.admin.v1.Role
+	126, // 116: sluice.admin.v1.Account.created:type_name -> google.protobuf.Timestamp
+	126, // 117: sluice.admin.v1.Account.last_seen:type_name -> google.protobuf.Timestamp
+	1,   // 118: sluice.admin.v1.Token.role:type_name -> sluice.admin.v1.Role
+	126, // 119: sluice.admin.v1.Token.created:type_name -> google.protobuf.Timestamp
+	126, // 120: sluice.admin.v1.Token.expires:type_name -> google.protobuf.Timestamp
+	126, // 121: sluice.admin.v1.Token.last_seen:type_name -> google.protobuf.Timestamp
+	93,  // 122: sluice.admin.v1.SignInResponse.account:type_name -> sluice.admin.v1.Account
+	126, // 123: sluice.admin.v1.SignInResponse.expires:type_name -> google.protobuf.Timestamp
+	1,   // 124: sluice.admin.v1.WhoAmIResponse.role:type_name -> sluice.admin.v1.Role
+	93,  // 125: sluice.admin.v1.SetUpResponse.account:type_name -> sluice.admin.v1.Account
+	126, // 126: sluice.admin.v1.CreateSetUpLinkResponse.expires:type_name -> google.protobuf.Timestamp
+	1,   // 127: sluice.admin.v1.CreateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	93,  // 128: sluice.admin.v1.CreateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	93,  // 129: sluice.admin.v1.ListAccountsResponse.accounts:type_name -> sluice.admin.v1.Account
+	1,   // 130: sluice.admin.v1.UpdateAccountRequest.role:type_name -> sluice.admin.v1.Role
+	93,  // 131: sluice.admin.v1.UpdateAccountResponse.account:type_name -> sluice.admin.v1.Account
+	1,   // 132: sluice.admin.v1.CreateTokenRequest.role:type_name -> sluice.admin.v1.Role
+	126, // 133: sluice.admin.v1.CreateTokenRequest.expires:type_name -> google.protobuf.Timestamp
+	94,  // 134: sluice.admin.v1.CreateTokenResponse.token:type_name -> sluice.admin.v1.Token
+	94,  // 135: sluice.admin.v1.ListTokensResponse.tokens:type_name -> sluice.admin.v1.Token
+	9,   // 136: sluice.admin.v1.AuditRequest.ref:type_name -> sluice.admin.v1.Ref
+	121, // 137: sluice.admin.v1.AuditResponse.entries:type_name -> sluice.admin.v1.AuditEntry
+	126, // 138: sluice.admin.v1.AuditEntry.time:type_name -> google.protobuf.Timestamp
+	9,   // 139: sluice.admin.v1.AuditEntry.refs:type_name -> sluice.admin.v1.Ref
+	18,  // 140: sluice.admin.v1.AuditEntry.changes:type_name -> sluice.admin.v1.Change
+	123, // 141: sluice.admin.v1.Faults.faults:type_name -> sluice.admin.v1.Fault
+	10,  // 142: sluice.admin.v1.Conflict.current:type_name -> sluice.admin.v1.Object
+	19,  // 143: sluice.admin.v1.ResourceService.Get:input_type -> sluice.admin.v1.GetRequest
+	23,  // 144: sluice.admin.v1.ResourceService.List:input_type -> sluice.admin.v1.ListRequest
+	25,  // 145: sluice.admin.v1.ResourceService.Apply:input_type -> sluice.admin.v1.ApplyRequest
+	27,  // 146: sluice.admin.v1.ResourceService.Delete:input_type -> sluice.admin.v1.DeleteRequest
+	26,  // 147: sluice.admin.v1.ResourceService.Diff:input_type -> sluice.admin.v1.DiffRequest
+	31,  // 148: sluice.admin.v1.ResourceService.Watch:input_type -> sluice.admin.v1.WatchRequest
+	33,  // 149: sluice.admin.v1.ResourceService.History:input_type -> sluice.admin.v1.HistoryRequest
+	35,  // 150: sluice.admin.v1.ResourceService.Rollback:input_type -> sluice.admin.v1.RollbackRequest
+	36,  // 151: sluice.admin.v1.ResourceService.Split:input_type -> sluice.admin.v1.SplitRequest
+	37,  // 152: sluice.admin.v1.ResourceService.Drain:input_type -> sluice.admin.v1.DrainRequest
+	38,  // 153: sluice.admin.v1.ResourceService.Disable:input_type -> sluice.admin.v1.DisableRequest
+	39,  // 154: sluice.admin.v1.ResourceService.Adopt:input_type -> sluice.admin.v1.AdoptRequest
+	40,  // 155: sluice.admin.v1.ResourceService.Explain:input_type -> sluice.admin.v1.ExplainRequest
+	87,  // 156: sluice.admin.v1.NodeService.Status:input_type -> sluice.admin.v1.StatusRequest
+	90,  // 157: sluice.admin.v1.NodeService.Backup:input_type -> sluice.admin.v1.BackupRequest
+	92,  // 158: sluice.admin.v1.NodeService.Restore:input_type -> sluice.admin.v1.RestoreRequest
+	95,  // 159: sluice.admin.v1.AccessService.SignIn:input_type -> sluice.admin.v1.SignInRequest
+	97,  // 160: sluice.admin.v1.AccessService.SignOut:input_type -> sluice.admin.v1.SignOutRequest
+	99,  // 161: sluice.admin.v1.AccessService.WhoAmI:input_type -> sluice.admin.v1.WhoAmIRequest
+	101, // 162: sluice.admin.v1.AccessService.SetUp:input_type -> sluice.admin.v1.SetUpRequest
+	103, // 163: sluice.admin.v1.AccessService.CreateSetUpLink:input_type -> sluice.admin.v1.CreateSetUpLinkRequest
+	105, // 164: sluice.admin.v1.AccessService.CreateAccount:input_type -> sluice.admin.v1.CreateAccountRequest
+	107, // 165: sluice.admin.v1.AccessService.ListAccounts:input_type -> sluice.admin.v1.ListAccountsRequest
+	109, // 166: sluice.admin.v1.AccessService.UpdateAccount:input_type -> sluice.admin.v1.UpdateAccountRequest
+	111, // 167: sluice.admin.v1.AccessService.DeleteAccount:input_type -> sluice.admin.v1.DeleteAccountRequest
+	113, // 168: sluice.admin.v1.AccessService.CreateToken:input_type -> sluice.admin.v1.CreateTokenRequest
+	115, // 169: sluice.admin.v1.AccessService.ListTokens:input_type -> sluice.admin.v1.ListTokensRequest
+	117, // 170: sluice.admin.v1.AccessService.RevokeToken:input_type -> sluice.admin.v1.RevokeTokenRequest
+	119, // 171: sluice.admin.v1.AccessService.Audit:input_type -> sluice.admin.v1.AuditRequest
+	44,  // 172: sluice.admin.v1.SchemaService.ListSchemas:input_type -> sluice.admin.v1.ListSchemasRequest
+	47,  // 173: sluice.admin.v1.SchemaService.ListMethods:input_type -> sluice.admin.v1.ListMethodsRequest
+	51,  // 174: sluice.admin.v1.SchemaService.GetOpenAPI:input_type -> sluice.admin.v1.GetOpenAPIRequest
+	53,  // 175: sluice.admin.v1.BackendService.ListEndpoints:input_type -> sluice.admin.v1.ListEndpointsRequest
+	58,  // 176: sluice.admin.v1.BackendService.Register:input_type -> sluice.admin.v1.RegisterRequest
+	60,  // 177: sluice.admin.v1.BackendService.Renew:input_type -> sluice.admin.v1.RenewRequest
+	62,  // 178: sluice.admin.v1.BackendService.Deregister:input_type -> sluice.admin.v1.DeregisterRequest
+	63,  // 179: sluice.admin.v1.BackendService.Keep:input_type -> sluice.admin.v1.KeepRequest
+	65,  // 180: sluice.admin.v1.BackendService.Rebalance:input_type -> sluice.admin.v1.RebalanceRequest
+	67,  // 181: sluice.admin.v1.ClusterService.ListMembers:input_type -> sluice.admin.v1.ListMembersRequest
+	70,  // 182: sluice.admin.v1.ClusterService.Join:input_type -> sluice.admin.v1.JoinRequest
+	72,  // 183: sluice.admin.v1.ClusterService.Leave:input_type -> sluice.admin.v1.LeaveRequest
+	74,  // 184: sluice.admin.v1.ClusterService.DrainNode:input_type -> sluice.admin.v1.DrainNodeRequest
+	76,  // 185: sluice.admin.v1.ClusterService.ListKeys:input_type -> sluice.admin.v1.ListKeysRequest
+	77,  // 186: sluice.admin.v1.ClusterService.AddKey:input_type -> sluice.admin.v1.AddKeyRequest
+	78,  // 187: sluice.admin.v1.ClusterService.UseKey:input_type -> sluice.admin.v1.UseKeyRequest
+	79,  // 188: sluice.admin.v1.ClusterService.RemoveKey:input_type -> sluice.admin.v1.RemoveKeyRequest
+	82,  // 189: sluice.admin.v1.ClusterService.ListConflicts:input_type -> sluice.admin.v1.ListConflictsRequest
+	86,  // 190: sluice.admin.v1.ClusterService.SettleConflict:input_type -> sluice.admin.v1.SettleConflictRequest
+	20,  // 191: sluice.admin.v1.ResourceService.Get:output_type -> sluice.admin.v1.GetResponse
+	24,  // 192: sluice.admin.v1.ResourceService.List:output_type -> sluice.admin.v1.ListResponse
+	28,  // 193: sluice.admin.v1.ResourceService.Apply:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 194: sluice.admin.v1.ResourceService.Delete:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 195: sluice.admin.v1.ResourceService.Diff:output_type -> sluice.admin.v1.WriteResponse
+	32,  // 196: sluice.admin.v1.ResourceService.Watch:output_type -> sluice.admin.v1.WatchResponse
+	34,  // 197: sluice.admin.v1.ResourceService.History:output_type -> sluice.admin.v1.HistoryResponse
+	28,  // 198: sluice.admin.v1.ResourceService.Rollback:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 199: sluice.admin.v1.ResourceService.Split:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 200: sluice.admin.v1.ResourceService.Drain:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 201: sluice.admin.v1.ResourceService.Disable:output_type -> sluice.admin.v1.WriteResponse
+	28,  // 202: sluice.admin.v1.ResourceService.Adopt:output_type -> sluice.admin.v1.WriteResponse
+	42,  // 203: sluice.admin.v1.ResourceService.Explain:output_type -> sluice.admin.v1.ExplainResponse
+	88,  // 204: sluice.admin.v1.NodeService.Status:output_type -> sluice.admin.v1.StatusResponse
+	91,  // 205: sluice.admin.v1.NodeService.Backup:output_type -> sluice.admin.v1.BackupResponse
+	28,  // 206: sluice.admin.v1.NodeService.Restore:output_type -> sluice.admin.v1.WriteResponse
+	96,  // 207: sluice.admin.v1.AccessService.SignIn:output_type -> sluice.admin.v1.SignInResponse
+	98,  // 208: sluice.admin.v1.AccessService.SignOut:output_type -> sluice.admin.v1.SignOutResponse
+	100, // 209: sluice.admin.v1.AccessService.WhoAmI:output_type -> sluice.admin.v1.WhoAmIResponse
+	102, // 210: sluice.admin.v1.AccessService.SetUp:output_type -> sluice.admin.v1.SetUpResponse
+	104, // 211: sluice.admin.v1.AccessService.CreateSetUpLink:output_type -> sluice.admin.v1.CreateSetUpLinkResponse
+	106, // 212: sluice.admin.v1.AccessService.CreateAccount:output_type -> sluice.admin.v1.CreateAccountResponse
+	108, // 213: sluice.admin.v1.AccessService.ListAccounts:output_type -> sluice.admin.v1.ListAccountsResponse
+	110, // 214: sluice.admin.v1.AccessService.UpdateAccount:output_type -> sluice.admin.v1.UpdateAccountResponse
+	112, // 215: sluice.admin.v1.AccessService.DeleteAccount:output_type -> sluice.admin.v1.DeleteAccountResponse
+	114, // 216: sluice.admin.v1.AccessService.CreateToken:output_type -> sluice.admin.v1.CreateTokenResponse
+	116, // 217: sluice.admin.v1.AccessService.ListTokens:output_type -> sluice.admin.v1.ListTokensResponse
+	118, // 218: sluice.admin.v1.AccessService.RevokeToken:output_type -> sluice.admin.v1.RevokeTokenResponse
+	120, // 219: sluice.admin.v1.AccessService.Audit:output_type -> sluice.admin.v1.AuditResponse
+	45,  // 220: sluice.admin.v1.SchemaService.ListSchemas:output_type -> sluice.admin.v1.ListSchemasResponse
+	48,  // 221: sluice.admin.v1.SchemaService.ListMethods:output_type -> sluice.admin.v1.ListMethodsResponse
+	52,  // 222: sluice.admin.v1.SchemaService.GetOpenAPI:output_type -> sluice.admin.v1.GetOpenAPIResponse
+	54,  // 223: sluice.admin.v1.BackendService.ListEndpoints:output_type -> sluice.admin.v1.ListEndpointsResponse
+	59,  // 224: sluice.admin.v1.BackendService.Register:output_type -> sluice.admin.v1.RegisterResponse
+	61,  // 225: sluice.admin.v1.BackendService.Renew:output_type -> sluice.admin.v1.RenewResponse
+	28,  // 226: sluice.admin.v1.BackendService.Deregister:output_type -> sluice.admin.v1.WriteResponse
+	64,  // 227: sluice.admin.v1.BackendService.Keep:output_type -> sluice.admin.v1.KeepResponse
+	66,  // 228: sluice.admin.v1.BackendService.Rebalance:output_type -> sluice.admin.v1.RebalanceResponse
+	68,  // 229: sluice.admin.v1.ClusterService.ListMembers:output_type -> sluice.admin.v1.ListMembersResponse
+	71,  // 230: sluice.admin.v1.ClusterService.Join:output_type -> sluice.admin.v1.JoinResponse
+	73,  // 231: sluice.admin.v1.ClusterService.Leave:output_type -> sluice.admin.v1.LeaveResponse
+	75,  // 232: sluice.admin.v1.ClusterService.DrainNode:output_type -> sluice.admin.v1.DrainNodeResponse
+	80,  // 233: sluice.admin.v1.ClusterService.ListKeys:output_type -> sluice.admin.v1.KeysResponse
+	80,  // 234: sluice.admin.v1.ClusterService.AddKey:output_type -> sluice.admin.v1.KeysResponse
+	80,  // 235: sluice.admin.v1.ClusterService.UseKey:output_type -> sluice.admin.v1.KeysResponse
+	80,  // 236: sluice.admin.v1.ClusterService.RemoveKey:output_type -> sluice.admin.v1.KeysResponse
+	83,  // 237: sluice.admin.v1.ClusterService.ListConflicts:output_type -> sluice.admin.v1.ListConflictsResponse
+	28,  // 238: sluice.admin.v1.ClusterService.SettleConflict:output_type -> sluice.admin.v1.WriteResponse
+	191, // [191:239] is the sub-list for method output_type
+	143, // [143:191] is the sub-list for method input_type
+	143, // [143:143] is the sub-list for extension type_name
+	143, // [143:143] is the sub-list for extension extendee
+	0,   // [0:143] is the sub-list for field type_name
 }
 
 func init() { file_v1_admin_proto_init() }
@@ -6993,18 +8915,18 @@ func file_v1_admin_proto_init() {
 		return
 	}
 	file_v1_admin_proto_msgTypes[5].OneofWrappers = []any{}
-	file_v1_admin_proto_msgTypes[25].OneofWrappers = []any{}
-	file_v1_admin_proto_msgTypes[45].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[27].OneofWrappers = []any{}
 	file_v1_admin_proto_msgTypes[47].OneofWrappers = []any{}
+	file_v1_admin_proto_msgTypes[49].OneofWrappers = []any{}
 	type x struct{}
 	out := protoimpl.TypeBuilder{
 		File: protoimpl.DescBuilder{
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_v1_admin_proto_rawDesc), len(file_v1_admin_proto_rawDesc)),
-			NumEnums:      5,
-			NumMessages:   94,
+			NumEnums:      9,
+			NumMessages:   117,
 			NumExtensions: 0,
-			NumServices:   5,
+			NumServices:   6,
 		},
 		GoTypes:           file_v1_admin_proto_goTypes,
 		DependencyIndexes: file_v1_admin_proto_depIdxs,
