@@ -100,7 +100,7 @@ func runDemo(ctx context.Context, opts demoOptions, stdout, stderr io.Writer) er
 	if err != nil {
 		return err
 	}
-	load, err := demo.NewLoad(reachable(node.gateway.Addr()), opts.rate)
+	load, err := demo.NewLoad(opts.rate, reachable(node.gateway.Addr()))
 	if err != nil {
 		return err
 	}

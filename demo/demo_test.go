@@ -117,7 +117,7 @@ func TestBackendsResourcesNameEveryVersion(t *testing.T) {
 
 func TestLoadKeepsItsRate(t *testing.T) {
 	b := runBackends(t, "v1")
-	load, err := NewLoad(b.Addr("v1"), 200)
+	load, err := NewLoad(200, b.Addr("v1"))
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -136,13 +136,57 @@ func TestLoadKeepsItsRate(t *testing.T) {
 	}
 }
 
-func TestLoadCountsErrors(t *testing.T) {
-	load, err := NewLoad("127.0.0.1:1", 100)
+// A client that knows several gateways goes on at those that are left.
+func TestLoadGoesOnAtAnotherGateway(t *testing.T) {
+	b := runBackends(t, "v1", "v2")
+	gone, err := NewBackends("gone")
 	if err != nil {
 		t.Fatal(err)
 	}
-	load.record("", io.ErrUnexpectedEOF, time.Millisecond)
-	load.record("v1", nil, time.Millisecond)
+	ctx, stop := context.WithCancel(t.Context())
+	ended := make(chan error)
+	go func() { ended <- gone.Run(ctx) }()
+	load, err := NewLoad(300, b.Addr("v1"), gone.Addr("gone"), b.Addr("v2"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	loading, end := context.WithCancel(t.Context())
+	done := make(chan error)
+	go func() { done <- load.Run(loading) }()
+	await := func(version string, more uint64) {
+		t.Helper()
+		from := load.Totals().ByVersion[version]
+		for deadline := time.Now().Add(10 * time.Second); load.Totals().ByVersion[version] < from+more; {
+			if time.Now().After(deadline) {
+				t.Fatalf("no %d RPCs more at %s: %+v", more, version, load.Totals())
+			}
+			time.Sleep(time.Millisecond) // allow:sleep
+		}
+	}
+	await("gone", 20)
+	stop()
+	if err := <-ended; err != nil {
+		t.Error(err)
+	}
+	await("v1", 20)
+	await("v2", 20)
+	end()
+	if err := <-done; err != nil {
+		t.Error(err)
+	}
+	got := load.Totals()
+	if got.Errors != 0 || got.ByGateway[b.Addr("v1")] < 20 || got.ByGateway[gone.Addr("gone")] < 20 {
+		t.Errorf("totals %+v: want no errors, and RPCs through each gateway", got)
+	}
+}
+
+func TestLoadCountsErrors(t *testing.T) {
+	load, err := NewLoad(100, "127.0.0.1:1")
+	if err != nil {
+		t.Fatal(err)
+	}
+	load.record("", nil, io.ErrUnexpectedEOF, time.Millisecond)
+	load.record("v1", nil, nil, time.Millisecond)
 	got := load.Totals()
 	if got.RPCs != 2 || got.Errors != 1 || !errors.Is(got.LastError, io.ErrUnexpectedEOF) {
 		t.Errorf("totals %+v: want 2 RPCs, 1 error", got)

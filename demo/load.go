@@ -7,12 +7,19 @@ import (
 	"io"
 	"maps"
 	"math"
+	"net"
 	"slices"
+	"strings"
 	"sync"
 	"time"
 
 	"google.golang.org/grpc"
+	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/credentials/insecure"
+	"google.golang.org/grpc/peer"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
+	"google.golang.org/grpc/status"
 
 	shopv1 "sluice/demo/shop/v1"
 )
@@ -34,11 +41,14 @@ const (
 )
 
 // Load calls the example service at a steady rate, the four kinds of RPC in
-// turn, all over one connection: what is balanced is each RPC.
+// turn, all over one connection: what is balanced is each RPC. With several gateways it
+// is a client that knows their addresses: one connection to each, the RPCs in turn, and
+// what breaks off because a gateway is gone is begun again at another.
 type Load struct {
-	conn *grpc.ClientConn
-	rate float64 // RPCs per second
-	open chan struct{}
+	conn  *grpc.ClientConn
+	rate  float64 // RPCs per second
+	tries int     // of one RPC; more than one with several gateways only
+	open  chan struct{}
 
 	mu       sync.Mutex // guards the fields below
 	totals   Totals
@@ -50,25 +60,43 @@ type Load struct {
 type Totals struct {
 	RPCs      uint64            // ended, with an error or without
 	ByVersion map[string]uint64 // those that a version answered
+	ByGateway map[string]uint64 // those that came back through a gateway, by its address
+	Again     uint64            // tries beside the first
 	Errors    uint64
 	LastError error
 	P99       time.Duration // over the latest 1000 RPCs
 }
 
-// NewLoad prepares a load of rate RPCs per second on target (host:port) and
-// connects to nothing yet.
-func NewLoad(target string, rate float64) (*Load, error) {
-	conn, err := grpc.NewClient("passthrough:///"+target,
-		grpc.WithTransportCredentials(insecure.NewCredentials()))
-	if err != nil {
-		return nil, fmt.Errorf("prepare demo load on %s: %w", target, err)
+// maxTries is how often the RPC of a client with several gateways is begun: one of them
+// may go, and one more in the same moment.
+const maxTries = 3
+
+// NewLoad prepares a load of rate RPCs per second on the gateways at these addresses
+// (host:port) and connects to nothing yet.
+func NewLoad(rate float64, targets ...string) (*Load, error) {
+	addresses := manual.NewBuilderWithScheme("gateways")
+	var state resolver.State
+	for _, target := range targets {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: target})
 	}
-	return &Load{
+	addresses.InitialState(state)
+	conn, err := grpc.NewClient("gateways:///demo", grpc.WithResolvers(addresses),
+		grpc.WithTransportCredentials(insecure.NewCredentials()),
+		grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`))
+	if err != nil {
+		return nil, fmt.Errorf("prepare demo load on %s: %w", strings.Join(targets, ", "), err)
+	}
+	l := &Load{
 		conn:   conn,
 		rate:   rate,
+		tries:  1,
 		open:   make(chan struct{}, maxOpen),
-		totals: Totals{ByVersion: map[string]uint64{}},
-	}, nil
+		totals: Totals{ByVersion: map[string]uint64{}, ByGateway: map[string]uint64{}},
+	}
+	if len(targets) > 1 {
+		l.tries = maxTries
+	}
+	return l, nil
 }
 
 // Run starts RPCs until ctx is done, waits for those that are open, and
@@ -112,13 +140,13 @@ func (l *Load) Totals() Totals {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	t := l.totals
-	t.ByVersion = maps.Clone(t.ByVersion)
+	t.ByVersion, t.ByGateway = maps.Clone(t.ByVersion), maps.Clone(t.ByGateway)
 	t.P99 = quantile(l.latest[:min(l.recorded, window)], 0.99)
 	return t
 }
 
 // call makes one RPC of one kind and returns the version that answered it.
-type call func(context.Context, shopv1.CartClient) (version string, err error)
+type call func(context.Context, shopv1.CartClient, ...grpc.CallOption) (version string, err error)
 
 var kinds = []call{get, fill, watch, scan}
 
@@ -126,11 +154,26 @@ func (l *Load) one(ctx context.Context, client shopv1.CartClient, kind call) {
 	ctx, cancel := context.WithTimeout(ctx, rpcTimeout)
 	defer cancel()
 	begin := time.Now()
-	version, err := kind(ctx, client)
-	l.record(version, err, time.Since(begin))
+	var by peer.Peer
+	for try := 1; ; try++ {
+		version, err := kind(ctx, client, grpc.Peer(&by))
+		if status.Code(err) == codes.Unavailable && try < l.tries {
+			l.again()
+			continue
+		}
+		l.record(version, by.Addr, err, time.Since(begin))
+		return
+	}
 }
 
-func (l *Load) record(version string, err error, took time.Duration) {
+func (l *Load) again() {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.totals.Again++
+}
+
+// record counts an RPC that has ended; gateway is nil when it found none.
+func (l *Load) record(version string, gateway net.Addr, err error, took time.Duration) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.totals.RPCs++
@@ -141,17 +184,20 @@ func (l *Load) record(version string, err error, took time.Duration) {
 	if version != "" {
 		l.totals.ByVersion[version]++
 	}
+	if gateway != nil {
+		l.totals.ByGateway[gateway.String()]++
+	}
 	l.latest[l.recorded%window] = took
 	l.recorded++
 }
 
-func get(ctx context.Context, client shopv1.CartClient) (string, error) {
-	reply, err := client.Get(ctx, &shopv1.GetRequest{Id: "1"})
+func get(ctx context.Context, client shopv1.CartClient, opts ...grpc.CallOption) (string, error) {
+	reply, err := client.Get(ctx, &shopv1.GetRequest{Id: "1"}, opts...)
 	return reply.GetServedBy(), err
 }
 
-func fill(ctx context.Context, client shopv1.CartClient) (string, error) {
-	stream, err := client.Fill(ctx)
+func fill(ctx context.Context, client shopv1.CartClient, opts ...grpc.CallOption) (string, error) {
+	stream, err := client.Fill(ctx, opts...)
 	if err != nil {
 		return "", err
 	}
@@ -165,16 +211,16 @@ func fill(ctx context.Context, client shopv1.CartClient) (string, error) {
 	return reply.GetServedBy(), err
 }
 
-func watch(ctx context.Context, client shopv1.CartClient) (string, error) {
-	stream, err := client.Watch(ctx, &shopv1.WatchRequest{Id: "1"})
+func watch(ctx context.Context, client shopv1.CartClient, opts ...grpc.CallOption) (string, error) {
+	stream, err := client.Watch(ctx, &shopv1.WatchRequest{Id: "1"}, opts...)
 	if err != nil {
 		return "", err
 	}
 	return drain(stream.Recv)
 }
 
-func scan(ctx context.Context, client shopv1.CartClient) (string, error) {
-	stream, err := client.Scan(ctx)
+func scan(ctx context.Context, client shopv1.CartClient, opts ...grpc.CallOption) (string, error) {
+	stream, err := client.Scan(ctx, opts...)
 	if err != nil {
 		return "", err
 	}
