@@ -4,10 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
-	"net"
 	"net/netip"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 )
@@ -33,12 +30,26 @@ type LeaseOptions struct {
 	// for the loopback ones too; the others are to be listed. Nil means none. A name that
 	// leads there is found out when it is dialled.
 	OwnAddresses func() []netip.AddrPort
+	// Peers are the other nodes of a cluster; nil means that there are none, and that this
+	// node looks after every lease.
+	Peers LeasePeers
+	// Reach finds out whether an endpoint can be reached, for a lease that this node has
+	// taken over and that nobody has renewed since; nil means that such a one ends like any
+	// other. It is called by several goroutines at once, and returns when ctx is done.
+	Reach func(ctx context.Context, backend ID, address string) bool
 }
 
 // Leases end the registrations of processes that are not heard of any more. How long
-// each holds is known in memory alone: a renewal writes nothing, and after a restart
-// every registration has its whole lease again. Registrations of other nodes are theirs
-// to end. The methods may be called from any goroutine.
+// each holds is known in memory alone: a renewal writes nothing.
+//
+// One node of a cluster looks after each lease, its steward: the one where the
+// registration was written last, and while that is gone another that lives. Whoever hears
+// of a process elsewhere tells the steward; only the steward ends what it has not heard
+// of. A node that begins to look after a lease, as all do after a start, gives it a whole
+// one; and since the process may not have known whom to tell, ends it only when the
+// endpoint cannot be reached either, until the first renewal has come.
+//
+// The methods may be called from any goroutine.
 type Leases struct {
 	// Fixed at construction.
 	store *Store
@@ -52,13 +63,25 @@ type Leases struct {
 	mu       sync.Mutex // guards the fields below; taken after writing
 	leases   map[ID]*lease
 	followed []*Object // the registrations that leases was compared with last
+	// reconsider is set when who lives has changed, and leases was not compared with it yet.
+	reconsider bool
+	reaching   int // endpoints that are being asked whether they are there
 }
 
 // lease is how long one registration holds.
 type lease struct {
-	until   time.Time
-	holders int  // as long as there are any, it does not end
-	ending  bool // it is over, and the disk is being told
+	mine    bool      // this node looks after it
+	of      Revision  // of the registration, when that was found out
+	until   time.Time // when it is over, if it is mine
+	assured time.Time // until when a renewal holds that has come here; zero before the first
+	passed  bool      // that renewal came by a peer
+	holders int       // as long as there are any, it does not end
+	forward time.Time // when one that is held is to be renewed at its steward again
+	ending  bool      // it is over, and the disk is being told
+
+	inherited bool // who renews it may not have known where
+	asking    bool // somebody finds out whether the endpoint is there
+	unreached bool // it is not
 }
 
 // NewLeases makes the leases of a store. Run ends them.
@@ -74,30 +97,9 @@ func NewLeases(s *Store, opts LeaseOptions) *Leases {
 		wake: make(chan struct{}, 1), writing: make(chan struct{}, 1),
 	}
 	l.follow(s.Snapshot())
+	holds := l.heldHere
+	s.holds.Store(&holds)
 	return l
-}
-
-// Run ends the registrations whose lease is over, until ctx is done.
-func (l *Leases) Run(ctx context.Context) error {
-	timer := time.NewTimer(0)
-	defer timer.Stop()
-	for {
-		snap := l.store.Snapshot()
-		l.follow(snap)
-		timer.Stop() // it may not have fired yet
-		if next := l.end(ctx); !next.IsZero() {
-			timer.Reset(max(next.Sub(l.opts.Now()), time.Millisecond))
-		}
-		select {
-		case <-ctx.Done():
-			return nil
-		case <-l.store.done:
-			return ErrClosed
-		case <-snap.superseded:
-		case <-l.wake:
-		case <-timer.C:
-		}
-	}
 }
 
 // Register announces an endpoint of a Backend of that namespace, or says anew what was
@@ -121,13 +123,12 @@ func (l *Leases) Register(ctx context.Context, spec RegistrationSpec, namespace 
 	if !ok { // somebody else was faster
 		return nil, &NotFoundError{id}
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.track(o)
+	l.renew(o)
 	return o, nil
 }
 
-// Renew begins a lease anew, and writes nothing. The error is ErrNoLease, also when the
+// Renew begins a lease anew, and writes nothing. Where another node looks after it that
+// one is told, and nobody waits for the answer. The error is ErrNoLease, also when the
 // Backend is gone or takes no registrations any more.
 func (l *Leases) Renew(id ID) error {
 	snap := l.store.Snapshot()
@@ -135,13 +136,9 @@ func (l *Leases) Renew(id ID) error {
 	if !ok || !snap.takes(o) {
 		return ErrNoLease
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known := l.leases[o.ID]
-	if known == nil && o.Owner.Kind != OwnerAPI || known != nil && known.ending {
+	if !l.renew(o) {
 		return ErrNoLease
 	}
-	l.track(o)
 	return nil
 }
 
@@ -158,19 +155,27 @@ func (l *Leases) Deregister(ctx context.Context, id ID, by Author) error {
 	return err // Run forgets the lease
 }
 
-// Expires is when a lease is over; zero when there is none, or somebody holds it.
+// Expires is when a lease is over; zero when there is none, or somebody holds it. Of one
+// that another node looks after, it is what this node has heard: when it would be over if
+// the last renewal that came here was the last; zero when that is past, or none has come.
 func (l *Leases) Expires(id ID) time.Time {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	known := l.leases[id]
-	if known == nil || known.holders > 0 || known.ending {
+	switch {
+	case known == nil || known.holders > 0 || known.ending:
 		return time.Time{}
+	case known.mine:
+		return known.until
+	case known.assured.After(l.opts.Now()):
+		return known.assured
 	}
-	return known.until
+	return time.Time{}
 }
 
 // Holds keeps a registration whatever its lease, until release is called for the first
-// time: the lease then begins anew. What is not registered is not held.
+// time: the lease then begins anew. What is not registered is not held. Where another node
+// looks after it, that one is told again and again.
 func (l *Leases) Holds(id ID) (release func()) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -179,124 +184,55 @@ func (l *Leases) Holds(id ID) (release func()) {
 		return func() {}
 	}
 	held.holders++
-	return sync.OnceFunc(func() {
-		l.mu.Lock()
-		defer l.mu.Unlock()
-		held.holders--
-		if o, ok := l.store.Snapshot().Get(id); ok && l.leases[id] == held {
-			l.track(o)
-			l.hurry()
-		}
-	})
+	held.forward = time.Time{}
+	l.hurry()
+	return sync.OnceFunc(func() { l.release(id, held) })
+}
+
+// release takes a holder away.
+func (l *Leases) release(id ID, held *lease) {
+	o, found := l.store.Snapshot().Get(id)
+	steward := l.store.Node()
+	if found {
+		steward = l.steward(o)
+	}
+	mine := steward == l.store.Node()
+	l.mu.Lock()
+	held.holders--
+	begins := found && l.leases[id] == held
+	if begins {
+		l.track(o, mine)
+		l.hurry()
+	}
+	l.mu.Unlock()
+	if begins && !mine {
+		l.opts.Peers.Renew(steward, id)
+	}
 }
 
 // track begins the lease of a registration. Its caller holds mu.
-func (l *Leases) track(o *Object) {
+func (l *Leases) track(o *Object, mine bool) {
 	known := l.leases[o.ID]
 	if known == nil {
 		known = &lease{}
 		l.leases[o.ID] = known
 		l.hurry()
 	}
-	known.until, known.ending = l.opts.Now().Add(l.store.Snapshot().term(o)), false
-}
-
-// hurry has Run look at the leases.
-func (l *Leases) hurry() {
-	select {
-	case l.wake <- struct{}{}:
-	default: // it will
+	until := l.opts.Now().Add(l.store.Snapshot().term(o))
+	if until.Before(known.until) {
+		l.hurry()
 	}
+	known.mine, known.of = mine, o.Revision
+	known.until, known.assured, known.passed = until, until, false
+	known.ending, known.inherited, known.unreached = false, false, false
 }
 
-// follow begins the leases of registrations that are new here, as they all are after a
-// start, and forgets those of what is gone.
-func (l *Leases) follow(snap *Snapshot) {
-	list := snap.live[registrations]
+// heldHere is Store.held.
+func (l *Leases) heldHere(id ID) bool {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(list) == len(l.followed) && (len(list) == 0 || &list[0] == &l.followed[0]) {
-		return
-	}
-	l.followed = list
-	for _, o := range list {
-		if o.Owner.Kind == OwnerAPI && l.leases[o.ID] == nil {
-			l.track(o)
-		}
-	}
-	for id := range l.leases {
-		if _, found := search(list, id); !found {
-			// One that was made since snap is found in the snapshot after it.
-			if _, now := l.store.Snapshot().Get(id); !now {
-				delete(l.leases, id)
-			}
-		}
-	}
-}
-
-// end ends what is over, all of it in one transaction. It returns when to look again,
-// zero for not before something changes.
-func (l *Leases) end(ctx context.Context) time.Time {
-	if due, next := l.due(false); len(due) == 0 {
-		return next
-	}
-	if l.begin(ctx) != nil {
-		return time.Time{} // ctx is done, and with it Run
-	}
-	defer l.done()
-	due, next := l.due(true) // some may have been renewed meanwhile
-	txn := &Txn{Author: Author{Actor: "lease", Reason: "the lease was over"}}
-	_, err := l.store.transact(ctx, txn, func(p *plan) error {
-		for _, id := range due {
-			if !p.current(id).live() {
-				continue
-			}
-			if err := p.remove(id); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	if err != nil {
-		for _, id := range due {
-			l.leases[id].ending = false
-		}
-		if ctx.Err() == nil {
-			l.opts.Log.Warn("registrations not ended", "leases over", len(due), "error", err)
-		}
-		return l.opts.Now().Add(leaseRetry)
-	}
-	for i, id := range due {
-		delete(l.leases, id)
-		if i < maxLeaseLines {
-			l.opts.Log.Info("registration not renewed", "registration", id.Key())
-		}
-	}
-	if more := len(due) - maxLeaseLines; more > 0 {
-		l.opts.Log.Info("further registrations not renewed", "registrations", more)
-	}
-	return next
-}
-
-// due are the registrations whose lease is over, marked as ending if mark says so, and
-// when the next one is, zero for never.
-func (l *Leases) due(mark bool) (ids []ID, next time.Time) {
-	now := l.opts.Now()
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	for id, known := range l.leases {
-		switch {
-		case known.holders > 0:
-		case !known.until.After(now):
-			ids = append(ids, id)
-			known.ending = mark
-		case next.IsZero() || known.until.Before(next):
-			next = known.until
-		}
-	}
-	return ids, next
+	known := l.leases[id]
+	return known != nil && (known.holders > 0 || known.assured.After(l.opts.Now()))
 }
 
 // begin waits until nobody else makes or ends a registration; done lets the next one.
@@ -310,44 +246,6 @@ func (l *Leases) begin(ctx context.Context) error {
 }
 
 func (l *Leases) done() { <-l.writing }
-
-// isOwn tells whether an address leads to the gateway itself, as far as can be told
-// without asking anybody.
-func (l *Leases) isOwn(address string) bool {
-	if l.opts.OwnAddresses == nil {
-		return false
-	}
-	var at []netip.AddrPort
-	if parsed, err := netip.ParseAddrPort(address); err == nil {
-		at = append(at, netip.AddrPortFrom(plain(parsed.Addr()), parsed.Port()))
-	} else if host, port, err := net.SplitHostPort(address); err == nil && isLoopbackName(host) {
-		n, err := strconv.ParseUint(port, 10, 16)
-		if err != nil {
-			return false
-		}
-		at = append(at, netip.AddrPortFrom(netip.AddrFrom4([4]byte{127, 0, 0, 1}), uint16(n)), netip.AddrPortFrom(netip.IPv6Loopback(), uint16(n)))
-	}
-	for _, own := range l.opts.OwnAddresses() {
-		here := plain(own.Addr())
-		for _, at := range at {
-			same := at.Addr() == here || here.IsUnspecified() && at.Addr().IsLoopback()
-			if same && at.Port() == own.Port() {
-				return true
-			}
-		}
-	}
-	return false
-}
-
-// plain is an address by which two of one machine can be compared.
-func plain(a netip.Addr) netip.Addr { return a.Unmap().WithZone("") }
-
-// isLoopbackName tells whether a name means the machine itself wherever it is looked up:
-// RFC 6761, section 6.3, and what hosts files have for IPv6.
-func isLoopbackName(host string) bool {
-	host = strings.ToLower(strings.TrimSuffix(host, "."))
-	return host == "localhost" || strings.HasSuffix(host, ".localhost") || host == "ip6-localhost" || host == "ip6-loopback"
-}
 
 // takes tells whether there is still a Backend that the registration means, and it takes
 // registrations.
