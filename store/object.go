@@ -161,10 +161,15 @@ type Object struct {
 	Created  time.Time
 	Changed  time.Time
 	Author   Author // of its last change
+	// Lost are the versions that gave way to this one without having been seen by it, the
+	// latest first, until somebody edits the object. They have neither vectors nor lost
+	// versions of their own.
+	Lost []*Object
 
 	manifest [sha256.Size]byte // SHA-256 of the resource's JSON, zero when deleted
 	// The effective form of the route, with what it was made of.
 	effective atomic.Pointer[effectiveForm]
+	version   atomic.Pointer[VersionSum] // nil until somebody asks
 }
 
 // Manifest is what the object declares, in JSON; nil when it is deleted.
@@ -189,7 +194,7 @@ func (o *Object) copy() *Object {
 	return &Object{
 		ID: o.ID, Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
 		Resource: o.Resource, State: o.State, Created: o.Created, Changed: o.Changed, Author: o.Author,
-		manifest: o.manifest,
+		Lost: o.Lost, manifest: o.manifest,
 	}
 }
 
@@ -207,7 +212,7 @@ func (o *Object) setResource(r Resource) error {
 type Change struct {
 	Seq    uint64 // of this node, from 1; 0 when it was tried only
 	Time   time.Time
-	Action string // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, conflict
+	Action string // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, settle, conflict
 	ID     ID
 	Before *Object // nil when there was none, a tombstone when it was deleted
 	After  *Object // with the author of the change
@@ -222,5 +227,6 @@ const (
 	ActionAdopt    = "adopt"
 	ActionRelease  = "release"
 	ActionRestore  = "restore"
+	ActionSettle   = "settle"   // of a conflict: the version that won stays
 	ActionConflict = "conflict" // two nodes changed the object unknown to each other
 )

@@ -15,6 +15,9 @@ type MergeResult struct {
 	Changes   []Change  // those of action "conflict" have a Lost version
 	Refused   []Refusal // what was not taken
 	Unchanged []ID
+	// Taken are the objects whose version here is another one than before: the other nodes
+	// may not have it yet.
+	Taken []ID
 }
 
 // Refusal is a version of a peer that was not taken, and why.
@@ -27,8 +30,9 @@ type Refusal struct {
 // nodes have the same afterwards. What a file declares here stays the file's.
 func (s *Store) Merge(ctx context.Context, objects []*Object) (*MergeResult, error) {
 	result := &MergeResult{}
+	var planned *plan
 	done, err := s.transact(ctx, &Txn{AllowUnresolved: true}, func(p *plan) error {
-		p.merging = true
+		p.merging, planned = true, p
 		for _, theirs := range objects {
 			if err := p.merge(theirs); err != nil {
 				result.Refused = append(result.Refused, Refusal{theirs.ID, err})
@@ -40,6 +44,9 @@ func (s *Store) Merge(ctx context.Context, objects []*Object) (*MergeResult, err
 		return nil, err
 	}
 	result.Seq, result.Changes, result.Unchanged = done.Seq, done.Changes, done.Unchanged
+	for _, o := range planned.versions() {
+		result.Taken = append(result.Taken, o.ID)
+	}
 	return result, nil
 }
 

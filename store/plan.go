@@ -91,6 +91,8 @@ func (p *plan) do(op *Op) error {
 		return p.apply(id, op.Apply)
 	case op.Exact != nil:
 		return p.exact(id, op.Exact)
+	case op.Settle:
+		return p.settle(id)
 	}
 	if o := p.current(id); !o.live() {
 		return &NotFoundError{id}
@@ -110,7 +112,7 @@ func (p *plan) do(op *Op) error {
 // target is the object that op is about.
 func (op *Op) target() (ID, error) {
 	wishes := 0
-	for _, wish := range [...]bool{op.Apply != nil, op.Delete, op.State != nil, op.Exact != nil, op.Adopt, op.Release} {
+	for _, wish := range [...]bool{op.Apply != nil, op.Delete, op.State != nil, op.Exact != nil, op.Adopt, op.Release, op.Settle} {
 		if wish {
 			wishes++
 		}
@@ -308,6 +310,15 @@ func (p *plan) remove(id ID) error {
 	return nil
 }
 
+// settle gives up the versions that an object won over.
+func (p *plan) settle(id ID) error {
+	if p.current(id) == nil {
+		return &NotFoundError{id}
+	}
+	p.edit(id).Lost = nil
+	return nil
+}
+
 // bury makes a tombstone of an object.
 func (o *Object) bury() {
 	o.Deleted, o.Resource, o.State = true, nil, State{}
@@ -470,7 +481,7 @@ func (p *plan) sort() {
 			p.note(old, o)
 		case old == nil && o.Deleted:
 			p.unchanged = append(p.unchanged, id)
-		case old != nil && old.same(o):
+		case old != nil && old.same(o) && len(old.Lost) == len(o.Lost):
 			p.unchanged = append(p.unchanged, id)
 			if old.Owner != o.Owner || !old.Vector.covers(o.Vector) {
 				p.touched = append(p.touched, o)
@@ -484,7 +495,7 @@ func (p *plan) sort() {
 
 // stamp says who changed an object, and when.
 func (p *plan) stamp(o *Object, revision Revision) {
-	o.Changed, o.Author = p.now, p.txn.Author
+	o.Changed, o.Author, o.Lost = p.now, p.txn.Author, nil
 	o.Revision = Revision{}
 	if !p.txn.DryRun {
 		o.Revision, o.Vector = revision, o.Vector.with(revision)
@@ -511,6 +522,8 @@ func (p *plan) action(old, o *Object) string {
 		return ActionConflict
 	case p.txn.Action != "":
 		return p.txn.Action
+	case old != nil && old.same(o) && len(old.Lost) > 0:
+		return ActionSettle
 	case o.Deleted:
 		return ActionDelete
 	case !old.live():

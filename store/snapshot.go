@@ -87,7 +87,15 @@ func (s *Snapshot) registered(backend ID) []*Registration {
 // whoever declared them.
 func (s *Snapshot) Digest() string { return hex.EncodeToString(s.digest[:]) }
 
-// find is the object or its tombstone, nil when there is neither.
+// Find is the object of that ID or its tombstone, nil when there is neither.
+func (s *Snapshot) Find(id ID) *Object {
+	if id.Namespace == "" {
+		id.Namespace = DefaultNamespace
+	}
+	return s.find(id)
+}
+
+// find is Find for an ID in normal form.
 func (s *Snapshot) find(id ID) *Object {
 	if o, ok := s.Get(id); ok {
 		return o

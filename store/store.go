@@ -20,9 +20,9 @@ import (
 )
 
 const (
-	// tombstoneLife is how long a deletion is remembered, so that a peer that was
+	// TombstoneLife is how long a deletion is remembered, so that a peer that was
 	// away for that long does not bring the object back.
-	tombstoneLife = 24 * time.Hour
+	TombstoneLife = 24 * time.Hour
 	// sweepEvery is how often Run looks for tombstones to forget.
 	sweepEvery = 10 * time.Minute
 	// maxObjects bounds the memory that a snapshot takes.
@@ -169,6 +169,9 @@ func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
 
 // Node is the name of this node, made when the store was.
 func (s *Store) Node() string { return s.clock.node }
+
+// Clock is the highest revision that this node has made or seen.
+func (s *Store) Clock() Revision { return s.clock.seen() }
 
 // Recovery says what was wrong with the files when they were opened, what took over,
 // and where what was damaged lies now. It is empty when nothing was.
@@ -334,7 +337,7 @@ func (s *Store) publish(next *Snapshot, changes []*Change, events, dropped []eve
 	close(old.superseded)
 }
 
-// sweep forgets the tombstones that have outlived tombstoneLife.
+// sweep forgets the tombstones that have outlived TombstoneLife.
 func (s *Store) sweep(ctx context.Context) error {
 	if err := s.begin(ctx); err != nil {
 		return err
@@ -343,7 +346,7 @@ func (s *Store) sweep(ctx context.Context) error {
 	snap := s.Snapshot()
 	var old []*Object
 	for _, o := range snap.tombstones {
-		if s.opts.Now().Sub(o.Changed) > tombstoneLife {
+		if s.opts.Now().Sub(o.Changed) > TombstoneLife {
 			old = append(old, o)
 		}
 	}

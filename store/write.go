@@ -42,6 +42,10 @@ type Op struct {
 	Exact *Object
 	// Adopt makes the API the owner of what a file declares, Release gives it back.
 	Adopt, Release bool
+	// Settle ends a conflict: the object, or its deletion, stays as it is, and gives up its
+	// Lost versions. What has none is unchanged. The other way to end one is Exact with a
+	// lost version, and so does every other edit.
+	Settle bool
 }
 
 // Result is what a transaction did, or would do.
