@@ -32,6 +32,7 @@ const maxDemoRate = 2000
 // demoOptions are the flags of the demo.
 type demoOptions struct {
 	listen, admin string
+	nodes         int           // gateways; more than one are processes of their own
 	rate          float64       // RPCs per second; zero means no load
 	duration      time.Duration // zero means until it is interrupted
 }
@@ -43,11 +44,18 @@ func demoCommand() *cobra.Command {
 		Short: "Run an example: a service in two versions, a gateway, and a load",
 		Long: `Run an example until it is interrupted: a gRPC service in two versions, a
 gateway that gives 90 % of the RPCs to one and 10 % to the other, and a small
-load. It uses the loopback interface only and leaves no file behind.`,
+load. It uses the loopback interface only and leaves no file behind.
+
+With --nodes 3 it is three gateways that know each other by gossip, each a
+process of its own: a split is changed at one and obeyed by all, one is killed
+(kill -9) and comes back, and no RPC fails.`,
 		Args: noArgs,
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if opts.rate < 0 || opts.rate > maxDemoRate {
 				return usageErrorf("--rate %g: want 0 to %d RPCs per second", opts.rate, maxDemoRate)
+			}
+			if opts.nodes < 1 || opts.nodes > maxDemoNodes {
+				return usageErrorf("--nodes %d: want 1 to %d gateways", opts.nodes, maxDemoNodes)
 			}
 			if opts.duration < 0 {
 				return usageErrorf("--duration %s: want no negative time", opts.duration)
@@ -56,11 +64,15 @@ load. It uses the loopback interface only and leaves no file behind.`,
 			// must not leave files behind.
 			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGPIPE)
 			defer stop()
+			if opts.nodes > 1 {
+				return runClusterDemo(ctx, opts, cmd.OutOrStdout())
+			}
 			return runDemo(ctx, opts, cmd.OutOrStdout(), cmd.ErrOrStderr())
 		},
 	}
-	cmd.Flags().StringVar(&opts.listen, "listen", "127.0.0.1:8080", "`address` of the one port")
-	cmd.Flags().StringVar(&opts.admin, "admin", defaultAdmin, "`address` of health and metrics")
+	cmd.Flags().StringVar(&opts.listen, "listen", "127.0.0.1:8080", "`address` of the one port, of the first gateway")
+	cmd.Flags().StringVar(&opts.admin, "admin", defaultAdmin, "`address` of health and metrics, of the first gateway")
+	cmd.Flags().IntVar(&opts.nodes, "nodes", 1, "`number` of gateways")
 	cmd.Flags().Float64Var(&opts.rate, "rate", 50, "`RPCs` per second of the load, 0 for none")
 	cmd.Flags().DurationVar(&opts.duration, "duration", 0, "end after this `time`; 0 runs until Ctrl-C")
 	return cmd
@@ -216,10 +228,12 @@ func conclude(w io.Writer, t demo.Totals) error {
 }
 
 // reachable returns an address that a client on this machine can dial.
-func reachable(addr net.Addr) string {
-	host, port, err := net.SplitHostPort(addr.String())
+func reachable(addr net.Addr) string { return reachableAt(addr.String()) }
+
+func reachableAt(addr string) string {
+	host, port, err := net.SplitHostPort(addr)
 	if err != nil {
-		return addr.String()
+		return addr
 	}
 	if ip := net.ParseIP(host); ip != nil && ip.IsUnspecified() {
 		host = "127.0.0.1"

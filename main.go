@@ -53,7 +53,7 @@ backends behind it.
 
 		SuggestionsMinimumDistance: 2, // letters between what was typed and what was meant
 	}
-	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand(), verifyStoreCommand())
+	root.AddCommand(serveCommand(), demoCommand(), validateCommand(), versionCommand(), verifyStoreCommand(), demoGatewayCommand())
 	root.AddCommand(cli.Commands(cli.Options{DataDir: defaultDataDir(), Version: version, Compile: compileSources})...)
 	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
 		return usageErrorf("%w; see %s --help", err, cmd.CommandPath())

@@ -61,7 +61,8 @@ func (n *node) openCluster() error {
 		n.cfg.clusterConfig(host, n.gateway.Addr().String(), n.door.Addr().String()),
 		cluster.Parts{
 			Store: n.store, InForce: n.applier.WaitProgrammed,
-			Peers: n.countPeers,
+			Renewed: n.leases.Renewed,
+			Peers:   n.countPeers,
 		},
 		n.log.With("part", "cluster"))
 	if err != nil {
@@ -71,6 +72,8 @@ func (n *node) openCluster() error {
 	return nil
 }
 
-// countPeers is told when other gateways live than before.
+// countPeers is told when other gateways live than before: leases pass from those who are
+// gone to those who are there.
 func (n *node) countPeers(live int) {
+	n.leases.Reconsider()
 }

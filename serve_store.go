@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net"
 	"os"
 	"syscall"
 	"time"
@@ -76,8 +77,26 @@ func (n *node) syncFiles(set *store.Set) error {
 // openLeases makes the leases of the processes that announce themselves, which end when
 // they are not heard of any more.
 func (n *node) openLeases() error {
-	n.leases = store.NewLeases(n.store, store.LeaseOptions{
-		OwnAddresses: n.gateway.OwnAddresses, Log: n.log.With("part", "leases"),
-	})
+	opts := store.LeaseOptions{
+		OwnAddresses: n.gateway.OwnAddresses, Reach: reach, Log: n.log.With("part", "leases"),
+	}
+	if n.peers != nil {
+		opts.Peers = n.peers
+	}
+	n.leases = store.NewLeases(n.store, opts)
 	return nil
+}
+
+// reachTime is how long an endpoint may take to accept a connection, before a lease that
+// nobody has renewed since the node began to look after it is taken for over.
+const reachTime = time.Second
+
+// reach finds out whether somebody is at the address of an endpoint.
+func reach(ctx context.Context, _ store.ID, address string) bool {
+	conn, err := (&net.Dialer{Timeout: reachTime}).DialContext(ctx, "tcp", address)
+	if err != nil {
+		return false
+	}
+	conn.Close()
+	return true
 }
