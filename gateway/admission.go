@@ -118,8 +118,9 @@ type rate struct {
 }
 
 // newGate returns the gate of a rule, nil when it needs none. What stays as it was in the
-// gate before, which may be nil, goes on where it stands.
-func newGate(key gateKey, t *store.Treatment, before *gate) *gate {
+// gate before, which may be nil, goes on where it stands. What a cluster has as a whole is
+// divided as share says.
+func newGate(key gateKey, t *store.Treatment, before *gate, share *policy.Share) *gate {
 	if t.RetryConstraint == nil && len(t.RateLimits) == 0 {
 		return nil
 	}
@@ -131,14 +132,15 @@ func newGate(key gateKey, t *store.Treatment, before *gate) *gate {
 		if before.retry != nil && *before.retry == *c {
 			g.budget = before.budget
 		} else {
-			g.budget = policy.NewBudget(c.Budget.Percent, time.Duration(c.Budget.Interval), c.MinRetryRate.Count, time.Duration(c.MinRetryRate.Interval))
+			g.budget = policy.NewBudget(c.Budget.Percent, time.Duration(c.Budget.Interval), c.MinRetryRate.Count, time.Duration(c.MinRetryRate.Interval)).
+				Among(scoped(c.Scope, share))
 		}
 		g.retry = c
 	}
 	for _, keyed := range []bool{true, false} {
 		for i := range t.RateLimits {
 			if (t.RateLimits[i].Key != nil) == keyed {
-				g.rates = append(g.rates, before.rate(&t.RateLimits[i]))
+				g.rates = append(g.rates, before.rate(&t.RateLimits[i], share))
 			}
 		}
 	}
@@ -146,8 +148,20 @@ func newGate(key gateKey, t *store.Treatment, before *gate) *gate {
 	return g
 }
 
+// scoped is the share of a limit, nil when each gateway has all of it.
+func scoped(scope store.LimitScope, share *policy.Share) *policy.Share {
+	if scope != store.ClusterScope {
+		return nil
+	}
+	return share
+}
+
+// SetPeers says how many gateways of the cluster live, this one included: so many share the
+// limits that are the cluster's. It holds from the next RPC on, and waits for nobody.
+func (g *Gateway) SetPeers(live int) { g.share.Set(live) }
+
 // rate is the limit that l asks for: the one that is there already, or a new one.
-func (g *gate) rate(l *store.RateLimit) rate {
+func (g *gate) rate(l *store.RateLimit, share *policy.Share) rate {
 	r := rate{spec: *l}
 	r.spec.Key = nil
 	if l.Key != nil {
@@ -162,7 +176,7 @@ func (g *gate) rate(l *store.RateLimit) rate {
 	if burst == 0 {
 		burst = l.Requests
 	}
-	r.limit = policy.NewRateLimit(l.Requests, time.Duration(l.Interval), burst, l.Key != nil)
+	r.limit = policy.NewRateLimit(l.Requests, time.Duration(l.Interval), burst, l.Key != nil).Among(scoped(l.Scope, share))
 	return r
 }
 

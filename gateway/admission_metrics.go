@@ -38,6 +38,7 @@ func (g *Gateway) registerAdmission() {
 			emit(float64(gate.limited.Load()), gate.key.route, gate.key.rule)
 		}
 	})
+	m.GaugeFunc("sluice_limit_gateways", "How many gateways share the limits of scope Cluster, this one included.", nil, func() float64 { return float64(g.share.Live()) })
 	m.GaugeFunc("sluice_memory_short", "1 while nothing new begins because memory is short.", nil, func() float64 {
 		if g.memory.Short() {
 			return 1

@@ -411,7 +411,7 @@ func TestGateCountsAgainstAllLimitsOrNone(t *testing.T) {
 	hour := store.Duration(time.Hour)
 	g := newGate(gateKey{"default/r", "all"}, &store.Treatment{RateLimits: []store.RateLimit{
 		{Requests: 1, Interval: hour}, {Requests: 2, Interval: hour, Key: &store.RateKey{Header: "x-user"}},
-	}}, nil)
+	}}, nil, nil)
 	if g.rates[0].key.Header != "x-user" {
 		t.Error("the limit of all is asked before that of the caller")
 	}

@@ -85,6 +85,7 @@ type Gateway struct {
 	own       *ownAddresses
 	metrics   *observe.Metrics
 	memory    *policy.Memory
+	share     policy.Share // of limits that the cluster has as a whole
 	listener  *listen.Listener
 	handler   http.Handler // of what the relay does not take
 	seam      *h2.Seam
@@ -150,7 +151,7 @@ func New(cfg Config, log *slog.Logger) (*Gateway, error) {
 	g.nowhere = target{series: g.metrics.Use(observe.Key{})}
 	g.newSchemas()
 	g.moving = newMoving()
-	g.compiler = newCompiler(g.metrics)
+	g.compiler = newCompiler(g.metrics, &g.share)
 	g.table.Store(&table{routes: route.Compile(&store.Set{}, nil)})
 	g.register()
 	return g, nil

@@ -52,6 +52,7 @@ type compiler struct {
 	numbers map[string]*number // by the backend's key
 	free    []int              // below the highest number, and nobody's
 	gates   map[gateKey]*gate  // of the rules that have one
+	share   *policy.Share      // of limits that the cluster has as a whole
 }
 
 // number is what the rules of all tables that have one in common know a backend by.
@@ -61,8 +62,8 @@ type number struct {
 	guard *guard
 }
 
-func newCompiler(m *observe.Metrics) *compiler {
-	return &compiler{metrics: m, numbers: make(map[string]*number), gates: make(map[gateKey]*gate)}
+func newCompiler(m *observe.Metrics, share *policy.Share) *compiler {
+	return &compiler{metrics: m, share: share, numbers: make(map[string]*number), gates: make(map[gateKey]*gate)}
 }
 
 // next makes the table of a set from the table before, given the backends that have
@@ -122,7 +123,7 @@ func (c *compiler) attach(t *table, rule *route.Rule, backend func(key string) *
 // gate of a rule that is new, or has changed; nil when it needs none.
 func (c *compiler) gate(rule *route.Rule) *gate {
 	key := gateKey{labelOf(rule), rule.Label()}
-	return newGate(key, &rule.Treatment, c.gates[key])
+	return newGate(key, &rule.Treatment, c.gates[key], c.share)
 }
 
 // limitsOfBackend are those of a backend that may not exist.

@@ -6,6 +6,7 @@ import (
 	"testing"
 
 	"sluice/gateway/observe"
+	"sluice/gateway/policy"
 	"sluice/gateway/route"
 	"sluice/gateway/upstream"
 	"sluice/store"
@@ -18,7 +19,7 @@ func TestCompilerKnowsBackendsByNumber(t *testing.T) {
 	t.Parallel()
 	rng := rand.New(rand.NewPCG(8, 1))
 	m := observe.New()
-	c := newCompiler(m)
+	c := newCompiler(m, new(policy.Share))
 	backends := make(map[string]*upstream.Backend)
 	table := &table{routes: route.Compile(&store.Set{}, nil)}
 	var routes []*store.GRPCRoute

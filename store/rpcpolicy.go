@@ -107,13 +107,23 @@ type Hedging struct {
 	Delay    Duration `json:"delay"`
 }
 
-// RateLimit bounds how many RPCs of a rule begin, on each gateway.
+// LimitScope says over what a limit is shared.
+type LimitScope string
+
+// Each gateway has the whole of it, or those of a cluster that live share it evenly.
+const (
+	GatewayScope LimitScope = "Gateway"
+	ClusterScope LimitScope = "Cluster"
+)
+
+// RateLimit bounds how many RPCs of a rule begin.
 type RateLimit struct {
 	Requests int      `json:"requests"` // in each Interval
 	Interval Duration `json:"interval"`
 	Burst    int      `json:"burst"` // at once; Requests when the text does not say
 	// Key has a limit for each of its values; nil is one limit for all.
-	Key *RateKey `json:"key,omitempty"`
+	Key   *RateKey   `json:"key,omitempty"`
+	Scope LimitScope `json:"scope,omitempty"` // empty means GatewayScope
 }
 
 // RateKey is what tells callers apart: exactly one field says something.
@@ -129,6 +139,7 @@ type Code string
 type RetryConstraint struct {
 	Budget       RetryBudget `json:"budget"`
 	MinRetryRate RetryRate   `json:"minRetryRate"`
+	Scope        LimitScope  `json:"scope,omitempty"` // of MinRetryRate; empty means GatewayScope
 }
 
 // RetryBudget is the share of retries in the RPCs of the last Interval.

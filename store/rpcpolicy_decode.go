@@ -193,7 +193,12 @@ func readRateLimit(v *value) RateLimit {
 		Interval: m.optional("interval").duration(defaultRateWindow, time.Millisecond, maxRateWindow),
 		Burst:    m.optional("burst").integer(requests, 1, maxRate),
 		Key:      readRateKey(m.optional("key")),
+		Scope:    readScope(m.optional("scope")),
 	}
+}
+
+func readScope(v *value) LimitScope {
+	return oneOf(v, "scope", GatewayScope, GatewayScope, ClusterScope)
 }
 
 func readRateKey(v *value) *RateKey {
@@ -251,6 +256,7 @@ func readRetryConstraint(v *value) *RetryConstraint {
 			Count:    rate.optional("count").integer(DefaultRetryCount, 1, maxRetryCount),
 			Interval: rate.optional("interval").duration(DefaultRetryInterval, time.Millisecond, maxRetryInterval),
 		},
+		Scope: readScope(m.optional("scope")),
 	}
 }
 

@@ -134,8 +134,8 @@ func TestEffectiveTreatsFieldByField(t *testing.T) {
 			Attempts: 3, Codes: []Code{"UNAVAILABLE"}, Methods: AllMethods,
 			Backoff: Backoff{Duration(25 * time.Millisecond), Duration(250 * time.Millisecond)},
 		}
-		constraint := &RetryConstraint{RetryBudget{7, Duration(10 * time.Second)}, RetryRate{10, Duration(time.Second)}}
-		limits := []RateLimit{{Requests: 5, Interval: Duration(time.Second), Burst: 5}}
+		constraint := &RetryConstraint{RetryBudget{7, Duration(10 * time.Second)}, RetryRate{10, Duration(time.Second)}, GatewayScope}
+		limits := []RateLimit{{Requests: 5, Interval: Duration(time.Second), Burst: 5, Scope: GatewayScope}}
 		want := Treatment{
 			Translation: DefaultTranslation, Timeouts: &RPCTimeouts{Default: Duration(2 * time.Second)}, Retry: retry,
 			RetryConstraint: constraint, Hedging: &Hedging{1, Duration(10 * time.Millisecond)}, RateLimits: limits,

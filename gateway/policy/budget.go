@@ -29,6 +29,7 @@ const (
 type Budget struct {
 	percent  uint64
 	minCount uint64
+	share    *Share // of minCount; nil: this gateway has all of it
 	base     time.Time
 	unit     time.Duration // of a slot
 
@@ -50,6 +51,18 @@ func NewBudget(percent int, interval time.Duration, minCount int, minInterval ti
 	b.spent, b.pace = newWindow(b.unit, budgetSlots), newWindow(b.unit, paceSlots)
 	b.least = newWindow(max(minInterval/minSlots, 1), minSlots)
 	return b
+}
+
+// Among has the gateways that live share MinCount evenly; of the percentage each has that of
+// its own calls anyhow. It is called before the first Allow.
+func (b *Budget) Among(s *Share) *Budget {
+	b.share = s
+	return b
+}
+
+// part is this gateway's of MinCount: one at least, where there is one.
+func (b *Budget) part() uint64 {
+	return max(b.minCount/uint64(b.share.among()), min(b.minCount, 1))
 }
 
 // Called counts an RPC that begins. It may be called from any goroutine.
@@ -77,7 +90,7 @@ func (b *Budget) Allow(now time.Time) bool {
 	defer b.mu.Unlock()
 	since := now.Sub(b.base)
 	spent, pace, least := b.spent.advance(since), b.pace.advance(since), b.least.advance(since)
-	if least >= b.minCount && !b.affords(b.slot(now), spent+1, pace+1) {
+	if least >= b.part() && !b.affords(b.slot(now), spent+1, pace+1) {
 		return false
 	}
 	b.spent.add()

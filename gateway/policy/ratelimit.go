@@ -15,6 +15,7 @@ type RateLimit struct {
 	step  int64 // from one RPC to the next, ns, rounded up
 	slack int64 // how much earlier one may come: burst-1 steps
 	base  time.Time
+	share *Share // nil: this gateway has all of it
 
 	one  atomic.Int64 // without keys: when the next would come, ns since base
 	keys *keyTable    // nil without keys
@@ -35,6 +36,21 @@ func NewRateLimit(requests int, interval time.Duration, burst int, keyed bool) *
 		l.keys = newKeyTable()
 	}
 	return l
+}
+
+// Among has the gateways that live share the limit evenly. It is called before the first
+// Take.
+func (l *RateLimit) Among(s *Share) *RateLimit {
+	l.share = s
+	return l
+}
+
+// pace is the step and the slack of this gateway's part: of n gateways each has a step of
+// n, and the nth part of the burst, but one RPC at least. A full burst is as much time for
+// any of them, so that what is owed stays what it is when there are more, or fewer.
+func (l *RateLimit) pace() (step, slack int64) {
+	n := l.share.among()
+	return n * l.step, max(l.slack-(n-1)*l.step, 0)
 }
 
 // maxSlack bounds a burst that no clock lives to see the end of, ns.
@@ -68,7 +84,8 @@ func (l *RateLimit) GiveBack(key string) {
 		l.keys.giveBack(l, key)
 		return
 	}
-	l.one.Add(-l.step)
+	step, _ := l.pace()
+	l.one.Add(-step)
 }
 
 // jumped is how much further ahead than it can be the next RPC has to be, for the clock
@@ -78,13 +95,14 @@ const jumped = int64(time.Second)
 // pass is when the next RPC would come if one begins at a time, given when that one
 // would have come; and how long it has to wait if it comes too early.
 func (l *RateLimit) pass(at, due int64) (next, wait int64) {
-	if due-at > l.slack+l.step+jumped {
+	step, slack := l.pace()
+	if due-at > l.slack+l.share.ever()*l.step+jumped {
 		due = at
 	}
-	if wait = due - l.slack - at; wait > 0 {
+	if wait = due - slack - at; wait > 0 {
 		return due, wait
 	}
-	return max(due, at) + l.step, 0
+	return max(due, at) + step, 0
 }
 
 const (
@@ -148,12 +166,13 @@ func (t *keyTable) take(l *RateLimit, at int64, key string) (bool, time.Duration
 
 func (t *keyTable) giveBack(l *RateLimit, key string) {
 	hash, s := t.shard(key)
+	step, _ := l.pace()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	place := s.place(hash)
 	for i := range place {
 		if place[i].hash == hash {
-			place[i].due -= l.step
+			place[i].due -= step
 		}
 	}
 }
