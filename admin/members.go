@@ -16,11 +16,11 @@ import (
 
 // How long a request waits for the network, and of how much.
 const (
-	joinTime     = 15 * time.Second // for peers to answer
-	leaveTime    = 10 * time.Second // for the goodbye to have spread
-	maxJoins     = 64               // addresses of one Join
-	maxAddress   = 300              // bytes of one: a name of DNS, and a port
-	thisCluster  = "this node was started without a cluster: see --gossip and --join of sluice serve"
+	joinTime       = 15 * time.Second // for peers to answer
+	leaveTime      = 10 * time.Second // for the goodbye to have spread
+	maxJoins       = 64               // addresses of one Join
+	maxAddress     = 300              // bytes of one: a name of DNS, and a port
+	thisCluster    = "this node was started without a cluster: see --gossip and --join of sluice serve"
 	nobodyAnswered = "no peer answered; are the addresses and ports right, is the key the same, and do firewalls let UDP and TCP through?"
 )
 

@@ -23,6 +23,7 @@ func (p *program) ownCommand(use, short, long string, undo bool) *cobra.Command 
 	var namespace string
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: wants(2, 2)}
 	w.addReason(cmd)
+	p.addWait(cmd, &w.peers)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
 	cmd.ValidArgsFunction = p.completeRefs(1)
@@ -31,7 +32,7 @@ func (p *program) ownCommand(use, short, long string, undo bool) *cobra.Command 
 		if err != nil {
 			return err
 		}
-		response, err := ask(c.ctx, c.resources.Adopt, &adminv1.AdoptRequest{Ref: ref, Undo: undo, Reason: w.reason})
+		response, err := ask(c.ctx, c.resources.Adopt, &adminv1.AdoptRequest{Ref: ref, Undo: undo, Reason: w.reason, Wait: w.peers.is})
 		if err != nil {
 			return err
 		}

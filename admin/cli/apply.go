@@ -13,6 +13,7 @@ type written struct {
 	reason     string
 	dryRun     bool
 	unresolved bool
+	peers      waiting
 }
 
 func (w *written) addReason(cmd *cobra.Command) {
@@ -49,6 +50,7 @@ An object with metadata.resourceVersion is refused when it was changed since.`,
 	w.addReason(cmd)
 	w.addDryRun(cmd)
 	w.addUnresolved(cmd)
+	p.addWait(cmd, &w.peers)
 	cmd.Flags().BoolVar(&takeOver, "take-over", false, "adopt objects that a file of the server declares")
 	output := p.addFormat(cmd, true)
 	cmd.RunE = p.remote(func(c *call, _ []string) error {
@@ -58,7 +60,7 @@ An object with metadata.resourceVersion is refused when it was changed since.`,
 		}
 		request := &adminv1.ApplyRequest{
 			Text: m.text, File: m.name, DryRun: w.dryRun, Reason: w.reason,
-			AllowUnresolved: w.unresolved, TakeOver: takeOver,
+			AllowUnresolved: w.unresolved, TakeOver: takeOver, Wait: w.peers.is,
 		}
 		response, err := ask(c.ctx, c.resources.Apply, request)
 		if err != nil {
@@ -138,6 +140,7 @@ removed, unless --allow-unresolved. History keeps it: sluice rollback brings it 
 	w.addReason(cmd)
 	w.addDryRun(cmd)
 	w.addUnresolved(cmd)
+	p.addWait(cmd, &w.peers)
 	cmd.Flags().StringVar(&ifRevision, "if-revision", "", "only if the object still has this `revision`")
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
@@ -157,7 +160,7 @@ func (c *call) deleteEach(refs []*adminv1.Ref, ifRevision string, w *written, ou
 	all := &adminv1.WriteResponse{}
 	for _, ref := range refs {
 		response, err := ask(c.ctx, c.resources.Delete, &adminv1.DeleteRequest{
-			Ref: ref, Reason: w.reason, IfRevision: ifRevision, AllowUnresolved: w.unresolved, DryRun: w.dryRun,
+			Ref: ref, Reason: w.reason, IfRevision: ifRevision, AllowUnresolved: w.unresolved, DryRun: w.dryRun, Wait: w.peers.is,
 		})
 		if err != nil {
 			// What is gone already is told all the same.
@@ -167,6 +170,7 @@ func (c *call) deleteEach(refs []*adminv1.Ref, ifRevision string, w *written, ou
 		all.Unchanged = append(all.Unchanged, response.GetUnchanged()...)
 		all.Warnings = append(all.Warnings, response.GetWarnings()...)
 		all.Sequence = response.GetSequence()
+		all.Peers = joined(all.GetPeers(), response.GetPeers())
 	}
 	return c.printWrite(output, all, w.dryRun)
 }

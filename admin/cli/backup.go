@@ -133,6 +133,7 @@ are. With --dry-run, check the file and show what would change.`,
 	}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	p.addWait(cmd, &w.peers)
 	output := p.addFormat(cmd, true)
 	cmd.RunE = p.remote(func(c *call, args []string) error {
 		in := c.in
@@ -158,7 +159,7 @@ are. With --dry-run, check the file and show what would change.`,
 
 func (c *call) restore(in io.Reader, file string, w written) (*adminv1.WriteResponse, error) {
 	stream := c.node.Restore(c.ctx)
-	request := &adminv1.RestoreRequest{Reason: w.reason, DryRun: w.dryRun}
+	request := &adminv1.RestoreRequest{Reason: w.reason, DryRun: w.dryRun, Wait: w.peers.is}
 	chunk := make([]byte, restoreChunk)
 	for {
 		n, err := io.ReadFull(in, chunk)

@@ -16,7 +16,8 @@ import (
 )
 
 // unaryTimeout bounds one question to the server. The server itself waits at most
-// 2 s for a change to be in force; the rest is for a large text and a busy disk.
+// 2 s for a change to be in force, and 10 s for peers; the rest is for a large text and a
+// busy disk.
 const unaryTimeout = 30 * time.Second
 
 // client is a connection to one server.
@@ -29,6 +30,7 @@ type client struct {
 	access    adminv1.AccessServiceClient
 	schemas   adminv1.SchemaServiceClient
 	backends  adminv1.BackendServiceClient
+	cluster   adminv1.ClusterServiceClient
 }
 
 // newClient connects to nothing yet. Whoever has it closes it.
@@ -63,6 +65,7 @@ func newClient(at *target, version string) (*client, error) {
 		access:    adminv1.NewAccessServiceClient(h, at.url, deadline),
 		schemas:   adminv1.NewSchemaServiceClient(h, at.url, deadline),
 		backends:  adminv1.NewBackendServiceClient(h, at.url, deadline),
+		cluster:   adminv1.NewClusterServiceClient(h, at.url, deadline),
 	}, nil
 }
 

@@ -87,6 +87,7 @@ func Commands(opts Options) []*cobra.Command {
 		p.adoptCommand(), p.releaseCommand(),
 		p.schemaCommand(), p.methodsCommand(), p.openAPICommand(),
 		p.statusCommand(), p.backupCommand(), p.restoreCommand(),
+		p.membersCommand(), p.clusterCommand(), p.conflictsCommand(),
 		p.adminCommand(), p.auditCommand(),
 		p.loginCommand(), p.contextCommand(),
 	}

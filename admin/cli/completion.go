@@ -183,6 +183,69 @@ func (p *program) completeRevisions(cmd *cobra.Command, args []string, toComplet
 	return words, noFiles | cobra.ShellCompDirectiveKeepOrder // the latest first
 }
 
+// completeConflicts completes KIND NAME REVISION of what is in conflict.
+func (p *program) completeConflicts(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	namespace, _ := cmd.Flags().GetString("namespace")
+	return p.asking(cmd, func(c *call) (words []cobra.Completion) {
+		all, err := ask(c.ctx, c.cluster.ListConflicts, &adminv1.ListConflictsRequest{})
+		if err != nil {
+			return nil
+		}
+		for _, of := range all.GetConflicts() {
+			words = append(words, c.conflictWords(of, namespace, args, cmd.Name() == "take")...)
+		}
+		slices.Sort(words)
+		return slices.Compact(words)
+	})
+}
+
+// conflictWords are what may come after args of one conflict: its kind, its name, or a
+// revision that was lost, of a command that takes one.
+func (c *call) conflictWords(of *adminv1.Contested, namespace string, args []string, takes bool) (words []cobra.Completion) {
+	ref := of.GetHolds().GetObject().GetRef()
+	if namespace != "" && namespace != ref.GetNamespace() {
+		return nil
+	}
+	if len(args) == 0 {
+		return []cobra.Completion{shortKind(ref.GetKind())}
+	}
+	if kind, err := parseKind(args[0]); err != nil || kind != ref.GetKind() {
+		return nil
+	}
+	name := shortKey(refKey(ref))
+	if namespace != "" {
+		name = ref.GetName()
+	}
+	switch {
+	case len(args) == 1:
+		return []cobra.Completion{name}
+	case len(args) == 2 && args[1] == name && takes:
+		for _, lost := range of.GetLost() {
+			words = append(words, cobra.CompletionWithDesc(lost.GetObject().GetRevision(), c.versionText(lost)))
+		}
+	}
+	return words
+}
+
+// completeFingerprints completes a fingerprint of a key that some gateway has, or a file.
+func (p *program) completeFingerprints(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {
+	if len(args) > 0 {
+		return nil, noFiles
+	}
+	words, _ := p.asking(cmd, func(c *call) (words []cobra.Completion) {
+		all, err := ask(c.ctx, c.cluster.ListKeys, &adminv1.ListKeysRequest{})
+		if err != nil {
+			return nil
+		}
+		for _, a := range all.GetAnswers() {
+			words = append(words, a.GetFingerprints()...)
+		}
+		slices.Sort(words)
+		return slices.Compact(words)
+	})
+	return words, cobra.ShellCompDirectiveDefault
+}
+
 // completeSplit completes ROUTE/RULE, then BACKEND= for those of the rule.
 func (p *program) completeSplit(namespace *string) completer {
 	return func(cmd *cobra.Command, args []string, _ string) ([]cobra.Completion, cobra.ShellCompDirective) {

@@ -57,12 +57,14 @@ type drain struct {
 	undo      bool
 	grace     time.Duration
 	wait      bool
+	waitPeers bool
 }
 
 func (p *program) addDrain(cmd *cobra.Command, d *drain) {
 	d.addReason(cmd)
 	d.addDryRun(cmd)
 	addNamespace(cmd, &d.namespace, defaultNamespace)
+	cmd.Flags().BoolVar(&d.waitPeers, "wait-peers", false, "wait for all live gateways of the cluster, as --wait all of other commands")
 	output := p.addFormat(cmd, true)
 	cmd.ValidArgsFunction = p.completeEndpoints(&d.namespace, func(e *adminv1.Endpoint) bool { return (e.GetDrain() != nil) == d.undo })
 	cmd.RunE = p.remote(func(c *call, args []string) error {
@@ -74,6 +76,9 @@ func (p *program) addDrain(cmd *cobra.Command, d *drain) {
 			return err
 		}
 		request := &adminv1.DrainRequest{Backend: ref, Endpoints: args[1:], Undo: d.undo, Reason: d.reason, DryRun: d.dryRun}
+		if d.waitPeers {
+			request.Wait = adminv1.Wait_WAIT_ALL
+		}
 		if d.grace > 0 {
 			request.Grace = durationpb.New(d.grace)
 		}

@@ -29,6 +29,7 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 	}
 	w.addReason(cmd)
 	w.addUnresolved(cmd)
+	p.addWait(cmd, &w.peers)
 	cmd.Flags().BoolVar(&takeOver, "take-over", false, "adopt the object if a file of the server declares it")
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
@@ -47,7 +48,7 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 				refID(ref), ownerText(owner))
 		}
 		e := &editing{call: c, ref: got.GetObject().GetRef(), apply: &adminv1.ApplyRequest{
-			Reason: w.reason, AllowUnresolved: w.unresolved, TakeOver: takeOver,
+			Reason: w.reason, AllowUnresolved: w.unresolved, TakeOver: takeOver, Wait: w.peers.is,
 		}}
 		if e.saved, e.bytes, err = editable(got.GetObject()); err != nil {
 			return err

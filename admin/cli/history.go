@@ -141,6 +141,7 @@ TIME is a time such as 2026-01-31T15:04:05Z, "2026-01-31 15:04", 15:04 of today,
 	w.addReason(cmd)
 	w.addDryRun(cmd)
 	w.addUnresolved(cmd)
+	p.addWait(cmd, &w.peers)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	cmd.Flags().StringVar(&to, "to", "", "bring everything back to this `time`")
 	output := p.addFormat(cmd, true)
@@ -150,7 +151,7 @@ TIME is a time such as 2026-01-31T15:04:05Z, "2026-01-31 15:04", 15:04 of today,
 		if err != nil {
 			return err
 		}
-		request.Reason, request.DryRun, request.AllowUnresolved = w.reason, w.dryRun, w.unresolved
+		request.Reason, request.DryRun, request.AllowUnresolved, request.Wait = w.reason, w.dryRun, w.unresolved, w.peers.is
 		response, err := ask(c.ctx, c.resources.Rollback, request)
 		if err != nil {
 			return err

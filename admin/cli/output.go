@@ -93,6 +93,7 @@ var done = map[string]string{
 	"create": "created", "update": "updated", "delete": "deleted", "split": "split",
 	"drain": "drained", "undrain": "undrained", "disable": "disabled", "enable": "enabled",
 	"adopt": "adopted", "release": "released", "rollback": "rolled back", "restore": "restored",
+	"settle": "settled",
 }
 
 func doneWord(action string) string {
@@ -102,8 +103,17 @@ func doneWord(action string) string {
 	return action
 }
 
-// printWrite prints what a write did, one object a line.
+// printWrite prints what a write did, and fails when somebody has not confirmed it who
+// was waited for.
 func (c *call) printWrite(f *format, w *adminv1.WriteResponse, dryRun bool) error {
+	if err := c.printChanges(f, w, dryRun); err != nil {
+		return err
+	}
+	return c.confirmed(w.GetPeers())
+}
+
+// printChanges prints what a write did, one object a line.
+func (c *call) printChanges(f *format, w *adminv1.WriteResponse, dryRun bool) error {
 	c.warn(w.GetWarnings())
 	switch f.is {
 	case asJSON, asYAML:

@@ -52,6 +52,7 @@ gets the signal. The status is that of the command.`,
 	flags.BoolVar(&r.keep, "keep", false, "stay, and keep it until SIGTERM, SIGINT or the end of the command")
 	flags.DurationVar(&r.retryFor, "retry-for", 10*time.Minute, "with --keep, how `long` to try again when no server answers; 0 is for ever")
 	r.addReason(cmd)
+	p.addWait(cmd, &r.peers)
 	addNamespace(cmd, &r.namespace, defaultNamespace)
 	output := p.addFormat(cmd, false)
 	cmd.ValidArgsFunction = p.completeNames(backend, &r.namespace)
@@ -94,7 +95,7 @@ func beforeDash(cmd *cobra.Command, args []string) (own, command []string) {
 func (r *registration) request(ref *adminv1.Ref, address string) *adminv1.RegisterRequest {
 	return &adminv1.RegisterRequest{
 		Backend: ref, Address: address, Weight: &r.weight, Zone: r.zone, Version: r.version,
-		Lease: durationpb.New(r.lease), Reason: r.reason,
+		Lease: durationpb.New(r.lease), Reason: r.reason, Wait: r.peers.is,
 	}
 }
 
@@ -110,6 +111,7 @@ manifest declares is not concerned: drain that.`,
 		Args:    wants(2, -1),
 	}
 	w.addReason(cmd)
+	p.addWait(cmd, &w.peers)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, false)
 	cmd.ValidArgsFunction = p.completeEndpoints(&namespace, func(e *adminv1.Endpoint) bool { return e.GetRegistration() != nil })
@@ -118,8 +120,9 @@ manifest declares is not concerned: drain that.`,
 		if err != nil {
 			return err
 		}
+		var peers *adminv1.Confirmation
 		for _, address := range args[1:] {
-			response, err := ask(c.ctx, c.backends.Deregister, &adminv1.DeregisterRequest{Backend: ref, Address: address, Reason: w.reason})
+			response, err := ask(c.ctx, c.backends.Deregister, &adminv1.DeregisterRequest{Backend: ref, Address: address, Reason: w.reason, Wait: w.peers.is})
 			if err != nil {
 				return err
 			}
@@ -127,14 +130,15 @@ manifest declares is not concerned: drain that.`,
 				if err := c.structured(output, response); err != nil {
 					return err
 				}
-				continue
+			} else {
+				c.warn(response.GetWarnings())
+				if _, err := fmt.Fprintf(c.out, "%s of %s deregistered\n", printable(address), refID(ref)); err != nil {
+					return err
+				}
 			}
-			c.warn(response.GetWarnings())
-			if _, err := fmt.Fprintf(c.out, "%s of %s deregistered\n", printable(address), refID(ref)); err != nil {
-				return err
-			}
+			peers = joined(peers, response.GetPeers())
 		}
-		return nil
+		return c.confirmed(peers)
 	})
 	return cmd
 }

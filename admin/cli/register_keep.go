@@ -48,7 +48,10 @@ func (k *keeping) once() (err error) {
 			if passing = err != nil && mayPass(err); err != nil {
 				return err
 			}
-			return c.printRegistration(k.output, response.GetRegistration(), response.GetWarnings())
+			if err := c.printRegistration(k.output, response.GetRegistration(), response.GetWarnings()); err != nil {
+				return err
+			}
+			return c.confirmed(response.GetPeers())
 		})
 		if !passing {
 			return err
@@ -169,10 +172,20 @@ func (k *keeping) tell(c *call, m *adminv1.KeepResponse) error {
 		k.registered = true
 		k.note("%s registered%s at %s of %s", printable(m.GetRegistration().GetAddress()), again, refID(m.GetRegistration().GetBackend()), c.at.name)
 		c.warn(m.GetWarnings())
+		k.tellPeers(c, m)
 		return nil
 	}
 	k.registered = true
+	k.tellPeers(c, m)
 	return c.printRegistration(k.output, m.GetRegistration(), m.GetWarnings())
+}
+
+// tellPeers says who has not confirmed a registration. It is kept all the same: it travels
+// on, and its process lives.
+func (k *keeping) tellPeers(c *call, m *adminv1.KeepResponse) {
+	if err := c.confirmed(m.GetPeers()); err != nil {
+		k.note("warning: %v", err)
+	}
 }
 
 // goodbye takes the registration back from every server that may have it. Where that

@@ -28,6 +28,7 @@ func (p *program) disableCommand(use, short, long string, undo bool) *cobra.Comm
 	cmd := &cobra.Command{Use: use, Short: short, Long: long, Args: wants(1, 1)}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	p.addWait(cmd, &w.peers)
 	kind.addFlag(cmd)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
@@ -41,7 +42,7 @@ func (p *program) disableCommand(use, short, long string, undo bool) *cobra.Comm
 			return err
 		}
 		response, err := ask(c.ctx, c.resources.Disable, &adminv1.DisableRequest{
-			Route: ref, Undo: undo, Reason: w.reason, DryRun: w.dryRun,
+			Route: ref, Undo: undo, Reason: w.reason, DryRun: w.dryRun, Wait: w.peers.is,
 		})
 		if err != nil {
 			return err

@@ -44,6 +44,7 @@ which nothing better is known. A push without --backend keeps what was named bef
 	w.addReason(cmd)
 	w.addDryRun(cmd)
 	w.addUnresolved(cmd)
+	p.addWait(cmd, &w.peers)
 	output := p.addFormat(cmd, true)
 	p.complete(cmd, "backend", p.completeFlag(&push.namespace, backend))
 	p.complete(cmd, "name", p.completeFlag(&push.namespace, schemaKind))
@@ -83,7 +84,7 @@ func (p *pushing) run(files []string, w *written, output *format) error {
 		return err
 	}
 	response, err := ask(p.ctx, p.resources.Apply, &adminv1.ApplyRequest{
-		Text: manifest, File: files[0], DryRun: w.dryRun, Reason: w.reason, AllowUnresolved: w.unresolved,
+		Text: manifest, File: files[0], DryRun: w.dryRun, Reason: w.reason, AllowUnresolved: w.unresolved, Wait: w.peers.is,
 	})
 	if faults, ok := detailOf[*adminv1.Faults](err); ok {
 		return p.faults(ofDescriptors(faults))
@@ -286,6 +287,7 @@ func (p *program) schemaDeleteCommand() *cobra.Command {
 	}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	p.addWait(cmd, &w.peers)
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
 	cmd.ValidArgsFunction = p.completeNames(schemaKind, &namespace)

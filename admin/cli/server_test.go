@@ -30,6 +30,7 @@ type fakeServer struct {
 	adminv1.UnimplementedAccessServiceHandler
 	adminv1.UnimplementedSchemaServiceHandler
 	adminv1.UnimplementedBackendServiceHandler
+	adminv1.UnimplementedClusterServiceHandler
 
 	objects []*adminv1.Object
 	changes []*adminv1.Change // the latest first
@@ -47,6 +48,8 @@ type fakeServer struct {
 	deregistered func() // is told of each Deregister, when set
 	keep         func(context.Context, *adminv1.KeepRequest, *connect.ServerStream[adminv1.KeepResponse]) error
 
+	alone bool // without a cluster, and without conflicts
+
 	endWatch bool // in the middle of a message, as a server that is killed does
 }
 
@@ -59,11 +62,13 @@ func newFakeServer() *fakeServer {
 
 func (f *fakeServer) handler() http.Handler {
 	mux := http.NewServeMux()
-	mux.Handle(adminv1.NewResourceServiceHandler(f))
+	confirming := connect.WithInterceptors(connect.UnaryInterceptorFunc(waitedFor))
+	mux.Handle(adminv1.NewResourceServiceHandler(f, confirming))
 	mux.Handle(adminv1.NewNodeServiceHandler(f))
 	mux.Handle(adminv1.NewAccessServiceHandler(f))
 	mux.Handle(adminv1.NewSchemaServiceHandler(f))
-	mux.Handle(adminv1.NewBackendServiceHandler(f))
+	mux.Handle(adminv1.NewBackendServiceHandler(f, confirming))
+	mux.Handle(adminv1.NewClusterServiceHandler(f, confirming))
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		f.mu.Lock()
 		f.agents = append(f.agents, r.UserAgent())
@@ -397,6 +402,9 @@ func (f *fakeServer) Status(context.Context, *connect.Request[adminv1.StatusRequ
 	response := &adminv1.StatusResponse{
 		Version: "1.2.3", Node: "k3f9x2ab", Started: timestamppb.New(now.Add(-21 * time.Hour)), Listen: "[::]:8080", Admin: "127.0.0.1:8081",
 		Sequence: 42, Programmed: 42, Ready: true, Objects: map[string]uint32{backend: 2, grpcRoute: 2, rpcPolicy: 1}, Digest: "6f1ed002",
+	}
+	if !f.alone {
+		response.Cluster, response.Conflicts = &adminv1.ClusterStatus{Alive: 3, Dead: 1, Drifting: 1, Draining: true}, 2
 	}
 	if f.unready > 0 {
 		f.unready--

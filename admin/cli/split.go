@@ -29,6 +29,7 @@ every backend that has one; what else is not mentioned stays as it was.`,
 	}
 	w.addReason(cmd)
 	w.addDryRun(cmd)
+	p.addWait(cmd, &w.peers)
 	o.addFlags(cmd)
 	output := p.addFormat(cmd, false)
 	cmd.ValidArgsFunction = p.completeSplit(&o.namespace)
@@ -37,7 +38,7 @@ every backend that has one; what else is not mentioned stays as it was.`,
 		if err != nil {
 			return err
 		}
-		request.Reason, request.DryRun = w.reason, w.dryRun
+		request.Reason, request.DryRun, request.Wait = w.reason, w.dryRun, w.peers.is
 		response, err := ask(c.ctx, c.resources.Split, request)
 		if err != nil {
 			return err

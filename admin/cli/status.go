@@ -88,6 +88,10 @@ func (c *call) printStatus(s *adminv1.StatusResponse) error {
 	t.add("Last change", fmt.Sprint(s.GetSequence()))
 	t.add("In force", inForce(s))
 	t.add("Digest", s.GetDigest())
+	t.add("Cluster", clusterLine(s))
+	if n := s.GetConflicts(); n > 0 {
+		t.add("Conflicts", fmt.Sprintf("%d; see sluice conflicts", n))
+	}
 	if err := t.write(c.out, ""); err != nil {
 		return err
 	}

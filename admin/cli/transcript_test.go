@@ -1,7 +1,9 @@
 package cli
 
 import (
+	"encoding/base64"
 	"os"
+	"strings"
 	"testing"
 )
 
@@ -29,7 +31,7 @@ func TestCommandsDoWhatTheTranscriptsSay(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range []string{"read", "explain", "change", "split", "history", "access", "usage", "backend"} {
+	for _, name := range []string{"read", "explain", "change", "split", "history", "access", "usage", "backend", "cluster", "conflicts"} {
 		t.Run(name, func(t *testing.T) {
 			u := newUser(t)
 			u.write("good.yaml", goodText)
@@ -40,6 +42,9 @@ func TestCommandsDoWhatTheTranscriptsSay(t *testing.T) {
 			u.write("folder/2.json", cartV2Manifest)
 			u.write("folder/.hidden.yaml", badText)
 			u.write("folder/readme.txt", badText)
+			u.write("gossip.key", "# of 2026\n"+base64.StdEncoding.EncodeToString([]byte(strings.Repeat("k", 32)))+"\n")
+			u.write("two.key", strings.Repeat("a2tr\n", 2))
+			u.write("short.key", "a2tr\n")
 			u.write("password.txt", "tr0ub4dor\r\nnot this\n")
 			transcript(t, name, u, folder)
 		})

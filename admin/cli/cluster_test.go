@@ -1,0 +1,73 @@
+package cli
+
+import (
+	"strings"
+	"testing"
+
+	adminv1 "sluice/admin/v1"
+)
+
+func TestMembersOfNoCluster(t *testing.T) {
+	u := newUser(t)
+	u.fake.alone = true
+	got := u.run("members")
+	want := "NODE      HOST    VERSION  ADDRESS  STATE  SINCE    OBJECTS  CLOCK  PROBLEM\n" +
+		"k3f9x2ab  (this)  1.2.3    -        alive  21h ago  -        -      -\n"
+	if got.stdout != want || got.code != 0 || !strings.Contains(got.stderr, "without a cluster") {
+		t.Errorf("got exit %d\n%s%s", got.code, got.stdout, got.stderr)
+	}
+	if got := u.run("conflicts"); got.stdout != "" || got.stderr != "there are none\n" || got.code != 0 {
+		t.Errorf("conflicts: %+v", got)
+	}
+	if got := u.run("status"); !strings.Contains(got.stdout, "Cluster      none\n") || strings.Contains(got.stdout, "Conflicts") {
+		t.Errorf("status:\n%s", got.stdout)
+	}
+}
+
+// A key is made without a server, is never the same, and is one that the other commands
+// read.
+func TestKeyringGenerateMakesKeys(t *testing.T) {
+	u := newUser(t)
+	first := u.run("cluster", "keyring", "generate", "--server", "unix:/nowhere")
+	second := u.run("cluster", "keyring", "generate", "--server", "unix:/nowhere")
+	if first.code != 0 || first.stderr != "" || strings.Count(first.stdout, "\n") != 1 || first.stdout == second.stdout {
+		t.Fatalf("got %+v and %+v", first, second)
+	}
+	key, err := readKey("-", strings.NewReader("# made today\n\n"+first.stdout))
+	if err != nil || key != strings.TrimSpace(first.stdout) {
+		t.Errorf("read %q, %v", key, err)
+	}
+}
+
+// What somebody has typed is neither sent nor repeated.
+func TestKeyringTakesNoKeyFromTheCommandLine(t *testing.T) {
+	u := newUser(t)
+	key := strings.TrimSpace(u.run("cluster", "keyring", "generate").stdout)
+	for _, verb := range []string{"add", "use", "remove"} {
+		got := u.run("cluster", "keyring", verb, key)
+		if got.code != 2 || strings.Contains(got.stderr, key) || u.fake.asked() != "" {
+			t.Errorf("%s: exit %d, %q, asked %q", verb, got.code, got.stderr, u.fake.asked())
+		}
+	}
+}
+
+func TestWaysNamesWhatWorks(t *testing.T) {
+	const none, yes, no = 0, 1, 2
+	for _, test := range []struct {
+		out, in int32
+		want    string
+	}{
+		{none, none, ""},
+		{yes, yes, "both"},
+		{yes, no, "out"},
+		{yes, none, "out?"},
+		{no, yes, "in"},
+		{none, yes, "in?"},
+		{no, no, "none"},
+		{no, none, "none"},
+	} {
+		if got := ways(adminv1.Member_Reach(test.out), adminv1.Member_Reach(test.in)); got != test.want {
+			t.Errorf("out %d, in %d: %q, want %q", test.out, test.in, got, test.want)
+		}
+	}
+}
