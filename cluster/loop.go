@@ -1,11 +1,33 @@
 package cluster
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
+	"maps"
+	"math/rand/v2"
+	"sync"
+	"sync/atomic"
 	"time"
 
+	"github.com/hashicorp/memberlist"
+
 	"sluice/store"
+)
+
+const (
+	// maxInbox and maxInboxBytes bound the messages that wait for the exchange. What does
+	// not fit is dropped: the comparison mends it.
+	maxInbox      = 4096
+	maxInboxBytes = 64 << 20
+	// maxHandled is how many messages are handled before the exchange looks at the rest.
+	maxHandled = 256
+	// tickEvery is how often the exchange does what is due.
+	tickEvery = 100 * time.Millisecond
+	// maxWork bounds what runs beside the exchange: waits for the gateway, key files.
+	maxWork = 80
+	// maxRequests bounds what other goroutines have asked of the exchange.
+	maxRequests = 256
 )
 
 // courier carries messages to peers. None of its methods blocks, and all of them may be
@@ -63,53 +85,336 @@ type loopStats struct {
 // loop is the one goroutine that tells peers what is new here and takes in what they tell.
 // Its methods may be called from any goroutine, also before Run.
 type loop struct {
-	parts Parts
-	log   *slog.Logger
-
-	// Set before Run.
+	// Fixed at construction, but for the courier and the keys, which are set before Run.
+	parts   Parts
+	log     *slog.Logger
 	courier courier
 	keys    keyHolder // nil: this node has none
+
+	queue    memberlist.TransmitLimitedQueue
+	nodes    atomic.Int64 // live ones, this one included
+	requests chan func(context.Context, *exchange)
+	wake     chan struct{} // there is something in the inbox
+	changed  chan struct{} // another set of peers lives
+	keyTurn  sync.Mutex    // of whoever changes keys
+
+	mu       sync.Mutex // guards the fields below
+	inbox    []incoming
+	bytes    int // in the inbox
+	dropped  uint64
+	renewals map[string]map[store.ID]bool // by steward, on their way to the exchange
+	renewing int                          // in renewals
+	hints    map[hintKey]bool
+	view     view
+}
+
+// view is what the exchange has last said of itself.
+type view struct {
+	peers    map[string]peerFacts
+	stats    loopStats
+	problems []string
 }
 
 // newLoop starts nothing. The courier may be set later, before Run.
 func newLoop(parts Parts, courier courier, log *slog.Logger) *loop {
-	return &loop{parts: parts, courier: courier, log: log}
+	l := &loop{
+		parts: parts, log: log, courier: courier,
+		requests: make(chan func(context.Context, *exchange), maxRequests),
+		wake:     make(chan struct{}, 1), changed: make(chan struct{}, 1),
+		renewals: map[string]map[store.ID]bool{}, hints: map[hintKey]bool{},
+	}
+	l.queue.RetransmitMult = retransmitMult
+	l.queue.NumNodes = func() int { return int(l.nodes.Load()) }
+	l.nodes.Store(1)
+	return l
 }
 
 // Run exchanges until ctx is done; its goroutines have ended when it returns.
 func (l *loop) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	ctx, cancel := context.WithCancel(ctx)
+	var beside sync.WaitGroup
+	defer beside.Wait()
+	defer cancel()
+	e := l.exchange(ctx, &beside)
+	e.start(ctx)
+	ticker := time.NewTicker(tickEvery)
+	defer ticker.Stop()
+	for {
+		snap := e.snapshot
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-l.wake:
+			l.handle(ctx, e)
+		case <-l.changed:
+			e.setLive(ctx)
+			l.nodes.Store(int64(len(e.live) + 1))
+		case <-snap.Superseded():
+			e.follow()
+		case do := <-l.requests:
+			do(ctx, e)
+		case <-ticker.C:
+			l.handOver(e)
+			e.tick(ctx)
+			l.publish(e)
+		}
+	}
+}
+
+// exchange makes the exchange that Run owns.
+func (l *loop) exchange(ctx context.Context, beside *sync.WaitGroup) *exchange {
+	wall := l.parts.Now
+	if wall == nil {
+		wall = time.Now
+	}
+	e := newExchange(setting{
+		store: l.parts.Store, parts: l.parts, courier: l.courier, now: time.Now, wall: wall,
+		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), log: l.log, spawn: l.spawner(ctx, beside),
+	})
+	e.queue = &l.queue
+	if l.keys != nil {
+		e.keys = l.ownKeys
+	}
+	return e
+}
+
+// spawner runs work in goroutines that Run waits for.
+func (l *loop) spawner(ctx context.Context, beside *sync.WaitGroup) spawner {
+	room := make(chan struct{}, maxWork)
+	return func(work func(context.Context) func(context.Context)) bool {
+		select {
+		case room <- struct{}{}:
+		default:
+			return false
+		}
+		beside.Go(func() {
+			defer func() { <-room }()
+			then := work(ctx)
+			_ = l.post(ctx, func(ctx context.Context, _ *exchange) { then(ctx) }) // or Run has ended
+		})
+		return true
+	}
+}
+
+// ownKeys changes the keys of this node.
+func (l *loop) ownKeys(verb keyVerb, key string) keyReply {
+	l.keyTurn.Lock()
+	defer l.keyTurn.Unlock()
+	return l.keys(verb, key)
+}
+
+// post has the exchange do something.
+func (l *loop) post(ctx context.Context, do func(context.Context, *exchange)) error {
+	select {
+	case l.requests <- do:
+		return nil
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
+// handle gives the exchange what has come, a part at a time.
+func (l *loop) handle(ctx context.Context, e *exchange) {
+	l.mu.Lock()
+	n := min(len(l.inbox), maxHandled)
+	messages := l.inbox[:n:n]
+	l.inbox = l.inbox[n:]
+	for _, m := range messages {
+		l.bytes -= len(m.bytes)
+	}
+	if len(l.inbox) == 0 {
+		l.inbox = nil
+	} else {
+		l.ring()
+	}
+	l.mu.Unlock()
+	e.receive(ctx, messages)
+}
+
+func (l *loop) ring() {
+	select {
+	case l.wake <- struct{}{}:
+	default:
+	}
+}
+
+// handOver gives the exchange what is gathered for it.
+func (l *loop) handOver(e *exchange) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for steward, ids := range l.renewals {
+		for id := range ids {
+			e.renew(steward, id)
+		}
+	}
+	clear(l.renewals)
+	l.renewing = 0
+	for key, down := range l.hints {
+		e.observe([]Hint{{Backend: key.backend, Address: key.address, Down: down}})
+	}
+	clear(l.hints)
+}
+
+// publish makes what the exchange knows visible to others.
+func (l *loop) publish(e *exchange) {
+	v := view{peers: make(map[string]peerFacts, len(e.peers)+1), stats: e.stats(), problems: e.problems()}
+	for id := range e.peers {
+		v.peers[id] = e.facts(id)
+	}
+	v.peers[e.self] = e.facts(e.self)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.view = v
 }
 
 // receive takes a message; the bytes stay the caller's. What finds the inbox full is
 // dropped and counted.
-func (l *loop) receive(message []byte, stream bool) {}
+func (l *loop) receive(message []byte) {
+	now := time.Now()
+	if l.parts.Now != nil {
+		now = l.parts.Now()
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.inbox) >= maxInbox || l.bytes+len(message) > maxInboxBytes {
+		l.dropped++
+		return
+	}
+	l.inbox = append(l.inbox, incoming{bytes.Clone(message), now})
+	l.bytes += len(message)
+	l.ring()
+}
 
 // broadcasts are messages for the next packet of gossip.
-func (l *loop) broadcasts(overhead, limit int) [][]byte { return nil }
+func (l *loop) broadcasts(overhead, limit int) [][]byte {
+	return l.queue.GetBroadcasts(overhead, limit)
+}
 
 // membersChanged tells that courier.Live has another answer now.
-func (l *loop) membersChanged() {}
+func (l *loop) membersChanged() {
+	select {
+	case l.changed <- struct{}{}:
+	default:
+	}
+}
 
 // observe tells the peers what this gateway has seen of endpoints.
-func (l *loop) observe(hints []Hint) {}
+func (l *loop) observe(hints []Hint) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	for _, h := range hints {
+		key := hintKey{h.Backend, h.Address}
+		if _, known := l.hints[key]; known || len(l.hints) < maxHints {
+			l.hints[key] = h.Down
+		}
+	}
+}
 
 // renew passes a renewal on to the steward.
-func (l *loop) renew(steward string, id store.ID) {}
+func (l *loop) renew(steward string, id store.ID) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if l.renewals[steward] == nil {
+		l.renewals[steward] = map[store.ID]bool{}
+	}
+	if !l.renewals[steward][id] && l.renewing < maxRenewals {
+		l.renewals[steward][id] = true
+		l.renewing++
+	}
+}
 
 // confirm waits until every live peer obeys the changes or ctx is done, and tells of each
 // that has not said so, why.
-func (l *loop) confirm(ctx context.Context, changes []store.Change) map[string]error { return nil }
+func (l *loop) confirm(ctx context.Context, changes []store.Change) map[string]error {
+	within := maxConfirmFor
+	if deadline, ok := ctx.Deadline(); ok {
+		within = time.Until(deadline)
+	}
+	return await(ctx, l, func(e *exchange, done func(map[string]error)) uint64 {
+		return e.confirm(changes, within, done)
+	}, (*exchange).giveUp)
+}
 
 // askKeys does the same to the keys of all live nodes, this one first, until ctx is done.
-func (l *loop) askKeys(ctx context.Context, verb keyVerb, key string) map[string]keyReply { return nil }
+func (l *loop) askKeys(ctx context.Context, verb keyVerb, key string) map[string]keyReply {
+	self := l.parts.Store.Node()
+	own := keyReply{Err: errKeyless}
+	if l.keys != nil {
+		own = l.ownKeys(verb, key)
+	}
+	if own.Err != nil {
+		return map[string]keyReply{self: own}
+	}
+	answers := await(ctx, l, func(e *exchange, done func(map[string]keyReply)) uint64 {
+		return e.askKeys(verb, key, done)
+	}, (*exchange).giveUpKeys)
+	all := maps.Clone(answers)
+	if all == nil {
+		all = map[string]keyReply{}
+	}
+	all[self] = own
+	return all
+}
+
+// await asks the exchange something that it answers later, or that is given up when ctx
+// is done.
+func await[T any](ctx context.Context, l *loop, begin func(*exchange, func(T)) uint64, giveUp func(*exchange, uint64, error) T) T {
+	answer := make(chan T, 1)
+	began := make(chan uint64, 1)
+	var none T
+	err := l.post(ctx, func(_ context.Context, e *exchange) {
+		began <- begin(e, func(t T) { answer <- t })
+	})
+	if err != nil {
+		return none
+	}
+	select {
+	case t := <-answer:
+		return t
+	case <-ctx.Done():
+	}
+	ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
+	defer cancel()
+	given := make(chan T, 1)
+	_ = l.post(ended, func(_ context.Context, e *exchange) {
+		err := ctx.Err()
+		if cause := context.Cause(ctx); cause != nil {
+			err = cause
+		}
+		given <- giveUp(e, <-began, err)
+	})
+	select {
+	case t := <-answer:
+		return t
+	case t := <-given:
+		return t
+	case <-ended.Done():
+		return none
+	}
+}
 
 // peer is what is known of a live or dead node, of this one too.
-func (l *loop) peer(id string) peerFacts { return peerFacts{} }
+func (l *loop) peer(id string) peerFacts {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.view.peers[id]
+}
 
 // stats are the counters so far.
-func (l *loop) stats() loopStats { return loopStats{} }
+func (l *loop) stats() loopStats {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	s := l.view.stats
+	s.Dropped = l.dropped
+	if s.Refused == nil {
+		s.Refused = newRefusalLog(l.log).copy()
+	}
+	return s
+}
 
 // problems are what an operator should know of the exchange, in sentences.
-func (l *loop) problems() []string { return nil }
+func (l *loop) problems() []string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.view.problems
+}

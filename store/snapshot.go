@@ -27,6 +27,9 @@ type Snapshot struct {
 // Seq is the sequence of the last change that the snapshot has.
 func (s *Snapshot) Seq() uint64 { return s.seq }
 
+// Superseded is closed when there is a later snapshot, or never will be.
+func (s *Snapshot) Superseded() <-chan struct{} { return s.superseded }
+
 // Get is the object of that ID. It does not find tombstones.
 func (s *Snapshot) Get(id ID) (*Object, bool) {
 	if id.Namespace == "" {

@@ -365,7 +365,9 @@ type Object struct {
 	// it, and passes it on as it is.
 	Level uint32 `protobuf:"varint,4,opt,name=level,proto3" json:"level,omitempty"`
 	// As the store keeps it: revision, version vector, owner, state, manifest.
-	Row           []byte `protobuf:"bytes,5,opt,name=row,proto3" json:"row,omitempty"`
+	Row []byte `protobuf:"bytes,5,opt,name=row,proto3" json:"row,omitempty"`
+	// Entry.sum of the version, for those that do not understand the row.
+	Sum           uint64 `protobuf:"fixed64,6,opt,name=sum,proto3" json:"sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -433,6 +435,13 @@ func (x *Object) GetRow() []byte {
 		return x.Row
 	}
 	return nil
+}
+
+func (x *Object) GetSum() uint64 {
+	if x != nil {
+		return x.Sum
+	}
+	return 0
 }
 
 // Revision is a moment of the cluster.
@@ -503,7 +512,11 @@ type Changes struct {
 	// The receiver has asked for them: it says so when it knows better.
 	Answer bool `protobuf:"varint,2,opt,name=answer,proto3" json:"answer,omitempty"`
 	// What was asked for and is not there any more.
-	Gone          []*Name `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	Gone []*Name `protobuf:"bytes,3,rep,name=gone,proto3" json:"gone,omitempty"`
+	// What was asked for and is too much for one answer: to be asked for again.
+	Later []*Name `protobuf:"bytes,4,rep,name=later,proto3" json:"later,omitempty"`
+	// The answer ends here.
+	Last          bool `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -557,6 +570,20 @@ func (x *Changes) GetGone() []*Name {
 		return x.Gone
 	}
 	return nil
+}
+
+func (x *Changes) GetLater() []*Name {
+	if x != nil {
+		return x.Later
+	}
+	return nil
+}
+
+func (x *Changes) GetLast() bool {
+	if x != nil {
+		return x.Last
+	}
+	return false
 }
 
 // Name is the ID of an object.
@@ -626,9 +653,7 @@ type Entry struct {
 	Name     *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Revision *Revision              `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Of the version with what it has seen: two nodes that have the same sum have the same.
-	Sum uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
-	// About how many bytes its content takes in a message.
-	Size          uint32 `protobuf:"varint,4,opt,name=size,proto3" json:"size,omitempty"`
+	Sum           uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -680,13 +705,6 @@ func (x *Entry) GetRevision() *Revision {
 func (x *Entry) GetSum() uint64 {
 	if x != nil {
 		return x.Sum
-	}
-	return 0
-}
-
-func (x *Entry) GetSize() uint32 {
-	if x != nil {
-		return x.Size
 	}
 	return 0
 }
@@ -1076,7 +1094,8 @@ func (x *Inventory) GetLast() bool {
 	return false
 }
 
-// Ask wants the versions that the receiver has of these.
+// Ask wants the versions that the receiver has of these. The last message of the answer
+// says so.
 type Ask struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Names         []*Name                `protobuf:"bytes,1,rep,name=names,proto3" json:"names,omitempty"`
@@ -1544,30 +1563,32 @@ const file_v1_cluster_proto_rawDesc = "" +
 	"\vkey_request\x18\x14 \x01(\v2\x1d.sluice.cluster.v1.KeyRequestH\x00R\n" +
 	"keyRequest\x12C\n" +
 	"\fkey_response\x18\x15 \x01(\v2\x1e.sluice.cluster.v1.KeyResponseH\x00R\vkeyResponseB\x06\n" +
-	"\x04body\"v\n" +
+	"\x04body\"\x88\x01\n" +
 	"\x06Object\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
 	"\x04name\x18\x03 \x01(\tR\x04name\x12\x14\n" +
 	"\x05level\x18\x04 \x01(\rR\x05level\x12\x10\n" +
-	"\x03row\x18\x05 \x01(\fR\x03row\"L\n" +
+	"\x03row\x18\x05 \x01(\fR\x03row\x12\x10\n" +
+	"\x03sum\x18\x06 \x01(\x06R\x03sum\"L\n" +
 	"\bRevision\x12\x12\n" +
 	"\x04wall\x18\x01 \x01(\x03R\x04wall\x12\x18\n" +
 	"\acounter\x18\x02 \x01(\rR\acounter\x12\x12\n" +
-	"\x04node\x18\x03 \x01(\tR\x04node\"\x83\x01\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"\xc6\x01\n" +
 	"\aChanges\x123\n" +
 	"\aobjects\x18\x01 \x03(\v2\x19.sluice.cluster.v1.ObjectR\aobjects\x12\x16\n" +
 	"\x06answer\x18\x02 \x01(\bR\x06answer\x12+\n" +
-	"\x04gone\x18\x03 \x03(\v2\x17.sluice.cluster.v1.NameR\x04gone\"L\n" +
+	"\x04gone\x18\x03 \x03(\v2\x17.sluice.cluster.v1.NameR\x04gone\x12-\n" +
+	"\x05later\x18\x04 \x03(\v2\x17.sluice.cluster.v1.NameR\x05later\x12\x12\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\"L\n" +
 	"\x04Name\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\x93\x01\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x7f\n" +
 	"\x05Entry\x12+\n" +
 	"\x04name\x18\x01 \x01(\v2\x17.sluice.cluster.v1.NameR\x04name\x127\n" +
 	"\brevision\x18\x02 \x01(\v2\x1b.sluice.cluster.v1.RevisionR\brevision\x12\x10\n" +
-	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x12\n" +
-	"\x04size\x18\x04 \x01(\rR\x04size\"<\n" +
+	"\x03sum\x18\x03 \x01(\x06R\x03sum\"<\n" +
 	"\x06Notice\x122\n" +
 	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xdc\x03\n" +
 	"\x04Beat\x12\x10\n" +
@@ -1686,23 +1707,24 @@ var file_v1_cluster_proto_depIdxs = []int32{
 	19, // 11: sluice.cluster.v1.Message.key_response:type_name -> sluice.cluster.v1.KeyResponse
 	2,  // 12: sluice.cluster.v1.Changes.objects:type_name -> sluice.cluster.v1.Object
 	5,  // 13: sluice.cluster.v1.Changes.gone:type_name -> sluice.cluster.v1.Name
-	5,  // 14: sluice.cluster.v1.Entry.name:type_name -> sluice.cluster.v1.Name
-	3,  // 15: sluice.cluster.v1.Entry.revision:type_name -> sluice.cluster.v1.Revision
-	6,  // 16: sluice.cluster.v1.Notice.entries:type_name -> sluice.cluster.v1.Entry
-	20, // 17: sluice.cluster.v1.Beat.digests:type_name -> sluice.cluster.v1.Beat.DigestsEntry
-	3,  // 18: sluice.cluster.v1.Beat.clock:type_name -> sluice.cluster.v1.Revision
-	10, // 19: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
-	6,  // 20: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 21: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
-	6,  // 22: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 23: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
-	16, // 24: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
-	0,  // 25: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
-	26, // [26:26] is the sub-list for method output_type
-	26, // [26:26] is the sub-list for method input_type
-	26, // [26:26] is the sub-list for extension type_name
-	26, // [26:26] is the sub-list for extension extendee
-	0,  // [0:26] is the sub-list for field type_name
+	5,  // 14: sluice.cluster.v1.Changes.later:type_name -> sluice.cluster.v1.Name
+	5,  // 15: sluice.cluster.v1.Entry.name:type_name -> sluice.cluster.v1.Name
+	3,  // 16: sluice.cluster.v1.Entry.revision:type_name -> sluice.cluster.v1.Revision
+	6,  // 17: sluice.cluster.v1.Notice.entries:type_name -> sluice.cluster.v1.Entry
+	20, // 18: sluice.cluster.v1.Beat.digests:type_name -> sluice.cluster.v1.Beat.DigestsEntry
+	3,  // 19: sluice.cluster.v1.Beat.clock:type_name -> sluice.cluster.v1.Revision
+	10, // 20: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
+	6,  // 21: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 22: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
+	6,  // 23: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 24: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
+	16, // 25: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
+	0,  // 26: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
+	27, // [27:27] is the sub-list for method output_type
+	27, // [27:27] is the sub-list for method input_type
+	27, // [27:27] is the sub-list for extension type_name
+	27, // [27:27] is the sub-list for extension extendee
+	0,  // [0:27] is the sub-list for field type_name
 }
 
 func init() { file_v1_cluster_proto_init() }
