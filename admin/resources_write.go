@@ -91,7 +91,7 @@ func (s *resourceService) Diff(ctx context.Context, req *connect.Request[adminv1
 func withoutAdoptions(result *store.Result) error {
 	kept := result.Changes[:0]
 	for _, c := range result.Changes {
-		if c.Before == nil || c.Before.Owner.Kind != store.OwnerFile {
+		if c.Before == nil || !c.Before.Owner.OfFile() {
 			kept = append(kept, c)
 			continue
 		}

@@ -82,7 +82,7 @@ func (s *resourceService) rollbackOne(ref *adminv1.Ref, revision string) ([]stor
 		return []store.Op{op}, nil, nil
 	}
 	op.IfRevision = now.Revision.String() // what was looked at
-	if now.Owner.Kind != store.OwnerFile {
+	if !now.Owner.OfFile() {
 		return []store.Op{op}, nil, nil
 	}
 	same, err := sameManifest(now, to)

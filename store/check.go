@@ -97,9 +97,7 @@ func (c *checker) checkObjects() {
 		if !kept.Deleted {
 			digest = xor(digest, kept.sum())
 		}
-		if !o.Vector.Seen(o.Revision) || o.Revision.IsZero() {
-			c.say("%s: revision %q is not part of its own past", o.ID, o.Revision)
-		}
+		c.checkVersion(o)
 		if o.Revision.after(c.node.Clock) {
 			c.say("%s: revision %s is later than the clock, %s", o.ID, o.Revision, c.node.Clock)
 		}
@@ -109,6 +107,19 @@ func (c *checker) checkObjects() {
 	}
 	if c.node.Seq != c.snap.seq || c.node.Clock.after(c.store.clock.seen()) || c.node.Node != c.store.clock.node {
 		c.say("the node is at %+v on the disk, and serves %d", c.node, c.snap.seq)
+	}
+}
+
+// checkVersion compares an object with what it says of its past.
+func (c *checker) checkVersion(o *Object) {
+	if err := o.travelling().checkPast(); err != nil {
+		c.say("%s: %v", o.ID, err)
+	}
+	if len(o.Lost) != len(normalLost(o.travelling(), slices.Clone(o.Lost))) {
+		c.say("%s: it has lost versions that say what it says, or what another one says", o.ID)
+	}
+	if o.elsewhere != nil && (o.Owner.Kind != OwnerFile || o.elsewhere.manifest == o.manifest) {
+		c.say("%s: other nodes have another manifest of it, and its owner is %s", o.ID, o.Owner)
 	}
 }
 
@@ -123,6 +134,11 @@ func (o *Object) differs(other *Object) string {
 		return "the vector"
 	case o.Owner != other.Owner:
 		return "the owner"
+	case !equalVersions(o.Lost, other.Lost):
+		return "what it won over"
+	case (o.elsewhere == nil) != (other.elsewhere == nil) ||
+		o.elsewhere != nil && (o.elsewhere.manifest != other.elsewhere.manifest || o.elsewhere.file != other.elsewhere.file):
+		return "what other nodes have"
 	case o.manifest != other.manifest || o.Deleted != other.Deleted:
 		return "the resource"
 	case !o.State.equal(other.State):
@@ -173,7 +189,7 @@ func (c *checker) checkHistory() {
 		switch {
 		case o == nil && !change.After.Deleted:
 			c.say("%s: change %d is the last one, and the object is gone", id, change.Seq)
-		case o != nil && (o.Revision != change.After.Revision || !o.same(change.After)):
+		case o != nil && !o.continues(change.After):
 			c.say("%s: it is not what change %d, the last one, made of it", id, change.Seq)
 		}
 	}
@@ -192,9 +208,15 @@ func (c *checker) checkSuccession(before, change *Change) {
 	switch {
 	case began == nil && left.live():
 		c.say("%s: change %d began with nothing, and change %d left something", change.ID, change.Seq, before.Seq)
-	case began != nil && (began.Revision != left.Revision || !began.same(left)):
+	case began != nil && !began.continues(left):
 		c.say("%s: change %d did not begin with what change %d had left", change.ID, change.Seq, before.Seq)
 	}
+}
+
+// continues tells whether an object is what a change has left. Of what files declare at
+// several nodes alike, one node's version may have taken the place of another's since.
+func (o *Object) continues(left *Object) bool {
+	return o.same(left) && (o.Revision == left.Revision || o.Owner.OfFile() && o.Vector.Seen(left.Revision))
 }
 
 // checkTail compares the changes in memory with those on the disk.

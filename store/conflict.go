@@ -1,5 +1,108 @@
 package store
 
+import (
+	"bytes"
+	"slices"
+	"time"
+)
+
+// maxLost is how many versions of an object of a kind are kept that gave way to it. Two
+// nodes that have heard of one process do not disagree about anything, and a Schema is
+// so large that a message has room for two.
+func maxLost(kind string) int {
+	switch kind {
+	case RegistrationKind:
+		return 0
+	case SchemaKind:
+		return 1
+	}
+	return 4
+}
+
+// joinLost are the versions that lose to winner when it meets loser. What one side has
+// seen and does not have any more was settled there: it stays so.
+func joinLost(winner, loser *Object) []*Object {
+	if len(winner.Lost)+len(loser.Lost) == 0 && winner.Vector.Seen(loser.Revision) {
+		return nil
+	}
+	all := make([]*Object, 0, len(winner.Lost)+len(loser.Lost)+1)
+	for _, lost := range winner.Lost {
+		if !loser.Vector.Seen(lost.Revision) || loser.hasVersion(lost.Revision) {
+			all = append(all, lost)
+		}
+	}
+	for _, theirs := range loser.Lost {
+		if !winner.Vector.Seen(theirs.Revision) {
+			all = append(all, theirs)
+		}
+	}
+	if !winner.Vector.Seen(loser.Revision) {
+		all = append(all, loser.asLost())
+	}
+	return normalLost(winner, all)
+}
+
+// hasVersion tells whether a revision is that of the object or of one that lost to it.
+func (o *Object) hasVersion(r Revision) bool {
+	return o.Revision == r || slices.ContainsFunc(o.Lost, func(lost *Object) bool { return lost.Revision == r })
+}
+
+// asLost is the version as it is kept among those that lost.
+func (o *Object) asLost() *Object {
+	if o.Vector == nil && o.Lost == nil {
+		return o
+	}
+	lost := o.copy()
+	lost.Vector, lost.Lost = nil, nil
+	return lost
+}
+
+// normalLost are versions that lost to winner as they are kept: the latest ones, in
+// order, each that says something else.
+func normalLost(winner *Object, all []*Object) []*Object {
+	slices.SortFunc(all, func(a, b *Object) int { return b.Revision.Compare(a.Revision) })
+	var kept []*Object
+	for _, lost := range all {
+		switch {
+		case len(kept) == maxLost(winner.ID.Kind):
+			return kept
+		case lost.declares(winner), slices.ContainsFunc(kept, lost.declares):
+		default:
+			kept = append(kept, lost)
+		}
+	}
+	return kept
+}
+
+// equalVersions tells whether two lists have the same versions.
+func equalVersions(a, b []*Object) bool {
+	return slices.EqualFunc(a, b, func(a, b *Object) bool { return a.Revision == b.Revision })
+}
+
+// declares tells whether two versions ask the same: whoever wins, nobody loses anything.
+// The time that an API gave a manifest when it was first applied counts for nothing.
+func (o *Object) declares(other *Object) bool {
+	if o.Deleted != other.Deleted || !o.State.equal(other.State) {
+		return false
+	}
+	return o.manifest == other.manifest || !o.Deleted && sameButForTime(o.Resource, other.Resource)
+}
+
+func sameButForTime(a, b Resource) bool {
+	if a == nil || b == nil || a.Metadata().CreationTimestamp.Equal(b.Metadata().CreationTimestamp) {
+		return false
+	}
+	timeless := func(r Resource) []byte {
+		manifest, err := withMeta(r, func(m *Meta) { m.CreationTimestamp = time.Time{} }).MarshalJSON()
+		if err != nil {
+			return nil
+		}
+		return manifest
+	}
+	left := timeless(a)
+	return left != nil && bytes.Equal(left, timeless(b))
+}
+
 // Conflicts are the objects, and what is left of deleted ones, that were changed at two
 // nodes unknown to each other, until somebody edits them: they have Lost versions. They
 // are in the order of their IDs, the live ones first.
@@ -10,33 +113,6 @@ func (s *Snapshot) Conflicts() []*Object {
 			if len(o.Lost) > 0 {
 				list = append(list, o)
 			}
-		}
-	}
-	return list
-}
-
-// Since are the objects, tombstones included, of which s has another version than an
-// older snapshot, in the order of their IDs, the live ones first.
-func (s *Snapshot) Since(old *Snapshot) []*Object {
-	var list []*Object
-	for k := range s.live {
-		list = others(list, old.live[k], s.live[k])
-	}
-	return others(list, old.tombstones, s.tombstones)
-}
-
-// others adds the objects of b that are not those of a to a list. Both are in the order
-// of their IDs.
-func others(list, a, b []*Object) []*Object {
-	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
-		return list
-	}
-	for _, o := range b {
-		for len(a) > 0 && a[0].ID.Compare(o.ID) < 0 {
-			a = a[1:]
-		}
-		if len(a) == 0 || a[0] != o {
-			list = append(list, o)
 		}
 	}
 	return list

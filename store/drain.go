@@ -27,6 +27,9 @@ func (d *Drain) Deadline() time.Time {
 	return d.Since.Add(time.Duration(d.Grace))
 }
 
+// same tells whether both say the same, whoever said it and when.
+func (d Drain) same(other Drain) bool { return d.Endpoint == other.Endpoint && d.Grace == other.Grace }
+
 // before tells whether d ends RPCs earlier than other does.
 func (d *Drain) before(other *Drain) bool {
 	mine, theirs := d.Deadline(), other.Deadline()

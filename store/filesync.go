@@ -25,7 +25,7 @@ func (p *plan) syncFiles(resources []Resource) error {
 	for _, o := range declared {
 		ids[o.ID] = true
 		old := p.base.find(o.ID)
-		if old.live() && old.Owner.Kind != OwnerFile {
+		if old.live() && !old.Owner.OfFile() {
 			p.shadowed[o.ID] = fileWord{o.Resource, fileLine(o.Resource)}
 			p.warn("%s: declared by %s, but the API owns it and is obeyed; release it to give it back to the file",
 				o.ID, fileLine(o.Resource))

@@ -175,7 +175,7 @@ func TestAdoptAndRelease(t *testing.T) {
 	mustSync(t, s, text)
 	// Nobody declares this one: there is nobody to give it to.
 	applyText(t, s, backendText("of-the-api", ""))
-	if _, err := s.Write(t.Context(), Txn{Ops: []Op{{ID: ID{BackendKind, "", "of-the-api"}, Release: true}}}); err == nil || !strings.Contains(err.Error(), "no file declares it") {
+	if _, err := s.Write(t.Context(), Txn{Ops: []Op{{ID: ID{BackendKind, "", "of-the-api"}, Release: true}}}); err == nil || !strings.Contains(err.Error(), "no file of this node declares it") {
 		t.Errorf("error %v", err)
 	}
 	// Deleted though a file declares it, it comes back with the next reading.

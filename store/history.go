@@ -119,7 +119,7 @@ func (s *Snapshot) OpsTo(objects []*Object) (ops []Op, warnings []string) {
 		now, ok := s.Get(to.ID)
 		switch {
 		case ok && now.manifest == to.manifest && now.State.equal(to.State):
-		case ok && now.Owner.Kind == OwnerFile:
+		case ok && now.Owner.OfFile():
 			if now.manifest != to.manifest {
 				warnings = append(warnings, fmt.Sprintf("%s stays as it is: %s declares it", to.ID, now.Owner))
 			}
@@ -132,7 +132,7 @@ func (s *Snapshot) OpsTo(objects []*Object) (ops []Op, warnings []string) {
 	for _, now := range s.All("") {
 		switch {
 		case wanted[now.ID], now.ID.Kind == RegistrationKind:
-		case now.Owner.Kind == OwnerFile:
+		case now.Owner.OfFile():
 			warnings = append(warnings, fmt.Sprintf("%s stays: %s declares it", now.ID, now.Owner))
 		default:
 			ops = append(ops, Op{ID: now.ID, Delete: true})

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"crypto/sha256"
 	"fmt"
 	"math/rand/v2"
 	"slices"
@@ -17,6 +18,9 @@ func version(t testing.TB, revision string, deleted bool, seen ...string) *Objec
 		return r
 	}
 	o := &Object{ID: cartV1, Revision: parse(revision), Vector: Vector{}, Deleted: deleted}
+	if !deleted {
+		o.manifest = sha256.Sum256([]byte(revision))
+	}
 	for _, s := range append(seen, revision) {
 		o.Vector = o.Vector.with(parse(s))
 	}
@@ -45,7 +49,7 @@ func TestMerge(t *testing.T) {
 		{"a deletion against a later edit", version(t, "6.0@a", true), version(t, "7.0@b", false), false, MergeConflictTheirs, 2},
 		{"a deletion against an earlier edit", version(t, "8.0@a", true), version(t, "7.0@b", false), true, MergeConflictMine, 2},
 		{"anew after a deletion", version(t, "6.0@a", true), version(t, "7.0@b", false, "6.0@a"), false, MergeTheirs, 2},
-		{"both deleted", version(t, "6.0@a", true), version(t, "7.0@b", true), false, MergeConflictTheirs, 2},
+		{"both deleted", version(t, "6.0@a", true), version(t, "7.0@b", true), false, MergeTheirs, 2},
 		{"mine is missing", nil, version(t, "7.0@b", false), false, MergeTheirs, 1},
 		{"theirs is missing", version(t, "7.0@b", false), nil, true, MergeMine, 1},
 		{"a node that went on alone", version(t, "9.0@a", false, "2.0@b"), version(t, "8.0@b", false, "1.0@a"), true, MergeConflictMine, 2},

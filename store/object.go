@@ -166,6 +166,9 @@ type Object struct {
 	// versions of their own.
 	Lost []*Object
 
+	elsewhere *otherWord // nil when other nodes have the same
+	checked   bool       // it came from another node and was read strictly
+
 	manifest [sha256.Size]byte // SHA-256 of the resource's JSON, zero when deleted
 	// The effective form of the route, with what it was made of.
 	effective atomic.Pointer[effectiveForm]
@@ -186,7 +189,7 @@ func (o *Object) live() bool { return o != nil && !o.Deleted }
 // same tells whether both declare the same and have the same state.
 func (o *Object) same(other *Object) bool {
 	return o.Deleted == other.Deleted && o.manifest == other.manifest &&
-		o.Owner.Kind == other.Owner.Kind && o.State.equal(other.State)
+		o.Owner.OfFile() == other.Owner.OfFile() && o.State.equal(other.State)
 }
 
 // copy is a new object to be changed before it is stored.
@@ -194,7 +197,7 @@ func (o *Object) copy() *Object {
 	return &Object{
 		ID: o.ID, Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
 		Resource: o.Resource, State: o.State, Created: o.Created, Changed: o.Changed, Author: o.Author,
-		Lost: o.Lost, manifest: o.manifest,
+		Lost: o.Lost, elsewhere: o.elsewhere, manifest: o.manifest,
 	}
 }
 
@@ -212,7 +215,7 @@ func (o *Object) setResource(r Resource) error {
 type Change struct {
 	Seq    uint64 // of this node, from 1; 0 when it was tried only
 	Time   time.Time
-	Action string // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, settle, conflict
+	Action string // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, reassert, forget, settle, conflict
 	ID     ID
 	Before *Object // nil when there was none, a tombstone when it was deleted
 	After  *Object // with the author of the change
@@ -227,6 +230,8 @@ const (
 	ActionAdopt    = "adopt"
 	ActionRelease  = "release"
 	ActionRestore  = "restore"
+	ActionReassert = "reassert" // deleted elsewhere, and still declared or alive here
+	ActionForget   = "forget"   // deleted elsewhere while this node was away for long
 	ActionSettle   = "settle"   // of a conflict: the version that won stays
 	ActionConflict = "conflict" // two nodes changed the object unknown to each other
 )

@@ -1,6 +1,7 @@
 package store
 
 import (
+	"encoding/binary"
 	"fmt"
 	"maps"
 	"slices"
@@ -21,9 +22,10 @@ type plan struct {
 	warnings []string
 	unsaid   int // warnings beyond maxFaults
 
-	merging bool           // it takes in what is in force elsewhere: nothing is refused for its content
-	foreign map[ID]Outcome // of the versions that keep their own stamp
-	lost    map[ID]*Object // in conflicts
+	merging    bool           // it takes in what is in force elsewhere: nothing is refused for its content
+	reasserted map[ID]*Object // the tombstones that were not obeyed
+	lost       map[ID]*Object // of the changes that made a version give way
+	forgotten  map[ID]bool    // nothing is left of them
 
 	restored map[ID]bool // they have the sides of an earlier version, with the rest of it
 
@@ -42,7 +44,8 @@ func (s *Store) newPlan(txn *Txn) *plan {
 	return &plan{
 		store: s, txn: txn, base: s.Snapshot(), now: stamp(s.opts.Now()),
 		planned: map[ID]*Object{}, shadowed: s.shadowed,
-		foreign: map[ID]Outcome{}, lost: map[ID]*Object{}, restored: map[ID]bool{},
+		reasserted: map[ID]*Object{}, lost: map[ID]*Object{}, forgotten: map[ID]bool{},
+		restored: map[ID]bool{},
 	}
 }
 
@@ -166,7 +169,7 @@ func (p *plan) apply(id ID, r Resource) error {
 	if err := next.setResource(ownCopy(r, old, p.now)); err != nil {
 		return err
 	}
-	if old.live() && old.Owner.Kind == OwnerFile && !p.txn.TakeOver {
+	if old.live() && old.Owner.OfFile() && !p.txn.TakeOver {
 		if old.manifest != next.manifest {
 			return &OwnedError{id, old.Owner}
 		}
@@ -188,6 +191,9 @@ func (p *plan) declare(id ID, next *Object, owner Owner) {
 	}
 	if o.Owner.Kind == OwnerFile && !o.Deleted && owner.Kind != OwnerFile {
 		p.shadow(id, &fileWord{o.Resource, o.Owner.File})
+	}
+	if o.Deleted || o.manifest != next.manifest || owner.Kind != OwnerFile {
+		o.elsewhere = nil
 	}
 	if o.Deleted || o.manifest != next.manifest {
 		o.Resource, o.manifest, o.Deleted = next.Resource, next.manifest, false
@@ -284,7 +290,7 @@ func (p *plan) exact(id ID, to *Object) error {
 		return err
 	}
 	owner := Owner{Kind: OwnerAPI}
-	if old.live() && old.Owner.Kind == OwnerFile {
+	if old.live() && old.Owner.OfFile() {
 		if old.manifest == next.manifest {
 			owner = old.Owner
 		} else if !p.txn.TakeOver {
@@ -300,7 +306,7 @@ func (p *plan) exact(id ID, to *Object) error {
 // remove deletes an object.
 func (p *plan) remove(id ID) error {
 	o := p.edit(id)
-	if o.Owner.Kind == OwnerFile {
+	if o.Owner.OfFile() {
 		return &OwnedError{id, o.Owner}
 	}
 	if word, declared := p.shadowed[id]; declared {
@@ -321,7 +327,7 @@ func (p *plan) settle(id ID) error {
 
 // bury makes a tombstone of an object.
 func (o *Object) bury() {
-	o.Deleted, o.Resource, o.State = true, nil, State{}
+	o.Deleted, o.Resource, o.State, o.elsewhere = true, nil, State{}, nil
 	o.manifest = [len(o.manifest)]byte{}
 }
 
@@ -390,7 +396,9 @@ func (p *plan) adopt(id ID) error {
 	o := p.edit(id)
 	if o.Owner.Kind == OwnerFile {
 		p.shadow(id, &fileWord{o.Resource, o.Owner.File})
-		o.Owner = Owner{Kind: OwnerAPI}
+	}
+	if o.Owner.OfFile() {
+		o.Owner, o.elsewhere = Owner{Kind: OwnerAPI}, nil
 	}
 	return nil
 }
@@ -404,12 +412,12 @@ func (p *plan) release(id ID) error {
 	case o.Owner.Kind == OwnerFile:
 		return nil
 	case !declared:
-		return Faults{{Message: fmt.Sprintf("%s: no file declares it; delete it if nobody needs it", id)}}
+		return Faults{{Message: fmt.Sprintf("%s: no file of this node declares it; delete it if nobody needs it", id)}}
 	}
 	if err := o.setResource(word.resource); err != nil {
 		return err
 	}
-	o.Owner = Owner{Kind: OwnerFile, File: word.file}
+	o.Owner, o.elsewhere = Owner{Kind: OwnerFile, File: word.file}, nil
 	p.shadow(id, nil)
 	return nil
 }
@@ -428,8 +436,12 @@ func (p *plan) finish() error {
 			p.settleSides(p.base.find(id), o)
 		}
 	}
-	p.sort()
-	p.next = p.base.with(p.base.seq+uint64(len(p.changes)), p.versions())
+	if p.merging {
+		p.sortMerged()
+	} else {
+		p.sort()
+	}
+	p.next = p.remembered(p.base.with(p.base.seq+uint64(len(p.changes)), p.versions()))
 	if n := p.next.Len(""); n > maxObjects && n > p.base.Len("") {
 		return Faults{{Message: fmt.Sprintf("%d objects, limit %d", n, maxObjects)}}
 	}
@@ -475,10 +487,7 @@ func (p *plan) sort() {
 	revision := p.store.clock.peek()
 	for _, id := range p.order {
 		old, o := p.base.find(id), p.planned[id]
-		_, foreign := p.foreign[id]
 		switch {
-		case foreign:
-			p.note(old, o)
 		case old == nil && o.Deleted:
 			p.unchanged = append(p.unchanged, id)
 		case old != nil && old.same(o) && len(old.Lost) == len(o.Lost):
@@ -486,11 +495,22 @@ func (p *plan) sort() {
 			if old.Owner != o.Owner || !old.Vector.covers(o.Vector) {
 				p.touched = append(p.touched, o)
 			}
+		case old == nil && o.Owner.Kind == OwnerFile:
+			p.stamp(o, firstWord(p.store.clock.node, o))
+			p.note(old, o)
 		default:
 			p.stamp(o, revision)
 			p.note(old, o)
 		}
 	}
+}
+
+// firstWord is the revision of what a file declares and nobody has heard of: older than
+// all that was ever done. A node that joins others with the files that they have says
+// nothing new by that, least of all that splits and drains are to end. Other contents
+// have another revision, also at a node that has lost its own.
+func firstWord(node string, o *Object) Revision {
+	return Revision{Wall: 1, Counter: binary.BigEndian.Uint32(o.manifest[:4]), Node: node}
 }
 
 // stamp says who changed an object, and when.
@@ -499,7 +519,9 @@ func (p *plan) stamp(o *Object, revision Revision) {
 	o.Revision = Revision{}
 	if !p.txn.DryRun {
 		o.Revision, o.Vector = revision, o.Vector.with(revision)
-		p.clock = revision
+		if revision.after(p.clock) {
+			p.clock = revision
+		}
 	}
 }
 
@@ -518,20 +540,24 @@ func (p *plan) note(old, o *Object) {
 // action is what a change is called.
 func (p *plan) action(old, o *Object) string {
 	switch {
+	case p.reasserted[o.ID] != nil:
+		return ActionReassert
 	case p.lost[o.ID] != nil:
 		return ActionConflict
 	case p.txn.Action != "":
 		return p.txn.Action
-	case old != nil && old.same(o) && len(old.Lost) > 0:
+	case old != nil && old.same(o) && len(old.Lost) > len(o.Lost):
 		return ActionSettle
 	case o.Deleted:
 		return ActionDelete
 	case !old.live():
 		return ActionCreate
-	case old.Owner.Kind != o.Owner.Kind && o.Owner.Kind == OwnerFile:
+	case !old.Owner.OfFile() && o.Owner.OfFile():
 		return ActionRelease
-	case old.Owner.Kind == OwnerFile && o.Owner.Kind != OwnerFile && old.manifest == o.manifest:
+	case old.Owner.OfFile() && !o.Owner.OfFile() && old.manifest == o.manifest:
 		return ActionAdopt
+	case p.merging && old.manifest == o.manifest:
+		return stateAction(old.State, o.State)
 	}
 	return ActionUpdate
 }

@@ -120,6 +120,18 @@ func (c *clock) peek() Revision {
 	return Revision{c.last.Wall, c.last.Counter + 1, c.node}
 }
 
+// follow is the revision that follows all that were made and seen, and r.
+func (c *clock) follow(r Revision) Revision {
+	next := c.peek()
+	switch {
+	case next.after(r):
+		return next
+	case r.Counter == 1<<32-1:
+		return Revision{r.Wall + 1, 0, c.node}
+	}
+	return Revision{r.Wall, r.Counter + 1, c.node}
+}
+
 // seen is the highest revision that was made or seen.
 func (c *clock) seen() Revision {
 	c.mu.Lock()

@@ -22,8 +22,9 @@ const (
 var nodeKey = []byte("state")
 
 // rowFormat is the version of all rows. A higher one is not read. In 1 the drains of a
-// Backend were written as State.UnmarshalJSON knows, and there were no Registrations.
-const rowFormat = 2
+// Backend were written as State.UnmarshalJSON knows, and there were no Registrations. In
+// 2 nothing stood between the header of an object and its manifest.
+const rowFormat = 3
 
 // nodeRow is what the node knows of itself. Every change writes it anew.
 type nodeRow struct {
@@ -35,7 +36,9 @@ type nodeRow struct {
 	Until     time.Time `json:"until,omitzero"` // the time of that change
 }
 
-// objectRow is an Object without its ID and its resource.
+// objectRow is an Object without its ID and its resource. After it come the rows of the
+// versions that it won over, then the manifest that other nodes have if it is another
+// one, then its own.
 type objectRow struct {
 	Revision Revision  `json:"revision,omitzero"`
 	Vector   Vector    `json:"vector,omitempty"`
@@ -45,6 +48,9 @@ type objectRow struct {
 	Created  time.Time `json:"created"`
 	Changed  time.Time `json:"changed"`
 	Author   Author    `json:"author"`
+	Lost     int       `json:"lost,omitempty"` // how many
+	// Elsewhere is the place in a file of another node; nil when there is no such manifest.
+	Elsewhere *string `json:"elsewhere,omitempty"`
 }
 
 // changeRow is a Change without its sequence and its objects.
@@ -91,28 +97,59 @@ func cutPart(b []byte) (part, rest []byte, err error) {
 	return b[:n], b[n:], nil
 }
 
-// encodeObject writes a header and the manifest.
+// encodeObject writes a header, and manifests.
 func encodeObject(o *Object) ([]byte, error) {
-	row := objectRow{
-		Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
-		Created: o.Created, Changed: o.Changed, Author: o.Author,
-	}
-	if !o.State.equal(State{}) {
-		row.State = &o.State
-	}
-	header, err := json.Marshal(row)
+	row, err := o.header()
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", o.ID, err)
+	}
+	for _, lost := range o.Lost {
+		part, err := encodeObject(lost)
+		if err != nil {
+			return nil, err
+		}
+		row = appendPart(row, part)
+	}
+	if o.elsewhere != nil {
+		manifest, err := o.elsewhere.resource.MarshalJSON()
+		if err != nil {
+			return nil, fmt.Errorf("encode %s: %w", o.ID, err)
+		}
+		row = appendPart(row, manifest)
 	}
 	manifest, err := o.Manifest()
 	if err != nil {
 		return nil, fmt.Errorf("encode %s: %w", o.ID, err)
 	}
-	return append(appendPart(make([]byte, 0, len(header)+len(manifest)+4), header), manifest...), nil
+	return append(row, manifest...), nil
+}
+
+// header is the beginning of the object's row.
+func (o *Object) header() ([]byte, error) {
+	row := objectRow{
+		Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
+		Created: o.Created, Changed: o.Changed, Author: o.Author, Lost: len(o.Lost),
+	}
+	if !o.State.equal(State{}) {
+		row.State = &o.State
+	}
+	if o.elsewhere != nil {
+		row.Elsewhere = &o.elsewhere.file
+	}
+	header, err := json.Marshal(row)
+	if err != nil {
+		return nil, err
+	}
+	return appendPart(nil, header), nil
 }
 
 func decodeObject(id ID, row []byte) (*Object, error) {
-	header, manifest, err := cutPart(row)
+	return decodeVersion(id, row, maxLost(id.Kind))
+}
+
+// decodeVersion reads an object that has won over so many versions at most.
+func decodeVersion(id ID, row []byte, most int) (*Object, error) {
+	header, rest, err := cutPart(row)
 	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", id, err)
 	}
@@ -120,6 +157,35 @@ func decodeObject(id ID, row []byte) (*Object, error) {
 	if err := json.Unmarshal(header, &h); err != nil {
 		return nil, fmt.Errorf("decode %s: %w", id, err)
 	}
+	o := h.object(id)
+	if h.Lost < 0 || h.Lost > most {
+		return nil, fmt.Errorf("decode %s: %d versions that lost, limit %d", id, h.Lost, most)
+	}
+	if rest, err = o.decodeLost(h.Lost, rest); err != nil {
+		return nil, err
+	}
+	if h.Elsewhere != nil {
+		var manifest []byte
+		if manifest, rest, err = cutPart(rest); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", id, err)
+		}
+		o.elsewhere = &otherWord{manifest: sha256.Sum256(manifest), file: *h.Elsewhere}
+		if o.elsewhere.resource, err = decodeManifest(id, manifest); err != nil {
+			return nil, err
+		}
+	}
+	if o.Deleted {
+		return o, nil
+	}
+	if o.Resource, err = decodeManifest(id, rest); err != nil {
+		return nil, err
+	}
+	o.manifest = sha256.Sum256(rest)
+	return o, nil
+}
+
+// object is what the header says of an object.
+func (h *objectRow) object(id ID) *Object {
 	o := &Object{
 		ID: id, Revision: h.Revision, Vector: h.Vector, Owner: h.Owner, Deleted: h.Deleted,
 		Created: h.Created, Changed: h.Changed, Author: h.Author,
@@ -127,17 +193,35 @@ func decodeObject(id ID, row []byte) (*Object, error) {
 	if h.State != nil {
 		o.State = *h.State
 	}
-	if o.Deleted {
-		return o, nil
+	return o
+}
+
+// decodeLost reads n versions from the beginning of what follows a header.
+func (o *Object) decodeLost(n int, rest []byte) ([]byte, error) {
+	for range n {
+		var part []byte
+		var err error
+		if part, rest, err = cutPart(rest); err != nil {
+			return nil, fmt.Errorf("decode %s: %w", o.ID, err)
+		}
+		lost, err := decodeVersion(o.ID, part, 0)
+		if err != nil {
+			return nil, err
+		}
+		o.Lost = append(o.Lost, lost)
 	}
-	if o.Resource, err = Decode(id.Kind, manifest); err != nil {
+	return rest, nil
+}
+
+func decodeManifest(id ID, manifest []byte) (Resource, error) {
+	r, err := Decode(id.Kind, manifest)
+	if err != nil {
 		return nil, fmt.Errorf("decode %s: %w", id, err)
 	}
-	if declared := ResourceID(o.Resource); declared != id {
+	if declared := ResourceID(r); declared != id {
 		return nil, fmt.Errorf("decode %s: it declares %s", id, declared)
 	}
-	o.manifest = sha256.Sum256(manifest)
-	return o, nil
+	return r, nil
 }
 
 // encodeChange writes a header, then the objects after, before and lost, each of

@@ -76,7 +76,7 @@ func TestStoreRefusesRowsOfALaterVersion(t *testing.T) {
 	if err := s.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if _, err := Open(s.opts); err == nil || !strings.Contains(err.Error(), "rows of format 3, this version reads 2") {
+	if _, err := Open(s.opts); err == nil || !strings.Contains(err.Error(), "rows of format 4, this version reads 3") {
 		t.Errorf("error %v", err)
 	}
 }

@@ -191,3 +191,30 @@ func xor(a, b [sha256.Size]byte) [sha256.Size]byte {
 	}
 	return a
 }
+
+// Since are the objects, tombstones included, of which s has another version than an
+// older snapshot, in the order of their IDs, the live ones first.
+func (s *Snapshot) Since(old *Snapshot) []*Object {
+	var list []*Object
+	for k := range s.live {
+		list = others(list, old.live[k], s.live[k])
+	}
+	return others(list, old.tombstones, s.tombstones)
+}
+
+// others adds the objects of b that are not those of a to a list. Both are in the order
+// of their IDs.
+func others(list, a, b []*Object) []*Object {
+	if len(a) == len(b) && (len(a) == 0 || &a[0] == &b[0]) {
+		return list
+	}
+	for _, o := range b {
+		for len(a) > 0 && a[0].ID.Compare(o.ID) < 0 {
+			a = a[1:]
+		}
+		if len(a) == 0 || a[0] != o {
+			list = append(list, o)
+		}
+	}
+	return list
+}

@@ -99,10 +99,16 @@ func (s State) withoutSplit(rule string) State {
 	return s
 }
 
+// identical compares all.
+func (s State) identical(other State) bool {
+	same := func(a, b Drain) bool { return a.same(b) && a.Since.Equal(b.Since) && a.By == b.By }
+	return s.equal(other) && slices.EqualFunc(s.Drains, other.Drains, same) &&
+		slices.EqualFunc(s.Splits, other.Splits, func(a, b RuleSplit) bool { return a.Since.Equal(b.Since) && a.By == b.By })
+}
+
 // equal compares all but who set a split or a drain, and when.
 func (s State) equal(other State) bool {
-	same := func(a, b Drain) bool { return a.Endpoint == b.Endpoint && a.Grace == b.Grace }
-	if s.Disabled != other.Disabled || len(s.Splits) != len(other.Splits) || !slices.EqualFunc(s.Drains, other.Drains, same) {
+	if s.Disabled != other.Disabled || len(s.Splits) != len(other.Splits) || !slices.EqualFunc(s.Drains, other.Drains, Drain.same) {
 		return false
 	}
 	for i, split := range s.Splits {

@@ -117,11 +117,12 @@ func (s *Store) commit(p *plan) error {
 
 // commitment is a plan in rows.
 type commitment struct {
-	objects []objectBytes // in the order of their keys, which the disk likes best
-	changes [][]byte
-	events  []event // of changes
-	dropped []event
-	node    nodeRow
+	forgotten []ID          // their rows go
+	objects   []objectBytes // in the order of their keys, which the disk likes best
+	changes   [][]byte
+	events    []event // of changes
+	dropped   []event
+	node      nodeRow
 }
 
 // objectBytes is the row of an object.
@@ -156,7 +157,11 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 		return nil, err
 	}
 	for i, change := range p.changes {
-		c.objects = append(c.objects, objectBytes{change.ID, rows[i]})
+		if p.forgotten[change.ID] {
+			c.forgotten = append(c.forgotten, change.ID)
+		} else {
+			c.objects = append(c.objects, objectBytes{change.ID, rows[i]})
+		}
 		c.events[i] = event{change.Seq, change.Time, len(c.changes[i]), change.ID}
 	}
 	slices.SortFunc(c.objects, func(a, b objectBytes) int { return a.id.Compare(b.id) })
@@ -181,6 +186,11 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 func (c *commitment) write(tx *disk.Tx) error {
 	for _, o := range c.objects {
 		if err := tx.Put(objectRows, objectKey(o.id), o.row); err != nil {
+			return err
+		}
+	}
+	for _, id := range c.forgotten {
+		if err := tx.Delete(objectRows, objectKey(id)); err != nil {
 			return err
 		}
 	}
