@@ -2,36 +2,16 @@ package cluster
 
 import (
 	"context"
+	"errors"
 	"log/slog"
+	"net/netip"
+	"slices"
 	"time"
 
 	"github.com/hashicorp/memberlist"
 
 	"sluice/store"
 )
-
-// Config is how a node takes part. Validate tells what is wrong with it.
-type Config struct {
-	// Bind is the address of gossip, host:port, UDP and TCP. A missing port means 7946,
-	// port 0 any free one.
-	Bind string
-	// Advertise is where peers reach this node: an IP address, with or without a port.
-	// Empty means that it is found out.
-	Advertise string
-	// Join are addresses of peers, host[:port]. Names are looked up anew while the node is
-	// alone.
-	Join []string
-	// KeyFile has the keys that encrypt gossip, one in a line, the first is used to send.
-	// Empty means no key, which is for loopback only.
-	KeyFile string
-	// Insecure leaves loopback without a key.
-	Insecure bool
-	// Label keeps clusters apart that could reach each other; empty means "sluice".
-	Label string
-
-	// What peers are told of this node: its host name, its version, its ports.
-	Host, Version, Listen, Admin string
-}
 
 // Parts are the parts of the program that a cluster needs. The functions may be called
 // from any goroutine, and must not block unless it is said.
@@ -50,6 +30,9 @@ type Parts struct {
 	Now func() time.Time // nil means time.Now
 	// Transport takes the place of the network in tests; nil means Config.Bind.
 	Transport memberlist.NodeAwareTransport
+
+	// lookup takes the place of DNS in tests; nil means the system's.
+	lookup func(ctx context.Context, host string) ([]netip.Addr, error)
 }
 
 // Hint is what one gateway has seen of an endpoint: an opinion, by which nobody removes
@@ -121,72 +104,118 @@ type KeyAnswer struct {
 
 // Cluster is this node among its peers. Its methods may be called from any goroutine.
 type Cluster struct {
-	cfg   Config
-	parts Parts
-	log   *slog.Logger
+	parts      Parts
+	membership *membership
+	loop       *loop
 }
 
-// New opens the sockets, and joins nobody yet.
+// New opens the sockets, and joins nobody yet. Run, or Close, closes them.
 func New(cfg Config, parts Parts, log *slog.Logger) (*Cluster, error) {
-	return &Cluster{cfg: cfg, parts: parts, log: log}, nil
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
+	if log == nil {
+		log = slog.New(slog.DiscardHandler)
+	}
+	l := newLoop(parts, nil, log)
+	m, err := openMembership(cfg, parts, hooks{Received: l.receive, Broadcasts: l.broadcasts, Changed: l.membersChanged}, log)
+	if err != nil {
+		return nil, err
+	}
+	l.courier = m
+	if m.keys != nil {
+		l.keys = m.keys.change
+	}
+	return &Cluster{parts: parts, membership: m, loop: l}, nil
 }
+
+// Close closes the sockets of a cluster that is not run.
+func (c *Cluster) Close() error { return c.membership.close() }
 
 // Run takes part until ctx is done, then says goodbye, and returns when all of its
 // goroutines have ended.
 func (c *Cluster) Run(ctx context.Context) error {
-	<-ctx.Done()
-	return nil
+	ctx, stop := context.WithCancel(ctx)
+	defer stop()
+	exchanging, end := context.WithCancel(context.WithoutCancel(ctx)) // also during the goodbye
+	defer end()
+	ended := make(chan error, 1)
+	go func() {
+		defer stop()
+		ended <- c.loop.Run(exchanging)
+	}()
+	err := c.membership.Run(ctx)
+	end()
+	return errors.Join(err, <-ended)
 }
 
 // Members are all that are known, in the order of their IDs, this node included.
-func (c *Cluster) Members() []Member { return nil }
+func (c *Cluster) Members() []Member {
+	members := c.membership.Members()
+	for i := range members {
+		members[i].learn(c.loop.peer(members[i].ID))
+	}
+	return members
+}
+
+// learn adds what the exchange knows.
+func (m *Member) learn(f peerFacts) {
+	m.Digest, m.Revision, m.Heard = f.Digest, f.Revision, f.Heard
+	if m.State != Alive {
+		return
+	}
+	m.Drift, m.DriftSince = f.Drift, f.DriftSince
+	m.ClockKnown, m.Clock, m.RTT = f.ClockKnown, f.Clock, f.RTT
+	m.UDPOut, m.UDPIn, m.TCPOut, m.TCPIn = f.UDPOut, f.UDPIn, f.TCPOut, f.TCPIn
+}
 
 // Alive is how many members live, this node included.
-func (c *Cluster) Alive() int { return 1 }
+func (c *Cluster) Alive() int { return len(c.membership.Live()) + 1 }
 
-// Join adds peers, and ends the solitude after Leave. It returns how many answered; the
-// error says why nobody did.
-func (c *Cluster) Join(ctx context.Context, addresses []string) (int, error) { return 0, nil }
+// Join adds peers, or those that are configured and known when none are given, and ends
+// the solitude after Leave. It returns how many answered; the error says why nobody did.
+func (c *Cluster) Join(ctx context.Context, addresses []string) (int, error) {
+	return c.membership.Join(ctx, addresses)
+}
 
 // Leave says goodbye; the node stays alone, also after a restart, until Join.
-func (c *Cluster) Leave(ctx context.Context) error { return nil }
+func (c *Cluster) Leave(ctx context.Context) error { return c.membership.Leave(ctx) }
 
 // SetDraining tells the peers whether this node wants no new clients.
-func (c *Cluster) SetDraining(draining bool) {}
+func (c *Cluster) SetDraining(draining bool) { c.membership.SetDraining(draining) }
 
 // Draining tells what SetDraining has set.
-func (c *Cluster) Draining() bool { return false }
+func (c *Cluster) Draining() bool { return c.membership.Draining() }
 
 // Confirm waits until every live member obeys these changes, or ctx is done, and tells
 // who has not said so.
-func (c *Cluster) Confirm(ctx context.Context, changes []store.Change) []Unconfirmed { return nil }
+func (c *Cluster) Confirm(ctx context.Context, changes []store.Change) []Unconfirmed {
+	failed := c.loop.confirm(ctx, changes)
+	var told []Unconfirmed
+	for _, m := range c.Members() {
+		if err := failed[m.ID]; err != nil {
+			told = append(told, Unconfirmed{m, err})
+		}
+	}
+	return told
+}
 
 // Observe tells the peers what this gateway has seen of endpoints.
-func (c *Cluster) Observe(hints []Hint) {}
+func (c *Cluster) Observe(hints []Hint) { c.loop.observe(hints) }
 
 // Steward is which live node looks after the lease of a registration that was last
 // written at a node: that node while it lives.
-func (c *Cluster) Steward(id store.ID, writer string) string { return c.parts.Store.Node() }
+func (c *Cluster) Steward(id store.ID, writer string) string {
+	return c.membership.steward(id, writer)
+}
 
 // Renew passes a renewal on to the steward.
-func (c *Cluster) Renew(steward string, id store.ID) {}
-
-// Keys are the answers of all live members to what keys they have.
-func (c *Cluster) Keys(ctx context.Context) []KeyAnswer { return nil }
-
-// AddKey, UseKey and RemoveKey change the keys of all live members: a key is 32 bytes in
-// base64. UseKey and RemoveKey also take a fingerprint. Add everywhere, then use, then
-// remove.
-func (c *Cluster) AddKey(ctx context.Context, key string) ([]KeyAnswer, error) { return nil, nil }
-
-// UseKey makes a key the one that is used to send.
-func (c *Cluster) UseKey(ctx context.Context, key string) ([]KeyAnswer, error) { return nil, nil }
-
-// RemoveKey forgets a key that is not used to send.
-func (c *Cluster) RemoveKey(ctx context.Context, key string) ([]KeyAnswer, error) { return nil, nil }
+func (c *Cluster) Renew(steward string, id store.ID) { c.loop.renew(steward, id) }
 
 // Problems are what an operator should know, in sentences.
-func (c *Cluster) Problems() []string { return nil }
+func (c *Cluster) Problems() []string {
+	return slices.Concat(c.membership.problems(), memberProblems(c.Members(), c.parts.Now()), c.loop.problems())
+}
 
 // Stats are the counters of the cluster, for metrics.
 type Stats struct {
@@ -204,4 +233,26 @@ type Stats struct {
 type Traffic struct{ Received, Sent uint64 }
 
 // Stats are the counters so far.
-func (c *Cluster) Stats() Stats { return Stats{} }
+func (c *Cluster) Stats() Stats {
+	m, told := c.membership, c.loop.stats()
+	s := Stats{
+		Packets: Traffic{m.traffic.packetsIn.Load(), m.traffic.packetsOut.Load()},
+		Streams: Traffic{m.traffic.streamsIn.Load(), m.traffic.streamsOut.Load()},
+		Refused: m.refusals.counted(), Dropped: told.Dropped + m.dropped.Load(),
+		Merged: told.Merged, Conflicts: told.Conflicts, Comparisons: told.Comparisons, Carried: told.Carried,
+	}
+	for why, n := range told.Refused {
+		s.Refused[why] += n
+	}
+	for _, member := range m.Members() {
+		switch member.State {
+		case Alive:
+			s.Alive++
+		case Dead:
+			s.Dead++
+		case Left:
+			s.Left++
+		}
+	}
+	return s
+}

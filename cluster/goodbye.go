@@ -1,0 +1,95 @@
+package cluster
+
+import (
+	"bytes"
+	"encoding/json"
+	"time"
+
+	"github.com/hashicorp/memberlist"
+)
+
+const (
+	// membershipMark is the first byte of what memberships tell each other. No message of
+	// the exchange begins with it: in protobuf it would be a field of number zero.
+	membershipMark = 0
+	// maxGoodbyes bounds those that are remembered, and told to who joins.
+	maxGoodbyes = 100
+	// goodbyeRoom is what of them is told at once, in bytes.
+	goodbyeRoom = 8 << 10
+)
+
+// goodbye says that a node has ended one of its lives by itself: memberlist does not say
+// whether who is gone has left or crashed.
+type goodbye struct {
+	Node string `json:"n"`
+	Life string `json:"i"`
+}
+
+// parting is a goodbye that was heard.
+type parting struct {
+	life string
+	at   time.Time
+}
+
+// encodeGoodbyes is what memberships tell each other.
+func encodeGoodbyes(all []goodbye) []byte {
+	text, err := json.Marshal(all)
+	if err != nil {
+		panic("goodbyes are not encoded: " + err.Error()) // never, of strings
+	}
+	return append([]byte{membershipMark}, text...)
+}
+
+// decodeGoodbyes reads what a membership tells, and leaves out what makes no sense.
+func decodeGoodbyes(b []byte) (all []goodbye, ok bool) {
+	text, is := bytes.CutPrefix(b, []byte{membershipMark})
+	if !is || len(text) > goodbyeRoom || json.Unmarshal(text, &all) != nil || len(all) > maxGoodbyes {
+		return nil, false
+	}
+	for _, g := range all {
+		if !isNodeID(g.Node) || g.Life == "" || len(g.Life) > maxMetaText || g.Life != shorten(g.Life) {
+			return nil, false
+		}
+	}
+	return all, true
+}
+
+// goodbyeBroadcast is a goodbye on its way through the cluster.
+type goodbyeBroadcast struct {
+	node    string
+	message []byte
+}
+
+var _ memberlist.NamedBroadcast = goodbyeBroadcast{}
+
+func (b goodbyeBroadcast) Name() string    { return b.node }
+func (b goodbyeBroadcast) Message() []byte { return b.message }
+func (b goodbyeBroadcast) Finished()       {}
+
+// Invalidates is not asked of what has a name.
+func (b goodbyeBroadcast) Invalidates(memberlist.Broadcast) bool { return false }
+
+// sayGoodbye tells the peers that this life ends: some of them at once, all of them
+// through each other.
+func (s *session) sayGoodbye() {
+	own := goodbye{s.m.self, s.life}
+	s.passOn(own)
+	message := encodeGoodbyes([]goodbye{own})
+	for _, peer := range s.m.live() {
+		_ = s.list.SendBestEffort(&peer, message) // the others pass it on
+	}
+}
+
+// passOn puts a goodbye into the next packets of gossip.
+func (s *session) passOn(g goodbye) {
+	s.byes.QueueBroadcast(goodbyeBroadcast{g.Node, encodeGoodbyes([]goodbye{g})})
+}
+
+// hear takes goodbyes, and passes on those that are new here.
+func (s *session) hear(all []goodbye) {
+	for _, g := range all {
+		if g.Node != s.m.self && s.m.parted(s, g) {
+			s.passOn(g)
+		}
+	}
+}

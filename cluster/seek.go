@@ -1,0 +1,210 @@
+package cluster
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"math/rand/v2"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+const (
+	// seekPace is how often a node looks for those that it misses, a fifth more or less.
+	seekPace = 5 * time.Second
+	// seekPatience bounds one such look.
+	seekPatience = 8 * time.Second
+	// lookupPatience bounds the lookup of a name.
+	lookupPatience = 4 * time.Second
+	// wideRounds is in which rounds a node that is not alone looks for those it was told
+	// to join all the same: two clusters that began apart do not know of each other.
+	wideRounds = 6
+	// maxSought bounds the missing and the remembered that are tried in one round.
+	maxSought = 3
+	// maxAcquainted is the same of a node that is alone.
+	maxAcquainted = 8
+	// maxResolved bounds the addresses that names stand for.
+	maxResolved = 64
+)
+
+// seek joins who is configured and who was known before, and looks again and again for
+// those that are missing, until ctx is done.
+func (m *membership) seek(ctx context.Context) {
+	timer := time.NewTimer(0)
+	defer timer.Stop()
+	for round := 0; ; round++ {
+		select {
+		case <-ctx.Done():
+			return
+		case <-m.retry:
+		case <-timer.C:
+		}
+		timer.Reset(seekPace - seekPace/5 + rand.N(2*seekPace/5))
+		m.look(ctx, round)
+	}
+}
+
+// look tries to find whoever is missing.
+func (m *membership) look(ctx context.Context, round int) {
+	s := m.current.Load()
+	if s == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, seekPatience)
+	defer cancel()
+	if m.alone() {
+		m.lookForAnybody(ctx, s)
+		return
+	}
+	m.setSearched("")
+	targets := m.missing()
+	if m.restless() {
+		targets = append(targets, m.some(Alive, 2)...)
+	}
+	if round%wideRounds == wideRounds-1 {
+		configured, _ := m.resolve(ctx, m.cfg.Join)
+		targets = append(targets, pick(m.strange(configured), maxSought)...)
+	}
+	_, _ = s.joinAll(ctx, targets) // those that still miss are shown as dead
+}
+
+// lookForAnybody is the look of a node that is alone.
+func (m *membership) lookForAnybody(ctx context.Context, s *session) {
+	targets, trouble := m.acquaintances(ctx)
+	answered, err := s.joinAll(ctx, targets)
+	if answered > 0 {
+		m.setSearched("")
+		return
+	}
+	if err = errors.Join(trouble, err); err == nil {
+		return // there is nobody to look for
+	}
+	text := strings.ReplaceAll(err.Error(), "\n", "; ")
+	if m.setSearched(text) && ctx.Err() != context.Canceled {
+		m.log.Warn("nobody to gossip with has answered; looking on", "every", seekPace, "why", text)
+	}
+}
+
+// setSearched keeps why nobody was found, and tells whether somebody was before.
+func (m *membership) setSearched(why string) (first bool) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	first = m.searched == "" && why != ""
+	m.searched = why
+	return first
+}
+
+// acquaintances are the addresses of all that a lonely node can think of: who it was told
+// to join, who was there before, some of those who were there before it was started.
+func (m *membership) acquaintances(ctx context.Context) ([]netip.AddrPort, error) {
+	targets, err := m.resolve(ctx, m.cfg.Join)
+	targets = append(targets, m.some(Dead, maxAcquainted)...)
+	targets = append(targets, m.some(Left, maxAcquainted)...)
+	m.mu.Lock()
+	peers := m.memory.peers // replaced as a whole
+	m.mu.Unlock()
+	ids := byLastSeen(peers)
+	if len(ids) > maxAcquainted { // the latest, and others in turn
+		ids = append(ids[:maxAcquainted/2:maxAcquainted/2], pick(ids[maxAcquainted/2:], maxAcquainted/2)...)
+	}
+	for _, id := range ids {
+		for _, address := range peers[id].Addresses {
+			if at, err := netip.ParseAddrPort(address); err == nil {
+				targets = append(targets, at)
+			}
+		}
+	}
+	return m.others(targets), err
+}
+
+// missing are some members that are dead and have not left.
+func (m *membership) missing() []netip.AddrPort { return m.some(Dead, maxSought) }
+
+// some are the addresses of some members in a state.
+func (m *membership) some(state State, most int) []netip.AddrPort {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	var found []netip.AddrPort
+	for _, n := range m.members {
+		if n.state == state {
+			found = append(found, n.address())
+		}
+	}
+	return pick(found, most)
+}
+
+// pick are some of a list, others each time.
+func pick[T any](list []T, most int) []T {
+	list = slices.Clone(list)
+	rand.Shuffle(len(list), func(i, j int) { list[i], list[j] = list[j], list[i] })
+	return list[:min(len(list), most)]
+}
+
+// strange are the addresses at which no member lives.
+func (m *membership) strange(all []netip.AddrPort) []netip.AddrPort {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	known := map[netip.AddrPort]bool{}
+	for _, n := range m.members {
+		known[n.address()] = known[n.address()] || n.state == Alive
+	}
+	return slices.DeleteFunc(all, func(at netip.AddrPort) bool { return known[at] })
+}
+
+// others are addresses, each once, without those of this node.
+func (m *membership) others(all []netip.AddrPort) (others []netip.AddrPort) {
+	s := m.current.Load()
+	for _, at := range all {
+		at = netip.AddrPortFrom(at.Addr().Unmap(), at.Port())
+		if !slices.Contains(others, at) && (s == nil || !m.isSelf(s, at)) {
+			others = append(others, at)
+		}
+	}
+	return others
+}
+
+// isSelf tells whether an address leads to this node, as far as can be seen.
+func (m *membership) isSelf(s *session, at netip.AddrPort) bool {
+	if at == s.at {
+		return true
+	}
+	own, is := m.base.(*sockets)
+	return is && own.hears(at)
+}
+
+// resolve looks up addresses of peers. The error tells which have no answer.
+func (m *membership) resolve(ctx context.Context, peers []string) ([]netip.AddrPort, error) {
+	ctx, cancel := context.WithTimeout(ctx, lookupPatience)
+	defer cancel()
+	found := make([][]netip.AddrPort, len(peers))
+	failed := make([]error, len(peers))
+	var lookups sync.WaitGroup
+	for i, peer := range peers {
+		lookups.Go(func() { found[i], failed[i] = m.resolveOne(ctx, peer) })
+	}
+	lookups.Wait()
+	all := m.others(slices.Concat(found...))
+	return all[:min(len(all), maxResolved)], errors.Join(failed...)
+}
+
+func (m *membership) resolveOne(ctx context.Context, peer string) ([]netip.AddrPort, error) {
+	host, port, err := splitPeer(peer)
+	if err != nil {
+		return nil, err
+	}
+	if addr, err := netip.ParseAddr(host); err == nil {
+		return []netip.AddrPort{netip.AddrPortFrom(addr, port)}, nil
+	}
+	addrs, err := m.lookup(ctx, host)
+	if err != nil {
+		return nil, fmt.Errorf("look up %q: %w", host, err)
+	}
+	var found []netip.AddrPort
+	for _, addr := range addrs {
+		found = append(found, netip.AddrPortFrom(addr, port))
+	}
+	return found, nil
+}
