@@ -2,6 +2,7 @@ package admin
 
 import (
 	"context"
+	"slices"
 
 	"connectrpc.com/connect"
 
@@ -37,6 +38,14 @@ func (s *clusterService) ListConflicts(_ context.Context, req *connect.Request[a
 	return connect.NewResponse(resp), nil
 }
 
+// contested are the objects that are in conflict, deleted ones included, in the order of
+// their IDs.
+func contested(snapshot *store.Snapshot) []*store.Object {
+	list := snapshot.Conflicts()
+	slices.SortFunc(list, func(a, b *store.Object) int { return a.ID.Compare(b.ID) })
+	return list
+}
+
 // hosts are the names of the nodes that are known, by their IDs.
 func (a *api) hosts() map[string]string {
 	hosts := map[string]string{}
@@ -54,7 +63,7 @@ func (m *manifests) contestedMessage(o *store.Object, hosts map[string]string) (
 		return nil, err
 	}
 	of := &adminv1.Contested{Holds: holds}
-	for _, loser := range lostBy(o) {
+	for _, loser := range o.Lost {
 		version, err := m.versionMessage(loser, hosts)
 		if err != nil {
 			return nil, err
@@ -79,9 +88,6 @@ func (s *clusterService) SettleConflict(ctx context.Context, req *connect.Reques
 	if err != nil {
 		return nil, err
 	}
-	if m.GetIfRevision() != "" {
-		op.IfRevision = m.GetIfRevision()
-	}
 	return s.write(ctx, m, store.Txn{
 		Action: "settle", Ops: []store.Op{op}, DryRun: m.GetDryRun(), AllowUnresolved: m.GetAllowUnresolved(),
 	})
@@ -97,15 +103,20 @@ func (s *clusterService) settlement(m *adminv1.SettleConflictRequest) (store.Op,
 	if err != nil {
 		return store.Op{}, err
 	}
+	if want := m.GetIfRevision(); want != "" && want != holds.Revision.String() {
+		return store.Op{}, &store.ConflictError{ID: id, Expected: want, Current: holds}
+	}
+	op := store.Op{ID: id}
+	if !holds.Deleted { // of what is deleted the store knows no revision
+		op.IfRevision = holds.Revision.String()
+	}
 	switch m.GetSide() {
 	case adminv1.SettleConflictRequest_SIDE_KEEP:
-		return keep(holds), nil
+		op.Settle = true
+		return op, nil
 	case adminv1.SettleConflictRequest_SIDE_TAKE:
-		loser, err := pick(holds, m.GetRevision())
-		if err != nil {
-			return store.Op{}, err
-		}
-		return take(holds, loser), nil
+		op.Exact, err = pick(holds, m.GetRevision())
+		return op, err
 	}
 	return store.Op{}, store.Faults{{Field: "side", Message: "want SIDE_KEEP or SIDE_TAKE"}}
 }
@@ -122,11 +133,10 @@ func (s *clusterService) contest(id store.ID) (*store.Object, error) {
 
 // pick is the lost version of that revision; without one, the only one that there is.
 func pick(holds *store.Object, revision string) (*store.Object, error) {
-	all := lostBy(holds)
-	if revision == "" && len(all) == 1 {
-		return all[0], nil
+	if revision == "" && len(holds.Lost) == 1 {
+		return holds.Lost[0], nil
 	}
-	for _, o := range all {
+	for _, o := range holds.Lost {
 		if o.Revision.String() == revision {
 			return o, nil
 		}

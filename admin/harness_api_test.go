@@ -146,6 +146,7 @@ type testNode struct {
 	access    adminv1.AccessServiceClient
 	schemas   adminv1.SchemaServiceClient
 	backends  adminv1.BackendServiceClient
+	cluster   adminv1.ClusterServiceClient
 }
 
 // startNode runs an Admin until the test ends.
@@ -190,6 +191,7 @@ func startNode(t *testing.T, change ...func(*Config, *Parts)) *testNode {
 	n.access = adminv1.NewAccessServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.schemas = adminv1.NewSchemaServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	n.backends = adminv1.NewBackendServiceClient(client, "http://localhost", connect.WithProtoJSON())
+	n.cluster = adminv1.NewClusterServiceClient(client, "http://localhost", connect.WithProtoJSON())
 	return n
 }
 
