@@ -4,9 +4,11 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"net/netip"
 	"slices"
+	"strings"
 	"sync"
 	"testing"
 	"testing/synctest"
@@ -242,3 +244,297 @@ func TestMembershipKnowsACrashWithinTenSecondsAtTenNodes(t *testing.T) {
 	}
 }
 
+func TestMembershipTellsLeavingFromACrash(t *testing.T) {
+	for _, loss := range []int{0, 10} {
+		synctest.Test(t, func(t *testing.T) {
+			n := newNetwork(t, 3)
+			n.slow(time.Millisecond)
+			all := company(t, n, 10)
+			defer stopAll(all)
+			n.lose(loss)
+			left, ended := all[4], all[6]
+			if err := left.m.Leave(t.Context()); err != nil {
+				t.Fatal(err)
+			}
+			begun := time.Now()
+			ended.stop() // as by SIGTERM
+			if took := time.Since(begun); took > 4*time.Second {
+				t.Errorf("the end took %s", took)
+			}
+			rest := slices.DeleteFunc(slices.Clone(all), func(b *body) bool { return b == left || b == ended })
+			took := until(t, 10*time.Second, "all know who has left", func() bool {
+				return !slices.ContainsFunc(rest, func(b *body) bool { return b.sees(left.id).State != Left || b.sees(ended.id).State != Left })
+			})
+			t.Logf("%d %% lost: known after %s", loss, took)
+			if own := left.sees(left.id); own.State != Left || len(left.m.Live()) != 0 {
+				t.Errorf("who has left says of itself %+v, and sees %v", own, left.m.Live())
+			}
+			time.Sleep(time.Minute)
+			for _, b := range rest {
+				if b.sees(left.id).State != Left {
+					t.Errorf("node %s sees who has left as %s a minute later", b.id, b.sees(left.id).State)
+				}
+			}
+		})
+	}
+}
+
+func TestMembershipStaysAloneUntilJoin(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 4)
+		all := company(t, n, 3)
+		defer stopAll(all)
+		b := all[1]
+		if err := b.m.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		b.restart() // with --join in its configuration
+		time.Sleep(time.Minute)
+		if live := b.m.Live(); len(live) != 0 || b.sees(b.id).State != Left {
+			t.Errorf("a node that was told to leave sees %v after a restart, itself as %+v", live, b.sees(b.id))
+		}
+		answered, err := b.m.Join(t.Context(), nil)
+		if answered == 0 || err != nil {
+			t.Errorf("Join: %d answered, %v", answered, err)
+		}
+		until(t, 5*time.Second, "all see all again", func() bool { return allSee(all) })
+		b.restart()
+		until(t, 10*time.Second, "all see all after another restart", func() bool { return allSee(all) })
+	})
+}
+
+func TestMembershipFindsPeersWithoutBeingToldAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 5)
+		all := company(t, n, 5)
+		defer stopAll(all)
+		time.Sleep(10 * time.Second)
+		for _, b := range all {
+			n.crash(b.id)
+		}
+		for _, b := range all {
+			b.close()
+			b.join = nil
+		}
+		time.Sleep(time.Hour)
+		for _, b := range all {
+			b.start()
+		}
+		took := until(t, 10*time.Second, "all see all", func() bool { return allSee(all) })
+		t.Logf("found after %s", took)
+	})
+}
+
+func TestMembershipHealsAfterAMinuteApart(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		apart int // nodes on one side
+	}{{"one node", 1}, {"halves", 5}} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				n := newNetwork(t, 6)
+				n.slow(time.Millisecond)
+				all := company(t, n, 10)
+				defer stopAll(all)
+				var sides [2][]string
+				for i, b := range all {
+					side := 0
+					if i < test.apart {
+						side = 1
+					}
+					sides[side] = append(sides[side], b.id)
+				}
+				for _, apart := range []time.Duration{6 * time.Second, 12 * time.Second, time.Minute} {
+					n.split(sides[0], sides[1])
+					time.Sleep(apart)
+					n.heal()
+					took := until(t, 10*time.Second, "all see all", func() bool { return allSee(all) })
+					t.Logf("together %s after %s apart", took, apart)
+					time.Sleep(30 * time.Second)
+				}
+			})
+		})
+	}
+}
+
+func TestMembershipLooksUpNamesAnewWhileItIsAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 8)
+		first := newBody(t, n).start()
+		defer first.close()
+		second := newBody(t, n, "gateways.example:7946")
+		defer second.close()
+		var mu sync.Mutex
+		known := "10.9.9.9" // nobody is there
+		second.lookup = func(host string) []string {
+			mu.Lock()
+			defer mu.Unlock()
+			if host != "gateways.example" {
+				t.Errorf("looked up %q", host)
+			}
+			return []string{known}
+		}
+		second.start()
+		time.Sleep(time.Minute)
+		if live := second.m.Live(); len(live) != 0 {
+			t.Fatalf("found %v", live)
+		}
+		if got := fmt.Sprint(second.m.problems()); !strings.Contains(got, "alone, and looks for its peers: 10.9.9.9:7946:") {
+			t.Errorf("problems %s", got)
+		}
+		mu.Lock()
+		known = first.m.current.Load().at.Addr().String()
+		mu.Unlock()
+		until(t, 8*time.Second, "found by the name's new address", func() bool { return allSee([]*body{first, second}) })
+		if got := second.m.problems(); len(got) != 0 {
+			t.Errorf("problems %q", got)
+		}
+		if text := second.log.String(); strings.Count(text, "nobody to gossip with has answered") != 1 {
+			t.Errorf("log:\n%s", text)
+		}
+		stopAll([]*body{first, second})
+	})
+}
+
+func TestMembershipTakesAPlaceAgainAtAnotherAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 9)
+		n.slow(time.Millisecond)
+		all := company(t, n, 4)
+		defer stopAll(all)
+		b := all[2]
+		b.crash()
+		n.move(b.id)
+		b.start() // at once: the others do not know yet that it was dead
+		took := until(t, 30*time.Second, "all see it at its new address", func() bool {
+			return allSee(all) && !slices.ContainsFunc(all, func(other *body) bool { return other.sees(b.id).Address != b.address() })
+		})
+		t.Logf("taken in after %s", took)
+		time.Sleep(2 * time.Minute)
+		if !allSee(all) {
+			t.Error("it is not there any more")
+		}
+		for _, other := range all {
+			if got := other.m.problems(); len(got) != 0 {
+				t.Errorf("node %s: problems %q", other.id, got)
+			}
+		}
+	})
+}
+
+func TestMembershipNamesACopiedDataDirectory(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 10)
+		all := company(t, n, 3)
+		defer stopAll(all)
+		original := all[1]
+		twin := newBody(t, n, all[0].address())
+		twin.store.Close()
+		twin.store = original.store
+		defer func() { twin.stop(); twin.store = nil }()
+		place := original.address()
+		twin.id = original.id
+		n.move(original.id)
+		twin.start()
+		time.Sleep(2 * time.Minute)
+		for _, b := range all {
+			if got := b.sees(original.id).Address; b != original && got != place {
+				t.Errorf("node %s sees the name at %s, want it where it was, %s", b.id, got, place)
+			}
+		}
+		if got := fmt.Sprint(all[0].m.problems()); !strings.Contains(got, "two nodes have the name "+original.id) {
+			t.Errorf("problems of a third node: %s", got)
+		}
+		if got := fmt.Sprint(twin.m.problems()); !strings.Contains(got, "another node has the name of this one") {
+			t.Errorf("problems of the copy: %s", got)
+		}
+	})
+}
+
+func TestMembershipFindsAClusterThatBeganApart(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 11)
+		var all []*body
+		for range 4 {
+			all = append(all, newBody(t, n))
+		}
+		defer stopAll(all)
+		for _, b := range all {
+			b.join = []string{all[0].address(), all[1].address(), all[2].address(), all[3].address()}
+		}
+		n.split([]string{all[0].id, all[1].id}, []string{all[2].id, all[3].id})
+		for _, b := range all {
+			b.start()
+		}
+		time.Sleep(time.Minute)
+		if len(all[0].m.Live()) != 1 || len(all[3].m.Live()) != 1 {
+			t.Fatalf("halves are %v and %v", all[0].m.Live(), all[3].m.Live())
+		}
+		n.heal()
+		took := until(t, 40*time.Second, "all see all", func() bool { return allSee(all) })
+		t.Logf("found after %s", took)
+	})
+}
+
+func TestMembershipTellsOfItself(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 12)
+		all := company(t, n, 3)
+		defer stopAll(all)
+		all[1].m.SetDraining(true)
+		until(t, 3*time.Second, "all know that it drains", func() bool {
+			return all[0].sees(all[1].id).Draining && all[2].sees(all[1].id).Draining && all[1].sees(all[1].id).Draining
+		})
+		m := all[0].sees(all[1].id)
+		if m.Host != "host-"+all[1].id || m.Version != "v1" || m.Listen != ":8080" || m.Admin != ":8081" || m.Address != all[1].address() || m.State != Alive || m.Since.IsZero() {
+			t.Errorf("told is %+v", m)
+		}
+		all[1].m.SetDraining(false)
+		until(t, 3*time.Second, "all know that it does not drain", func() bool { return !all[0].sees(all[1].id).Draining })
+		all[0].mu.Lock()
+		defer all[0].mu.Unlock()
+		if want := []int{2, 3}; !slices.Equal(all[0].lives, want) && !slices.Equal(all[0].lives, want[1:]) {
+			t.Errorf("live gateways were told as %v, want %v", all[0].lives, want)
+		}
+	})
+}
+
+func TestMembershipCarriesMessages(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 13)
+		all := company(t, n, 2)
+		defer stopAll(all)
+		from, to := all[0], all[1]
+		packet := bytes.Repeat([]byte("p"), from.m.PacketRoom())
+		large := bytes.Repeat([]byte("s"), 3<<20)
+		broadcast := bytes.Repeat([]byte("b"), from.m.PacketRoom())
+		from.m.SendPacket(to.id, packet)
+		from.m.SendPacket(to.id, append(packet, 'x')) // too large
+		from.m.SendPacket("aaaaaaaa", packet)         // nobody
+		from.m.Send(to.id, large)
+		from.mu.Lock()
+		from.due = [][]byte{broadcast}
+		from.mu.Unlock()
+		got := func(want []byte) bool {
+			to.mu.Lock()
+			defer to.mu.Unlock()
+			return slices.ContainsFunc(to.received, func(b []byte) bool { return bytes.Equal(b, want) })
+		}
+		until(t, 2*time.Second, "all arrive", func() bool { return got(packet) && got(large) && got(broadcast) })
+		if dropped := from.m.dropped.Load(); dropped != 2 {
+			t.Errorf("%d were dropped, want the one that is too large and the one for nobody", dropped)
+		}
+		n.cut(from.id, to.id)
+		for range 2 * maxWaiting {
+			from.m.Send(to.id, []byte("m"))
+		}
+		if dropped := from.m.dropped.Load() - 2; dropped < maxWaiting-2 || dropped > maxWaiting {
+			t.Errorf("%d were dropped, want those beyond %d", dropped, maxWaiting)
+		}
+		time.Sleep(time.Minute)
+		if sent := from.m.traffic.streamsOut.Load(); sent < 3<<20 {
+			t.Errorf("counted %d bytes of streams", sent)
+		}
+	})
+}
