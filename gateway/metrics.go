@@ -51,6 +51,7 @@ func (g *Gateway) register() {
 	g.registerPool()
 	g.registerDiscovery()
 	g.registerAdmission()
+	g.registerHints()
 	g.tunnels.register(m)
 }
 

@@ -76,6 +76,7 @@ type Conn struct {
 	open    atomic.Int32  // streams
 	maxOpen atomic.Uint32 // how many there may be
 	silent  atomic.Bool   // the backend has not answered the question whether it lives
+	doubted atomic.Bool   // somebody has asked that, and nothing has come since; changes under mu
 
 	mu       mutex // guards the fields below
 	streams  map[uint32]*Stream

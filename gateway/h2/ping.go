@@ -66,6 +66,25 @@ func (p *probe) streamOpened(c *Conn) {
 	p.dead = now.Add(probeTimeout)
 }
 
+// Ask has a backend asked by a PING whether it lives, since somebody doubts it, though no
+// RPC waits for it; Silent tells that it does not answer. It reports whether that is on its
+// way: who has just been heard need not be asked, and a server bears no more than one such
+// PING between two answers to RPCs.
+func (c *Conn) Ask(b *Batch) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	p, now := c.probe, time.Now()
+	if c.closing || c.why != ReasonNone || c.drain != drainNone || c.goneAway != maxStreamID ||
+		p.never || p.asked || !p.sent.IsZero() || p.heard.IsZero() || now.Sub(p.heard) < silenceAfter {
+		return false
+	}
+	p.ask(c, now)
+	p.dead = now.Add(probeTimeout)
+	c.doubted.Store(true)
+	b.touch(c)
+	return true
+}
+
 // may tells whether servers that count PINGs bear one more.
 func (p *probe) may(now time.Time) bool { return !p.twice || now.Sub(p.last) >= probeEvery }
 
@@ -78,7 +97,7 @@ func (p *probe) ask(c *Conn, now time.Time) {
 
 // checkSilence asks a backend that lets RPCs wait, and notes when it does not answer. It is the sweep's, and costs a connection without streams one look.
 func (c *Conn) checkSilence(now time.Time, b *Batch) {
-	if c.open.Load() == 0 {
+	if c.open.Load() == 0 && !c.doubted.Load() {
 		return
 	}
 	c.mu.Lock()
@@ -162,6 +181,7 @@ func (c *Conn) heard() {
 	c.mu.Lock()
 	p := c.probe
 	p.heard, p.sent, p.dead = c.now, time.Time{}, time.Time{}
+	c.doubted.Store(false)
 	if c.spoke {
 		p.asked, p.twice, c.spoke = false, false, false
 	}

@@ -69,6 +69,8 @@ type Endpoint struct {
 	health   health
 	relief   relief
 	hushed   bool      // some connection is silent
+	ill      bool      // as peers are told
+	hinted   time.Time // when it was last checked because a peer said so
 	risen    time.Time // since when slow start goes on; zero while it does not
 
 	ctx    context.Context // of the dials; nil before the first, ends when the endpoint retires

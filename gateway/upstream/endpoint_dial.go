@@ -175,23 +175,32 @@ func (e *Endpoint) dialOnce(ctx context.Context) error {
 	e.mu.Unlock()
 	ctx, cancel := context.WithTimeout(ctx, set.timeout)
 	defer cancel()
-	nc, err := e.connection(ctx)
+	t, err := e.transport(ctx, set)
 	if err != nil {
 		return err
 	}
-	t := h2.NewTransport(nc, nil)
-	if set.tls != nil {
-		t = h2.NewClientTLS(nc, tlsFor(set.tls, e.id.address))
-		if err := t.Handshake(ctx); err != nil {
-			nc.Close()
-			return fmt.Errorf("tls with %q: %w", e.id.address, err)
-		}
-		if got := t.TLS().NegotiatedProtocol; got != "h2" {
-			nc.Close()
-			return fmt.Errorf("tls with %q: alpn gave %q, want \"h2\"", e.id.address, got)
-		}
-	}
 	return e.serve(ctx, t, set)
+}
+
+// transport connects, and agrees on TLS.
+func (e *Endpoint) transport(ctx context.Context, set settings) (*h2.Transport, error) {
+	nc, err := e.connection(ctx)
+	if err != nil {
+		return nil, err
+	}
+	if set.tls == nil {
+		return h2.NewTransport(nc, nil), nil
+	}
+	t := h2.NewClientTLS(nc, tlsFor(set.tls, e.id.address))
+	if err := t.Handshake(ctx); err != nil {
+		nc.Close()
+		return nil, fmt.Errorf("tls with %q: %w", e.id.address, err)
+	}
+	if got := t.TLS().NegotiatedProtocol; got != "h2" {
+		nc.Close()
+		return nil, fmt.Errorf("tls with %q: alpn gave %q, want \"h2\"", e.id.address, got)
+	}
+	return t, nil
 }
 
 // serve runs a connection and waits until it can take streams.

@@ -46,7 +46,14 @@ type checker struct {
 // reached now. One that a check has cost the connection was there: it has its answer. The
 // caller holds the endpoint's mu.
 func (h *health) hasten() {
-	if h.checker == nil || !h.missed {
+	if h.missed {
+		h.ask()
+	}
+}
+
+// ask has the checks ask soon, if there are any. The caller holds the endpoint's mu.
+func (h *health) ask() {
+	if h.checker == nil {
 		return
 	}
 	select {

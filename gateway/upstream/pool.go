@@ -44,6 +44,9 @@ type Pool struct {
 	telling sync.Mutex // guards the field below
 	told    told
 
+	observed observed // what peers are to be told
+	hints    hints    // what they have told
+
 	mu        sync.Mutex // guards the fields below; taken before an endpoint's own
 	specs     []*store.Backend
 	known     map[string]*known // by key
@@ -76,7 +79,7 @@ func NewPool(eng *h2.Engine, log *slog.Logger) *Pool {
 	var d net.Dialer
 	ctx, cancel := context.WithCancel(context.Background())
 	return &Pool{
-		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1),
+		eng: eng, log: log, ctx: ctx, cancel: cancel, stirred: make(chan struct{}, 1), observed: newObserved(), hints: newHints(),
 		known: make(map[string]*known), watched: make(map[string]*known), discovery: newDiscovery(), graces: make(graces), drained: make(chan struct{}, 1),
 		endpoints: make(map[identity]*Endpoint), leaving: make(map[identity]*Endpoint), groups: make(map[string]*group),
 		dial: func(ctx context.Context, address string) (net.Conn, error) { return d.DialContext(ctx, "tcp", address) },

@@ -38,7 +38,7 @@ func (p *Pool) watch(ctx context.Context) {
 		if sample {
 			sampled = now
 		}
-		restless := false
+		restless := p.heed(now)
 		for _, g := range p.everyGroup() {
 			more, news := g.look(now, sample)
 			restless = restless || more
@@ -92,6 +92,7 @@ func (e *Endpoint) look(now time.Time, sample bool) (restless bool, news []*line
 			news = append(news, l)
 		}
 	}
+	e.observe()
 	restless = e.ramp(now)
 	if l := e.note(now); l != nil {
 		news = append(news, l)
