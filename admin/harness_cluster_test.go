@@ -17,7 +17,6 @@ import (
 type fakeCluster struct {
 	mu          sync.Mutex // guards the fields below
 	draining    bool
-	left        bool
 	asked       []string
 	confirms    []store.Change // of the last Confirm
 	unconfirmed []Unconfirmed

@@ -30,12 +30,18 @@ func TestKeyringGenerateMakesKeys(t *testing.T) {
 	u := newUser(t)
 	first := u.run("cluster", "keyring", "generate", "--server", "unix:/nowhere")
 	second := u.run("cluster", "keyring", "generate", "--server", "unix:/nowhere")
-	if first.code != 0 || first.stderr != "" || strings.Count(first.stdout, "\n") != 1 || first.stdout == second.stdout {
+	if first.code != 0 || !strings.HasPrefix(first.stderr, "the fingerprint of the key is ") || strings.Count(first.stdout, "\n") != 1 || first.stdout == second.stdout {
 		t.Fatalf("got %+v and %+v", first, second)
 	}
 	key, err := readKey("-", strings.NewReader("# made today\n\n"+first.stdout))
 	if err != nil || key != strings.TrimSpace(first.stdout) {
 		t.Errorf("read %q, %v", key, err)
+	}
+	u.write("first.key", first.stdout)
+	u.run("cluster", "keyring", "use", "first.key")
+	print := strings.TrimSpace(strings.TrimPrefix(first.stderr, "the fingerprint of the key is "))
+	if asked := u.fake.asked(); asked != "UseKeyRequest {\"key\":\""+print+"\"}\n" {
+		t.Errorf("asked %q, want the fingerprint %s", asked, print)
 	}
 }
 

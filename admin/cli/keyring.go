@@ -2,7 +2,9 @@ package cli
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
 	"encoding/base64"
+	"encoding/hex"
 	"fmt"
 	"io"
 	"os"
@@ -41,13 +43,17 @@ func (p *program) generateKeyCommand() *cobra.Command {
 		Use:   "generate",
 		Short: "Make a new key, and print it",
 		Long: `Make a new key and print it on a line of its own, as --gossip-key-file takes it. No
-server is asked. Whoever has the key can be a gateway: keep it as you keep a password.`,
+server is asked. Whoever has the key can be a gateway: keep it as you keep a password.
+Its fingerprint goes to standard error.`,
 		Example: "  (umask 077; sluice cluster keyring generate > gossip.key)",
 		Args:    wants(0, 0),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			key := make([]byte, keyBytes)
 			_, _ = rand.Read(key) // never fails
-			_, err := fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(key))
+			if _, err := fmt.Fprintln(cmd.OutOrStdout(), base64.StdEncoding.EncodeToString(key)); err != nil {
+				return err
+			}
+			_, err := fmt.Fprintln(cmd.ErrOrStderr(), "the fingerprint of the key is "+keyPrint(key))
 			return err
 		},
 	}
@@ -88,7 +94,7 @@ func (p *program) useKeyCommand() *cobra.Command {
 
 		ValidArgsFunction: p.completeFingerprints,
 	}, func(c *call, word, reason string) (*adminv1.KeysResponse, error) {
-		key, err := c.keyOf(word)
+		key, err := c.printOf(word)
 		if err != nil {
 			return nil, err
 		}
@@ -104,7 +110,7 @@ func (p *program) removeKeyCommand() *cobra.Command {
 
 		ValidArgsFunction: p.completeFingerprints,
 	}, func(c *call, word, reason string) (*adminv1.KeysResponse, error) {
-		key, err := c.keyOf(word)
+		key, err := c.printOf(word)
 		if err != nil {
 			return nil, err
 		}
@@ -119,7 +125,7 @@ func (p *program) changeKeyCommand(cmd *cobra.Command, do func(c *call, word, re
 	cmd.Flags().StringVar(&reason, "reason", "", "`why`, for the audit log")
 	output := p.addFormat(cmd, false)
 	cmd.RunE = p.remote(func(c *call, args []string) error {
-		if isKey(args[0]) {
+		if _, ok := parseKey(strings.TrimSpace(args[0])); ok {
 			return usageErrorf("a key on the command line is seen by others of this machine: put it into a file, or - for standard input; this one is not secret any more")
 		}
 		all, err := do(c, args[0], reason)
@@ -134,24 +140,32 @@ func (p *program) changeKeyCommand(cmd *cobra.Command, do func(c *call, word, re
 	return cmd
 }
 
-// isKey tells whether a word is a key itself.
-func isKey(word string) bool {
-	key, err := base64.StdEncoding.DecodeString(strings.TrimSpace(word))
-	return err == nil && len(key) == keyBytes
+// parseKey is the key that a word is.
+func parseKey(word string) (key []byte, ok bool) {
+	key, err := base64.StdEncoding.DecodeString(word)
+	return key, err == nil && len(key) == keyBytes
 }
 
-// keyOf is the key of a file, or the fingerprint that a word is when there is no such file.
-func (c *call) keyOf(word string) (string, error) {
-	if word != "-" {
-		if _, err := os.Stat(word); err != nil && isFingerprint(word) {
-			return word, nil
-		}
+// keyPrint is the fingerprint of a key, as servers have it: the first eight digits of its
+// SHA-256.
+func keyPrint(key []byte) string {
+	sum := sha256.Sum256(key)
+	return hex.EncodeToString(sum[:4])
+}
+
+// printOf is the fingerprint that a word is, or that of the key in the file of that name:
+// the key itself need not travel.
+func (c *call) printOf(word string) (string, error) {
+	if sum, err := hex.DecodeString(word); err == nil && len(sum) == 4 {
+		return strings.ToLower(word), nil
 	}
-	return readKey(word, c.in)
+	text, err := readKey(word, c.in)
+	if err != nil {
+		return "", err
+	}
+	key, _ := parseKey(text)
+	return keyPrint(key), nil
 }
-
-// isFingerprint tells whether a word can be one: it has no path in it.
-func isFingerprint(word string) bool { return !strings.ContainsAny(word, "/\\.") }
 
 // readKey reads the one key of a file. Empty lines and remarks are left out, as a server
 // does.
@@ -171,8 +185,9 @@ func readKey(file string, stdin io.Reader) (string, error) {
 	}
 	var keys []string
 	for line := range strings.Lines(string(text)) {
-		if line = strings.TrimSpace(line); line != "" && !strings.HasPrefix(line, "#") {
-			keys = append(keys, line)
+		word, _, _ := strings.Cut(line, "#")
+		if word = strings.TrimSpace(word); word != "" {
+			keys = append(keys, word)
 		}
 	}
 	switch {
@@ -180,7 +195,8 @@ func readKey(file string, stdin io.Reader) (string, error) {
 		return "", fmt.Errorf("read %s: more than %d bytes, limit %[2]d", file, maxSecret)
 	case len(keys) != 1:
 		return "", fmt.Errorf("read %s: it has %s, want 1", file, count(len(keys), "key"))
-	case !isKey(keys[0]):
+	}
+	if _, ok := parseKey(keys[0]); !ok {
 		return "", fmt.Errorf("read %s: not a key: want %d bytes in base64, as sluice cluster keyring generate makes them", file, keyBytes)
 	}
 	return keys[0], nil

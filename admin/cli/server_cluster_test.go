@@ -119,24 +119,24 @@ func (f *fakeServer) noteKey(m proto.Message, key string) {
 }
 
 func (f *fakeServer) ListKeys(context.Context, *connect.Request[adminv1.ListKeysRequest]) (*connect.Response[adminv1.KeysResponse], error) {
-	r := keysOf("5d41402abc4b2a76", "7d793037a0760186")
-	r.Msg.Answers[1].Fingerprints = []string{"7d793037a0760186"}
+	r := keysOf("5d41402a", "7d793037")
+	r.Msg.Answers[1].Fingerprints = []string{"7d793037"}
 	return r, nil
 }
 
 func (f *fakeServer) AddKey(_ context.Context, r *connect.Request[adminv1.AddKeyRequest]) (*connect.Response[adminv1.KeysResponse], error) {
 	f.noteKey(r.Msg, r.Msg.GetKey())
-	return keysOf("7d793037a0760186", "5d41402abc4b2a76"), nil
+	return keysOf("7d793037", "5d41402a"), nil
 }
 
 func (f *fakeServer) UseKey(_ context.Context, r *connect.Request[adminv1.UseKeyRequest]) (*connect.Response[adminv1.KeysResponse], error) {
-	f.noteKey(r.Msg, r.Msg.GetKey())
-	return keysOf("5d41402abc4b2a76", "7d793037a0760186"), nil
+	f.note(r.Msg)
+	return keysOf("5d41402a", "7d793037"), nil
 }
 
 func (f *fakeServer) RemoveKey(_ context.Context, r *connect.Request[adminv1.RemoveKeyRequest]) (*connect.Response[adminv1.KeysResponse], error) {
 	f.note(r.Msg)
-	answers := keysOf("5d41402abc4b2a76")
+	answers := keysOf("5d41402a")
 	answers.Msg.Answers = answers.Msg.Answers[:2]
 	return answers, nil
 }
