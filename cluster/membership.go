@@ -58,7 +58,6 @@ type membership struct {
 	switching chan struct{}
 
 	changed chan struct{} // who lives, or what is remembered, may have changed
-	retry   chan struct{} // somebody should be joined again, soon
 	tell    chan struct{} // the metadata have changed
 
 	mu       sync.Mutex // guards the fields below
@@ -91,7 +90,7 @@ func openMembership(cfg Config, parts Parts, hooks hooks, log *slog.Logger) (*me
 		cfg: cfg, parts: parts, hooks: hooks, log: log, self: parts.Store.Node(), base: parts.Transport,
 		keys: keys, refusals: newRefusals(parts.Now, log), memory: remembered, lookup: parts.lookup,
 		switching: make(chan struct{}, 1),
-		changed:   make(chan struct{}, 1), retry: make(chan struct{}, 1), tell: make(chan struct{}, 1),
+		changed:   make(chan struct{}, 1), tell: make(chan struct{}, 1),
 		members: map[string]*member{}, partings: map[string]parting{}, clashes: map[string]*clash{},
 		since: parts.Now(),
 	}

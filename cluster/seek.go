@@ -39,7 +39,6 @@ func (m *membership) seek(ctx context.Context) {
 		select {
 		case <-ctx.Done():
 			return
-		case <-m.retry:
 		case <-timer.C:
 		}
 		timer.Reset(seekPace - seekPace/5 + rand.N(2*seekPace/5))

@@ -319,4 +319,3 @@ func TestGateKeepsOutWhatEndsMemberlist(t *testing.T) {
 		}
 	}
 }
-
