@@ -66,7 +66,7 @@ func normalLost(winner *Object, all []*Object) []*Object {
 		switch {
 		case len(kept) == maxLost(winner.ID.Kind):
 			return kept
-		case lost.declares(winner), slices.ContainsFunc(kept, lost.declares):
+		case lost.yields(winner), slices.ContainsFunc(kept, lost.yields):
 		default:
 			kept = append(kept, lost)
 		}
@@ -79,15 +79,18 @@ func equalVersions(a, b []*Object) bool {
 	return slices.EqualFunc(a, b, func(a, b *Object) bool { return a.Revision == b.Revision })
 }
 
-// declares tells whether two versions ask the same: whoever wins, nobody loses anything.
-// The time that an API gave a manifest when it was first applied counts for nothing.
-func (o *Object) declares(other *Object) bool {
-	if o.Deleted != other.Deleted || !o.State.equal(other.State) {
+// yields tells whether nothing is lost when the object gives way to another version: both
+// ask the same, or it is the first word of a file, which has nothing to say of splits and
+// the like.
+func (o *Object) yields(to *Object) bool {
+	if o.Deleted != to.Deleted || !o.State.equal(to.State) && o.Revision.Wall != firstWall {
 		return false
 	}
-	return o.manifest == other.manifest || !o.Deleted && sameButForTime(o.Resource, other.Resource)
+	return o.manifest == to.manifest || !o.Deleted && sameButForTime(o.Resource, to.Resource)
 }
 
+// sameButForTime tells whether two manifests differ in nothing but the time that an API
+// gave one of them when it was first applied.
 func sameButForTime(a, b Resource) bool {
 	if a == nil || b == nil || a.Metadata().CreationTimestamp.Equal(b.Metadata().CreationTimestamp) {
 		return false

@@ -58,7 +58,11 @@ func Merge(mine, theirs *Object) (winner *Object, outcome Outcome) {
 // stand is how two versions stand to each other.
 func stand(mine, theirs *Object) Outcome {
 	seenMine, seenTheirs := theirs.Vector.Seen(mine.Revision), mine.Vector.Seen(theirs.Revision)
+	winner, loser := theirs, mine
 	later := mine.Revision.Compare(theirs.Revision) > 0
+	if later {
+		winner, loser = mine, theirs
+	}
 	switch {
 	case mine.Revision == theirs.Revision:
 		return MergeSame
@@ -66,7 +70,7 @@ func stand(mine, theirs *Object) Outcome {
 		return MergeMine
 	case seenMine && !seenTheirs:
 		return MergeTheirs
-	case maxLost(mine.ID.Kind) == 0 || mine.declares(theirs):
+	case maxLost(mine.ID.Kind) == 0 || loser.yields(winner):
 		if later {
 			return MergeMine
 		}

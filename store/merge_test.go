@@ -84,69 +84,97 @@ func TestMergeChangesNeitherSide(t *testing.T) {
 	}
 }
 
-// randomVersions plays nodes that edit, delete and hear of each other in random order,
-// with clocks that differ, and returns all versions that ever were.
-func randomVersions(rng *rand.Rand) []*Object {
-	nodes := 2 + rng.IntN(4)
-	has := make([]*Object, nodes)
-	clocks := make([]*clock, nodes)
-	for i := range clocks {
-		skew := int64(rng.IntN(50_000))
-		c := newTestClock()
-		clocks[i] = &clock{node: fmt.Sprintf("n%d", i), now: c.Now}
-		clocks[i].last = Revision{c.Now().UnixMilli() + skew, 0, clocks[i].node}
+// player is one node in a random history of one object, without a store.
+type player struct {
+	clock *clock
+	has   *Object
+}
+
+// edit makes a version of what the node has. It has seen all of that.
+func (p *player) edit(content string) *Object {
+	r := p.clock.peek()
+	p.clock.advance(r)
+	o := &Object{ID: cartV1, Revision: r, Vector: Vector{}.with(r), Deleted: content == ""}
+	if content != "" {
+		o.manifest = sha256.Sum256([]byte(content))
 	}
-	var all []*Object
+	if p.has != nil {
+		o.Vector = p.has.Vector.with(r)
+	}
+	p.has = o
+	return o
+}
+
+func (p *player) hear(o *Object) {
+	p.has, _ = Merge(p.has, o)
+	p.clock.advance(o.Revision)
+}
+
+func newPlayers(rng *rand.Rand, n int) []*player {
+	players := make([]*player, n)
+	for i := range players {
+		now := newTestClock().Now
+		players[i] = &player{clock: &clock{node: fmt.Sprintf("n%d", i), now: now}}
+		players[i].clock.last = Revision{now().UnixMilli() + int64(rng.IntN(50_000)), 0, players[i].clock.node}
+	}
+	return players
+}
+
+// randomHistory plays nodes that edit, delete and hear of each other in random order,
+// with clocks that differ. It returns all versions that ever were, and those of them
+// that are edits. Some say the same, unless contents is 0: then nothing is deleted.
+func randomHistory(rng *rand.Rand, nodes, contents int) (all, edits []*Object) {
+	players := newPlayers(rng, nodes)
 	for range 5 + rng.IntN(30) {
-		i := rng.IntN(nodes)
-		if rng.IntN(2) == 0 {
-			j := rng.IntN(nodes)
-			if has[j] != nil {
-				has[i], _ = Merge(has[i], has[j])
-				clocks[i].advance(has[i].Revision)
-				all = append(all, has[i])
+		p, q := players[rng.IntN(nodes)], players[rng.IntN(nodes)]
+		if rng.IntN(2) > 0 {
+			content := ""
+			if contents == 0 {
+				content = fmt.Sprint(len(edits))
+			} else if rng.IntN(4) > 0 {
+				content = fmt.Sprint(rng.IntN(contents))
 			}
-			continue
+			edits = append(edits, p.edit(content))
+			all = append(all, p.has)
+		} else if q.has != nil {
+			p.hear(q.has)
+			all = append(all, p.has)
 		}
-		r := clocks[i].peek()
-		clocks[i].advance(r)
-		o := &Object{ID: cartV1, Revision: r, Deleted: rng.IntN(4) == 0, Vector: Vector{}.with(r)}
-		if has[i] != nil {
-			o.Vector = has[i].Vector.with(r)
-		}
-		has[i] = o
-		all = append(all, o)
 	}
-	return all
+	return all, edits
 }
 
 func sameVersion(a, b *Object) bool {
-	return a.Revision == b.Revision && a.Deleted == b.Deleted && a.Vector.covers(b.Vector) && b.Vector.covers(a.Vector)
+	return a.Deleted == b.Deleted && a.manifest == b.manifest && a.VersionSum() == b.VersionSum()
 }
 
-// Over random histories merging is commutative, associative and idempotent, and nodes
-// that have heard of the same versions, in whatever order, have the same one.
+// unsettled are the edits that no other edit has seen, the latest first: what a node has
+// that has heard of all.
+func unsettled(edits []*Object) (revisions []Revision) {
+	for _, o := range edits {
+		seen := slices.ContainsFunc(edits, func(other *Object) bool { return other != o && other.Vector.Seen(o.Revision) })
+		if !seen {
+			revisions = append(revisions, o.Revision)
+		}
+	}
+	slices.SortFunc(revisions, func(a, b Revision) int { return b.Compare(a) })
+	return revisions
+}
+
+// Over random histories of edits that all say something else merging is commutative,
+// associative and idempotent, and a node that has heard of all versions, in whatever
+// order, has the latest of the edits that nobody has seen, and lists the others.
 func TestMergeAgreesInAnyOrder(t *testing.T) {
 	for seed := range uint64(1000) {
 		rng := rand.New(rand.NewPCG(seed, 7))
-		all := randomVersions(rng)
+		all, edits := randomHistory(rng, 2+rng.IntN(4), 0)
 		if len(all) == 0 {
 			continue
 		}
 		pick := func() *Object { return all[rng.IntN(len(all))] }
 		for range 20 {
 			a, b, c := pick(), pick(), pick()
-			ab, outcome := Merge(a, b)
-			ba, reverse := Merge(b, a)
-			if !sameVersion(ab, ba) || outcome.Conflict() != reverse.Conflict() {
-				t.Fatalf("seed %d: %v with %v gives %v (%v), the other way %v (%v)", seed, a, b, ab, outcome, ba, reverse)
-			}
-			if aa, outcome := Merge(a, a); !sameVersion(aa, a) || outcome != MergeSame {
-				t.Fatalf("seed %d: %v with itself gives %v, %v", seed, a, aa, outcome)
-			}
-			if again, _ := Merge(ab, b); !sameVersion(again, ab) {
-				t.Fatalf("seed %d: merging again gives %v", seed, again)
-			}
+			ab, _ := Merge(a, b)
 			bc, _ := Merge(b, c)
 			left, _ := Merge(ab, c)
 			right, _ := Merge(a, bc)
@@ -154,19 +182,175 @@ func TestMergeAgreesInAnyOrder(t *testing.T) {
 				t.Fatalf("seed %d: (a b) c gives %v, a (b c) %v", seed, left, right)
 			}
 		}
-		var ends []*Object
+		want := unsettled(edits)
 		for range 5 {
 			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
 			var o *Object
 			for _, v := range append(slices.Clone(all), all[:len(all)/2]...) {
 				o, _ = Merge(o, v)
 			}
-			ends = append(ends, o)
+			got := []Revision{o.Revision}
+			for _, lost := range o.Lost {
+				got = append(got, lost.Revision)
+			}
+			if !slices.Equal(got, want) {
+				t.Fatalf("seed %d: there are %v, want %v", seed, got, want)
+			}
+		}
+	}
+}
+
+// Whatever the edits say, and however many conflicts there are, either order gives the
+// same, twice gives nothing new, and nodes that go on exchanging what they have end alike.
+func TestMergeEndsAlike(t *testing.T) {
+	for seed := range uint64(1000) {
+		rng := rand.New(rand.NewPCG(seed, 8))
+		all, edits := randomHistory(rng, 2+rng.IntN(7), 3)
+		if len(all) == 0 {
+			continue
+		}
+		for range 20 {
+			a, b := all[rng.IntN(len(all))], all[rng.IntN(len(all))]
+			ab, outcome := Merge(a, b)
+			ba, reverse := Merge(b, a)
+			if !sameVersion(ab, ba) || outcome.Conflict() != reverse.Conflict() {
+				t.Fatalf("seed %d: %v with %v gives %v (%v), the other way %v (%v)", seed, a, b, ab, outcome, ba, reverse)
+			}
+			if aa, outcome := Merge(ab, ab); aa != ab || outcome != MergeSame {
+				t.Fatalf("seed %d: %v with itself gives %v, %v", seed, a, aa, outcome)
+			}
+			if again, _ := Merge(ab, b); !sameVersion(again, ab) {
+				t.Fatalf("seed %d: merging again gives %v", seed, again)
+			}
+		}
+		ends := make([]*Object, 5)
+		for i := range ends {
+			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+			for _, v := range all {
+				ends[i], _ = Merge(ends[i], v)
+			}
+		}
+		for range 2 {
+			for i := range ends {
+				for j := range ends {
+					ends[i], _ = Merge(ends[i], ends[j])
+				}
+			}
 		}
 		for _, end := range ends {
 			if !sameVersion(end, ends[0]) {
 				t.Fatalf("seed %d: the order decides: %v and %v", seed, end, ends[0])
 			}
 		}
+		if end, want := ends[0], unsettled(edits)[0]; end.Revision != want || len(end.Lost) > maxLost(BackendKind) {
+			t.Fatalf("seed %d: %v holds, want %s", seed, end, want)
+		}
+	}
+}
+
+func TestMergeKeepsTheLoserUntilSomebodyEdits(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	p := newPlayers(rng, 3)
+	a, b := p[0].edit("a"), p[1].edit("b")
+	p[0].hear(b)
+	p[1].hear(a)
+	p[2].hear(p[0].has)
+	for i, p := range p {
+		if len(p.has.Lost) != 1 || !sameVersion(p.has, p1(b, a)) {
+			t.Fatalf("node %d has %v", i, p.has)
+		}
+	}
+	if lost := p[2].has.Lost[0]; lost.Vector != nil || lost.manifest != p0(b, a).manifest {
+		t.Errorf("lost is %v", lost)
+	}
+	settled := p[2].edit("c")
+	p[0].hear(settled)
+	p[0].hear(p[1].has)
+	p[1].hear(settled)
+	for i, p := range p {
+		if p.has.Lost != nil || p.has.Revision != settled.Revision {
+			t.Errorf("node %d has %v after the conflict was settled", i, p.has)
+		}
+	}
+}
+
+// p1 is the later of two versions with the other one lost to it, p0 the earlier one.
+func p1(a, b *Object) *Object { winner, _ := Merge(a, b); return winner }
+
+func p0(a, b *Object) *Object {
+	if a.Revision.Compare(b.Revision) < 0 {
+		return a
+	}
+	return b
+}
+
+func TestMergeKeepsSoManyOfTheLost(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 1))
+	for _, test := range []struct {
+		kind string
+		want int
+	}{{BackendKind, 4}, {SchemaKind, 1}, {RegistrationKind, 0}} {
+		var o *Object
+		var edits []*Object
+		for _, p := range newPlayers(rng, 7) {
+			v := p.edit(p.clock.node)
+			v.ID.Kind = test.kind
+			edits = append(edits, v)
+		}
+		for _, v := range edits {
+			o, _ = Merge(v, o)
+		}
+		latest := unsettled(edits)
+		if len(o.Lost) != test.want || o.Revision != latest[0] {
+			t.Fatalf("%s: %d versions lost to %s, want %d", test.kind, len(o.Lost), o.Revision, test.want)
+		}
+		for i, lost := range o.Lost {
+			if lost.Revision != latest[i+1] {
+				t.Errorf("%s: %s is kept, want %s", test.kind, lost.Revision, latest[i+1])
+			}
+		}
+	}
+}
+
+// What says the same but for the time that an API gave it is no conflict.
+func TestMergeOfEqualDeclarationsIsNoConflict(t *testing.T) {
+	at := func(revision string, change func(*Object)) *Object {
+		o := version(t, revision, false)
+		r := parseText(t, backendText("cart-v1", "")).Backends[0]
+		o.Resource = r
+		change(o)
+		if err := o.setResource(o.Resource); err != nil {
+			t.Fatal(err)
+		}
+		return o
+	}
+	aged := func(o *Object) {
+		o.Resource = withMeta(o.Resource, func(m *Meta) { m.CreationTimestamp = newTestClock().Now() })
+	}
+	same := func(*Object) {}
+	tests := []struct {
+		name   string
+		change func(*Object)
+		want   Outcome
+	}{
+		{"the same", same, MergeTheirs},
+		{"applied", aged, MergeTheirs},
+		{"by another owner", func(o *Object) { o.Owner = Owner{OwnerPeer, "a:1"} }, MergeTheirs},
+		{"drained", func(o *Object) { o.State.Drains = []Drain{{}} }, MergeConflictTheirs},
+		{"of another label", func(o *Object) {
+			o.Resource = withMeta(o.Resource, func(m *Meta) { m.Labels = map[string]string{"a": "b"} })
+		}, MergeConflictTheirs},
+		{"applied, of another label", func(o *Object) {
+			aged(o)
+			o.Resource = withMeta(o.Resource, func(m *Meta) { m.Labels = map[string]string{"a": "b"} })
+		}, MergeConflictTheirs},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			winner, outcome := Merge(at("5.0@a", same), at("6.0@b", test.change))
+			if outcome != test.want || len(winner.Lost) > 0 != test.want.Conflict() {
+				t.Errorf("%v, lost %d", outcome, len(winner.Lost))
+			}
+		})
 	}
 }

@@ -505,12 +505,15 @@ func (p *plan) sort() {
 	}
 }
 
+// firstWall is when files declare what nobody has heard of, in milliseconds since 1970.
+const firstWall = 1
+
 // firstWord is the revision of what a file declares and nobody has heard of: older than
 // all that was ever done. A node that joins others with the files that they have says
 // nothing new by that, least of all that splits and drains are to end. Other contents
 // have another revision, also at a node that has lost its own.
 func firstWord(node string, o *Object) Revision {
-	return Revision{Wall: 1, Counter: binary.BigEndian.Uint32(o.manifest[:4]), Node: node}
+	return Revision{Wall: firstWall, Counter: binary.BigEndian.Uint32(o.manifest[:4]), Node: node}
 }
 
 // stamp says who changed an object, and when.
