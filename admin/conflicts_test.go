@@ -100,6 +100,9 @@ func TestListConflictsHasBothSides(t *testing.T) {
 	if one := n.conflicts(t, ref("Backend", "cart-v2")); len(one) != 1 || one[0].GetHolds().GetObject().GetRef().GetName() != "cart-v2" {
 		t.Errorf("of one object: %v", one)
 	}
+	if lost := n.get(t, "Backend", "cart-v1").GetObject().GetLost(); lost != 1 {
+		t.Errorf("the object has %d lost versions, want 1", lost)
+	}
 	if none := n.conflicts(t, ref("GRPCRoute", "cart")); len(none) != 0 {
 		t.Errorf("of an object that nobody else changed: %v", none)
 	}

@@ -100,6 +100,7 @@ func (m *manifests) message(o *store.Object, r store.Resource) (*adminv1.Object,
 		LastChange: lastChange(o),
 		Deleted:    o.Deleted,
 		Created:    stamp(o.Created),
+		Lost:       uint32(len(o.Lost)),
 	}, nil
 }
 

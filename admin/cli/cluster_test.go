@@ -77,3 +77,33 @@ func TestWaysNamesWhatWorks(t *testing.T) {
 		}
 	}
 }
+
+// What a file of another gateway declares is as read-only as what one of this one does.
+func TestOwnersOfPeers(t *testing.T) {
+	u := newUser(t)
+	u.env["EDITOR"] = "false"
+	of := u.fake.objects[2] // the route
+	of.Owner, of.Lost = &adminv1.Owner{Kind: adminv1.Owner_KIND_PEER, File: "routes.yaml:12"}, 2
+	if got := u.run("get", "routes"); !strings.Contains(got.stdout, "  peer routes.yaml:12  ") {
+		t.Errorf("get:\n%s", got.stdout)
+	}
+	got := u.run("describe", "route", "cart")
+	for _, want := range []string{
+		"peer routes.yaml:12; read-only here until sluice adopt route cart",
+		"another gateway changed it, too, and 2 versions are lost; see sluice conflicts show route cart",
+	} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("describe says nothing of %q:\n%s", want, got.stdout)
+		}
+	}
+	if got := u.run("edit", "route", "cart"); got.code != 1 || !strings.Contains(got.stderr, "declared by peer routes.yaml:12 and read-only here") {
+		t.Errorf("edit: %+v", got)
+	}
+	of.Owner.File = ""
+	if got := u.run("describe", "route", "cart"); !strings.Contains(got.stdout, "Owner      peer\n") {
+		t.Errorf("describe:\n%s", got.stdout)
+	}
+	if got := u.run("edit", "route", "cart"); strings.Contains(got.stderr, "read-only") {
+		t.Errorf("edit: %+v", got)
+	}
+}

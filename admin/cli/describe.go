@@ -98,7 +98,7 @@ func (d *description) table(t *table) {
 
 func (d *description) facts() {
 	owner := ownerText(d.object.GetOwner())
-	if d.object.GetOwner().GetKind() == adminv1.Owner_KIND_FILE {
+	if ofFile(d.object.GetOwner()) {
 		owner += "; read-only here until sluice adopt " + refArgs(d.object.GetRef())
 	}
 	t := &table{}
@@ -108,8 +108,19 @@ func (d *description) facts() {
 		t.add("Hostnames", strings.Join(hostnames, ", "))
 	}
 	t.add("Revision", d.object.GetRevision())
+	if n := d.object.GetLost(); n > 0 {
+		t.add("Conflict", fmt.Sprintf("another gateway changed it, too, and %s lost; see sluice conflicts show %s", lostText(n), refArgs(d.object.GetRef())))
+	}
 	t.add("Created", fmt.Sprintf("%s (%s)", d.clock(d.object.GetCreated()), d.ago(d.object.GetCreated())))
 	d.table(t)
+}
+
+// lostText is "1 version is", or "2 versions are".
+func lostText(n uint32) string {
+	if n == 1 {
+		return "1 version is"
+	}
+	return count(int(n), "version") + " are"
 }
 
 // state is what lies beside the declaration.

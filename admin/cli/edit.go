@@ -43,7 +43,7 @@ object meanwhile, both versions are shown and yours is kept in a file.`,
 		if err != nil {
 			return err
 		}
-		if owner := got.GetObject().GetOwner(); owner.GetKind() == adminv1.Owner_KIND_FILE && !takeOver {
+		if owner := got.GetObject().GetOwner(); ofFile(owner) && !takeOver {
 			return fmt.Errorf("%s is declared by %s and read-only here: change the file, or adopt the object with --take-over",
 				refID(ref), ownerText(owner))
 		}

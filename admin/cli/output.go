@@ -249,13 +249,18 @@ func (p *program) sentence(change *adminv1.Change) string {
 	return printable(s)
 }
 
-// ownerText is "api", "file routes.yaml:3" or "peer".
+// ownerText is "api", "file routes.yaml:3", "peer", or "peer routes.yaml:3" for a file of
+// another gateway.
 func ownerText(owner *adminv1.Owner) string {
-	switch {
-	case owner.GetKind() == adminv1.Owner_KIND_UNSPECIFIED:
+	if owner.GetKind() == adminv1.Owner_KIND_UNSPECIFIED {
 		return "-"
-	case owner.GetFile() != "":
-		return "file " + owner.GetFile()
 	}
-	return enumWord(owner.GetKind().Descriptor(), owner.GetKind().Number())
+	word := enumWord(owner.GetKind().Descriptor(), owner.GetKind().Number())
+	return strings.TrimSpace(word + " " + owner.GetFile())
+}
+
+// ofFile tells whether a file declares an object, here or at another gateway: it is
+// read-only until it is adopted.
+func ofFile(owner *adminv1.Owner) bool {
+	return owner.GetKind() == adminv1.Owner_KIND_FILE || owner.GetKind() == adminv1.Owner_KIND_PEER && owner.GetFile() != ""
 }

@@ -62,6 +62,9 @@ func statusView(o *adminv1.Object) (*yaml.Node, error) {
 	if !o.GetDeleted() {
 		remove(status, "deleted")
 	}
+	if o.GetLost() == 0 {
+		remove(status, "lost")
+	}
 	state, err := stateView(o.GetState())
 	if len(state.Content) > 0 {
 		set(status, "state", state)

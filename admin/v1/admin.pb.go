@@ -571,6 +571,7 @@ type Object struct {
 	LastChange    *Change                `protobuf:"bytes,7,opt,name=last_change,json=lastChange,proto3" json:"last_change,omitempty"` // without before and after
 	Deleted       bool                   `protobuf:"varint,8,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	Created       *timestamppb.Timestamp `protobuf:"bytes,9,opt,name=created,proto3" json:"created,omitempty"`
+	Lost          uint32                 `protobuf:"varint,10,opt,name=lost,proto3" json:"lost,omitempty"` // versions that other nodes made at the same time, and that did not win: see ListConflicts
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -666,6 +667,13 @@ func (x *Object) GetCreated() *timestamppb.Timestamp {
 		return x.Created
 	}
 	return nil
+}
+
+func (x *Object) GetLost() uint32 {
+	if x != nil {
+		return x.Lost
+	}
+	return 0
 }
 
 // Owner is who may change what the object declares.
@@ -7862,7 +7870,7 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x03Ref\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\x8a\x03\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x9e\x03\n" +
 	"\x06Object\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x1a\n" +
 	"\brevision\x18\x02 \x01(\tR\brevision\x12,\n" +
@@ -7875,7 +7883,9 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\vlast_change\x18\a \x01(\v2\x17.sluice.admin.v1.ChangeR\n" +
 	"lastChange\x12\x18\n" +
 	"\adeleted\x18\b \x01(\bR\adeleted\x124\n" +
-	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\"\x96\x01\n" +
+	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x12\n" +
+	"\x04lost\x18\n" +
+	" \x01(\rR\x04lost\"\x96\x01\n" +
 	"\x05Owner\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.sluice.admin.v1.Owner.KindR\x04kind\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\"H\n" +
