@@ -26,12 +26,12 @@ func (l *Leases) Renewed(id ID) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	known := l.leases[id]
+	known := l.leases[o.ID]
 	if known != nil && known.ending {
 		return
 	}
 	l.track(o, known != nil && known.mine)
-	l.leases[id].passed = true
+	l.leases[o.ID].passed = true
 }
 
 // Reconsider is to be called when who lives has changed: leases pass from those who are

@@ -124,7 +124,7 @@ func (f *fleet) tick() {
 	}
 	for i, a := range f.nodes {
 		for _, b := range f.nodes[i+1:] {
-			if a.hears(b) {
+			if a.hears(b) && a.store.Snapshot().Digest() != b.store.Snapshot().Digest() {
 				exchange(f.t, a.store, b.store)
 			}
 		}
@@ -356,6 +356,135 @@ func TestLeasesInAPartition(t *testing.T) {
 	f.pass(35, nil)
 	if f.has(far) != 0 || f.has(near) != 0 {
 		t.Error("what nobody renews any more is registered")
+	}
+}
+
+// The side of a partition that cannot reach an endpoint ends it; the other has heard of it
+// within its lease, and has it registered everywhere once they meet again.
+func TestLeasesEndedByOneSideGoOn(t *testing.T) {
+	for name, renews := range map[string]int{"where it was registered": 0, "elsewhere": 2} {
+		f := newFleet(t, 3)
+		id := f.announce(0, "10.0.0.1:1")
+		silent := f.announce(0, "10.0.0.2:1")
+		f.reach = func(int, string) bool { return false }
+		renew := f.renewing(id, func() int { return renews })
+		f.pass(30, renew)
+		f.cut = func(a, b int) bool { return a == 0 && b != 0 }
+		f.changed()
+		f.pass(100, renew)
+		if want := 1 + renews/2; f.has(id) != want {
+			t.Errorf("%s: in the partition it is at %d nodes, want %d", name, f.has(id), want)
+		}
+		f.cut = func(int, int) bool { return false }
+		f.changed()
+		f.tick()
+		f.pass(100, renew)
+		if f.has(id) != 3 || f.has(silent) != 0 {
+			t.Errorf("%s: after it the one that is renewed is at %d nodes, the other at %d", name, f.has(id), f.has(silent))
+		}
+		for _, n := range f.nodes[1:] {
+			if n.store.Snapshot().Digest() != f.nodes[0].store.Snapshot().Digest() {
+				t.Errorf("%s: the nodes do not agree", name)
+			}
+		}
+		if err := f.nodes[1].leases.Deregister(t.Context(), id, Author{Actor: "cart"}); err != nil {
+			t.Fatal(err)
+		}
+		f.pass(2, nil)
+		if f.has(id) != 0 {
+			t.Errorf("%s: deregistered, it is at %d nodes", name, f.has(id))
+		}
+	}
+}
+
+// Whatever dies and is cut off, a process that renews at some node that lives is registered
+// everywhere at the end, and one that is gone is not; nobody ends what is renewed at his side.
+func TestLeasesHoldOverRandomHistories(t *testing.T) {
+	for seed := range uint64(5) {
+		rng := rand.New(rand.NewPCG(seed, 6))
+		f := newFleet(t, 3)
+		f.lose = func() bool { return rng.IntN(3) == 0 }
+		f.reach = func(node int, address string) bool { return address == "10.0.0.1:1" && rng.IntN(4) > 0 }
+		renewed, gone := f.announce(0, "10.0.0.1:1"), f.announce(1, "10.0.0.2:1")
+		at := 0
+		f.pass(300, func(second int) {
+			switch rng.IntN(25) {
+			case 0:
+				if n := f.nodes[rng.IntN(3)]; n.dead {
+					n.restart()
+				} else if living(f) > 1 {
+					n.die()
+				}
+			case 1:
+				alone := rng.IntN(4)
+				f.cut = func(a, b int) bool { return (a == alone) != (b == alone) }
+				f.changed()
+			}
+			for at = rng.IntN(3); f.nodes[at].dead; at = rng.IntN(3) {
+			}
+			if second%10 == 0 {
+				announce(t, f.nodes[at].leases, "10.0.0.1:1")
+			}
+		})
+		f.cut = func(int, int) bool { return false }
+		for _, n := range f.nodes {
+			if n.dead {
+				n.restart()
+			}
+		}
+		f.changed()
+		f.pass(90, func(second int) {
+			if second%10 == 0 {
+				announce(t, f.nodes[rng.IntN(3)].leases, "10.0.0.1:1")
+			}
+		})
+		if f.has(renewed) != 3 || f.has(gone) != 0 {
+			t.Errorf("seed %d: what is renewed is at %d nodes, what is gone at %d", seed, f.has(renewed), f.has(gone))
+		}
+		for _, n := range f.nodes[1:] {
+			if n.store.Snapshot().Digest() != f.nodes[0].store.Snapshot().Digest() {
+				t.Errorf("seed %d: the nodes do not agree", seed)
+			}
+		}
+	}
+}
+
+func living(f *fleet) (n int) {
+	for _, node := range f.nodes {
+		if !node.dead {
+			n++
+		}
+	}
+	return n
+}
+
+// Who has looked after a lease ends it no more when another does, though nobody has told him;
+// and what was looked at before it was registered anew says nothing of it.
+func TestLeasesGoByWhoLooksAfterThemNow(t *testing.T) {
+	f := newFleet(t, 2)
+	id := f.announce(0, "10.0.0.1:1")
+	f.reach = func(int, string) bool { return false }
+	f.nodes[0].die()
+	f.pass(28, nil)
+	f.nodes[0].dead = false
+	other := f.nodes[1].leases
+	f.wall.pass(5 * time.Second)
+	for _, over := range other.doubtful() {
+		other.reach(t.Context(), over)
+	}
+	other.look(t)
+	if f.has(id) != 2 || f.asked != 1 {
+		t.Errorf("it is at %d nodes, after %d endpoints were asked", f.has(id), f.asked)
+	}
+	old := mustGet(t, other.store, id)
+	spec := RegistrationSpec{Backend: "cart", Address: "10.0.0.1:1", Weight: 7, Lease: halfMinute}
+	if _, err := other.Register(t.Context(), spec, "", Author{}); err != nil {
+		t.Fatal(err)
+	}
+	other.mu.Lock()
+	defer other.mu.Unlock()
+	if other.settle(old, false); !other.leases[id].mine {
+		t.Error("it was registered here, and another is to look after it")
 	}
 }
 
