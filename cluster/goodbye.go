@@ -58,31 +58,40 @@ func decodeGoodbyes(b []byte) (all []goodbye, ok bool) {
 type goodbyeBroadcast struct {
 	node    string
 	message []byte
+	sent    chan struct{} // takes something when it was sent often enough; nil: nobody asks
 }
 
 var _ memberlist.NamedBroadcast = goodbyeBroadcast{}
 
 func (b goodbyeBroadcast) Name() string    { return b.node }
 func (b goodbyeBroadcast) Message() []byte { return b.message }
-func (b goodbyeBroadcast) Finished()       {}
+
+// Finished is called when it was sent often enough.
+func (b goodbyeBroadcast) Finished() {
+	if b.sent != nil {
+		signal(b.sent)
+	}
+}
 
 // Invalidates is not asked of what has a name.
 func (b goodbyeBroadcast) Invalidates(memberlist.Broadcast) bool { return false }
 
-// sayGoodbye tells the peers that this life ends: some of them at once, all of them
-// through each other.
-func (s *session) sayGoodbye() {
+// sayGoodbye tells the peers that this life ends: all of them at once, and through each
+// other. What it returns takes something when it was sent often enough.
+func (s *session) sayGoodbye() (sent <-chan struct{}) {
 	own := goodbye{s.m.self, s.life}
-	s.passOn(own)
 	message := encodeGoodbyes([]goodbye{own})
+	told := make(chan struct{}, 1)
+	s.byes.QueueBroadcast(goodbyeBroadcast{own.Node, message, told})
 	for _, peer := range s.m.live() {
-		_ = s.list.SendBestEffort(&peer, message) // the others pass it on
+		_ = s.list.SendBestEffort(&peer, message)
 	}
+	return told
 }
 
 // passOn puts a goodbye into the next packets of gossip.
 func (s *session) passOn(g goodbye) {
-	s.byes.QueueBroadcast(goodbyeBroadcast{g.Node, encodeGoodbyes([]goodbye{g})})
+	s.byes.QueueBroadcast(goodbyeBroadcast{node: g.Node, message: encodeGoodbyes([]goodbye{g})})
 }
 
 // hear takes goodbyes, and passes on those that are new here.

@@ -69,6 +69,8 @@ type membership struct {
 	partings map[string]parting
 	clashes  map[string]*clash // by node: two nodes with one name
 	searched string            // why nobody of whom it looked for was found, at last
+	// lookedInVain is how often that was in a row.
+	lookedInVain int
 }
 
 var _ courier = (*membership)(nil)

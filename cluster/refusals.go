@@ -267,4 +267,3 @@ func fromOf(line string) string {
 	}
 	return strings.Trim(from[:min(len(from), 64)], "[]")
 }
-

@@ -15,6 +15,9 @@ import (
 const (
 	// seekPace is how often a node looks for those that it misses, a fifth more or less.
 	seekPace = 5 * time.Second
+	// seekPaceFirst is the first pause of a node that begins, and finds nobody: others may
+	// be beginning, too. It doubles up to seekPace.
+	seekPaceFirst = 250 * time.Millisecond
 	// seekPatience bounds one such look.
 	seekPatience = 8 * time.Second
 	// lookupPatience bounds the lookup of a name.
@@ -22,6 +25,9 @@ const (
 	// wideRounds is in which rounds a node that is not alone looks for those it was told
 	// to join all the same: two clusters that began apart do not know of each other.
 	wideRounds = 6
+	// vainRounds is how often nobody was found before the log says so: those who are
+	// started together find each other sooner.
+	vainRounds = 4
 	// maxSought bounds the missing and the remembered that are tried in one round.
 	maxSought = 3
 	// maxAcquainted is the same of a node that is alone.
@@ -35,13 +41,15 @@ const (
 func (m *membership) seek(ctx context.Context) {
 	timer := time.NewTimer(0)
 	defer timer.Stop()
+	pace := seekPaceFirst
 	for round := 0; ; round++ {
 		select {
 		case <-ctx.Done():
 			return
 		case <-timer.C:
 		}
-		timer.Reset(seekPace - seekPace/5 + rand.N(2*seekPace/5))
+		timer.Reset(pace - pace/5 + rand.N(2*pace/5))
+		pace = min(2*pace, seekPace)
 		m.look(ctx, round)
 	}
 }
@@ -81,19 +89,23 @@ func (m *membership) lookForAnybody(ctx context.Context, s *session) {
 	if err = errors.Join(trouble, err); err == nil {
 		return // there is nobody to look for
 	}
-	text := strings.ReplaceAll(err.Error(), "\n", "; ")
-	if m.setSearched(text) && ctx.Err() != context.Canceled {
-		m.log.Warn("nobody to gossip with has answered; looking on", "every", seekPace, "why", text)
+	if ctx.Err() != context.Canceled {
+		m.setSearched(strings.ReplaceAll(err.Error(), "\n", "; "))
 	}
 }
 
-// setSearched keeps why nobody was found, and tells whether somebody was before.
-func (m *membership) setSearched(why string) (first bool) {
+// setSearched keeps why nobody was found, and says so once when that lasts.
+func (m *membership) setSearched(why string) {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	first = m.searched == "" && why != ""
 	m.searched = why
-	return first
+	if why == "" {
+		m.lookedInVain = 0
+		return
+	}
+	if m.lookedInVain++; m.lookedInVain == vainRounds {
+		m.log.Warn("nobody to gossip with has answered; looking on", "every", seekPace, "why", why)
+	}
 }
 
 // acquaintances are the addresses of all that a lonely node can think of: who it was told

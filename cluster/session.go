@@ -205,11 +205,23 @@ func (s *session) stop() {
 	}
 }
 
-// leave says goodbye, and waits a while until somebody has been told.
+// leave says goodbye, and waits a while until it was sent often enough, or nobody is
+// there any more.
 func (s *session) leave(patience time.Duration) {
-	s.sayGoodbye()
-	if err := s.list.Leave(patience); err != nil {
-		s.m.log.Info("the goodbye was not heard by all; they find out by themselves", "error", err)
+	_ = s.list.Leave(time.Millisecond) // says so from now on; its own wait has no other end
+	sent := s.sayGoodbye()
+	over := time.After(patience)
+	ticker := time.NewTicker(50 * time.Millisecond)
+	defer ticker.Stop()
+	for !s.m.alone() {
+		select {
+		case <-sent:
+			return
+		case <-ticker.C:
+		case <-over:
+			s.m.log.Info("the goodbye may not have been heard by all; they find out by themselves")
+			return
+		}
 	}
 }
 
@@ -302,4 +314,3 @@ func packetRoom(label string) int {
 	)
 	return packetBytes - encryption - checksum - compound - user - 2 - len(label)
 }
-

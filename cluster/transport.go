@@ -240,12 +240,11 @@ func (s *sockets) accept() {
 	for {
 		conn, err := s.tcp.AcceptTCP()
 		if err != nil {
-			if errors.Is(err, syscall.ECONNABORTED) {
-				continue
-			}
-			s.watch.refused(noDescriptors, "")
 			if pause = s.rest(pause); pause == 0 {
 				return
+			}
+			if errors.Is(err, syscall.EMFILE) || errors.Is(err, syscall.ENFILE) {
+				s.watch.refused(noDescriptors, "")
 			}
 			continue
 		}
