@@ -50,6 +50,9 @@ type arrival struct {
 func (e *exchange) takeChanges(ctx context.Context, from string, stream bool, c *clusterv1.Changes) {
 	var carriedNew []*version
 	for _, o := range c.Objects {
+		if v := e.have.versions[objectID(o)]; v != nil && v.sum == o.Sum {
+			continue
+		}
 		key := rowKey(o)
 		if !c.Answer && e.seen.has(key) {
 			continue

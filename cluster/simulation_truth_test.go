@@ -3,7 +3,11 @@ package cluster
 import (
 	"encoding/json"
 	"fmt"
+	"os"
 	"regexp"
+	"slices"
+	"strings"
+	"time"
 
 	"sluice/store"
 )
@@ -41,8 +45,12 @@ func fingerprint(o *store.Object) string {
 	}
 	manifest, _ := o.Manifest()
 	state := o.State
+	state.Splits, state.Drains = slices.Clone(state.Splits), slices.Clone(state.Drains)
 	for i := range state.Splits {
-		state.Splits[i].By = ""
+		state.Splits[i].By, state.Splits[i].Since = "", time.Time{}
+	}
+	for i := range state.Drains {
+		state.Drains[i].By, state.Drains[i].Since = "", time.Time{}
 	}
 	encoded, _ := json.Marshal(state)
 	return string(created.ReplaceAll(manifest, nil)) + string(encoded)
@@ -56,6 +64,22 @@ func (t *truth) wrote(n *simNode, before *store.Snapshot, changes []store.Change
 	}
 }
 
+// trace says what happens to objects, when asked to.
+func (t *truth) trace(format string, args ...any) {
+	if name := os.Getenv("SLUICE_SIMULATION_TRACE"); name != "" {
+		if line := fmt.Sprintf(format, args...); strings.Contains(line, name) {
+			fmt.Fprintln(os.Stderr, line)
+		}
+	}
+}
+
+func describeBase(o *store.Object) string {
+	if o == nil {
+		return "nothing"
+	}
+	return fmt.Sprintf("%s %v lost %d", o.Revision, o.Vector, len(o.Lost))
+}
+
 func (t *truth) note(n *simNode, base, after *store.Object) {
 	r := after.Revision
 	if r.Compare(n.highest) <= 0 {
@@ -63,7 +87,8 @@ func (t *truth) note(n *simNode, base, after *store.Object) {
 	} else {
 		n.highest = r
 	}
-	t.contents[r] = fingerprint(after)
+	t.contents[r] = after.ID.String() + fingerprint(after)
+	t.trace("node %d at %v writes %s %s: %s on %v", n.index, n.sim.now.Format("04:05.000"), after.ID, r, t.contents[r], describeBase(base))
 	if base != nil {
 		t.parents[r] = append(t.parents[r], base.Revision)
 		for _, lost := range base.Lost {
@@ -75,6 +100,7 @@ func (t *truth) note(n *simNode, base, after *store.Object) {
 // merged notes what a merge showed as lost, and what it made anew.
 func (t *truth) merged(n *simNode, before *store.Snapshot, theirs []*store.Object, result *store.MergeResult) {
 	for _, c := range result.Changes {
+		t.trace("node %d at %v merges %s: %s %s over %v (lost %v)", n.index, n.sim.now.Format("04:05.000"), c.ID, c.Action, describeBase(c.After), describeBase(before.Find(c.ID)), describeBase(c.Lost))
 		if c.Lost != nil {
 			t.listed[c.Lost.Revision] = true
 		}
@@ -104,41 +130,43 @@ func (t *truth) excuse(n *simNode, c simCopy) {
 // check tells which acknowledged edit is neither in force nor succeeded by one that saw
 // it, nor shown as lost.
 func (t *truth) check(n *simNode) error {
-	known := map[store.Revision]bool{}
+	known, said := map[store.Revision]bool{}, map[string]bool{}
 	var mark func(r store.Revision)
 	mark = func(r store.Revision) {
 		if known[r] {
 			return
 		}
 		known[r] = true
+		said[t.contents[r]] = true
 		for _, parent := range t.parents[r] {
 			mark(parent)
 		}
-	}
-	said := map[string]bool{}
-	see := func(id store.ID, r store.Revision) {
-		mark(r)
-		said[id.String()+t.contents[r]] = true
 	}
 	for r := range t.listed {
 		mark(r)
 	}
 	for id, v := range n.exchange.have.versions {
-		see(id, v.revision)
+		mark(v.revision)
 		if v.object != nil {
 			said[id.String()+fingerprint(v.object)] = true
 			for _, lost := range v.object.Lost {
-				see(id, lost.Revision)
+				mark(lost.Revision)
+			}
+		}
+	}
+	for again := true; again; {
+		again = false
+		for _, edit := range t.edits { // whoever has declared the same stands for it
+			if !known[edit.revision] && said[t.contents[edit.revision]] {
+				mark(edit.revision)
+				again = true
 			}
 		}
 	}
 	for _, edit := range t.edits {
-		switch {
-		case known[edit.revision], t.excused[edit.revision], edit.id.Kind == store.RegistrationKind:
-		case said[edit.id.String()+t.contents[edit.revision]]: // another has declared the same
-		default:
-			return fmt.Errorf("%s: edit %s is lost and nobody was told: %s; now there is %s",
-				edit.id, edit.revision, t.contents[edit.revision], describe(n.exchange.have.versions[edit.id]))
+		if !known[edit.revision] && !t.excused[edit.revision] && edit.id.Kind != store.RegistrationKind {
+			return fmt.Errorf("edit %s is lost and nobody was told: %s; now there is %s",
+				edit.revision, t.contents[edit.revision], describe(n.exchange.have.versions[edit.id]))
 		}
 	}
 	return nil

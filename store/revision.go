@@ -117,7 +117,19 @@ func (c *clock) peek() Revision {
 	if c.last.Counter == 1<<32-1 {
 		return Revision{c.last.Wall + 1, 0, c.node}
 	}
-	return Revision{c.last.Wall, c.last.Counter + 1, c.node}
+	next := Revision{c.last.Wall, c.last.Counter + 1, c.node}
+	if wall < c.last.Wall {
+		next.Counter += c.stride()
+	}
+	return next
+}
+
+// stride spreads the counters of a clock that is behind what it has seen from others: a
+// node that was started from an older state has forgotten which of them it has used, and
+// the same revision twice would be two versions that nobody can tell apart.
+func (c *clock) stride() uint32 {
+	x := uint64(c.now().UnixNano()) * 0x9e3779b97f4a7c15
+	return uint32(min(x>>48, uint64(1<<32-1-c.last.Counter-1)))
 }
 
 // follow is the revision that follows all that were made and seen, and r.
