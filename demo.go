@@ -61,9 +61,13 @@ process of its own: a split is changed at one and obeyed by all, one is killed
 				return usageErrorf("--duration %s: want no negative time", opts.duration)
 			}
 			// A terminal that closes, or a reader of the output that goes away,
-			// must not leave files behind.
-			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP, syscall.SIGPIPE)
+			// must not leave files behind. The error of the write ends the demo then:
+			// the signal comes of any pipe and connection, also to a gateway that is gone.
+			ctx, stop := signal.NotifyContext(cmd.Context(), syscall.SIGHUP)
 			defer stop()
+			unheard := make(chan os.Signal, 1)
+			signal.Notify(unheard, syscall.SIGPIPE)
+			defer signal.Stop(unheard)
 			if opts.nodes > 1 {
 				return runClusterDemo(ctx, opts, cmd.OutOrStdout())
 			}

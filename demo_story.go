@@ -2,6 +2,7 @@ package main
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"slices"
@@ -112,8 +113,10 @@ func (d *clusterDemo) tell(ctx context.Context) error {
 			return err
 		}
 	}
-	_, err := io.WriteString(d.out, "  > That was the story. It goes on until Ctrl-C, which removes what it made.\n")
-	return err
+	if d.opts.duration > 0 {
+		return d.say("That was the story. The rest of the time is for you.")
+	}
+	return d.say("That was the story. Ctrl-C ends the demo and removes what it made.")
 }
 
 // say writes a line of the story.
@@ -217,19 +220,45 @@ func (d *clusterDemo) bringBack(ctx context.Context, victim *demoGateway) error 
 		victim.name, ready.Milliseconds(), time.Since(begin).Seconds())
 }
 
-// awaitAgreement waits until every gateway sees all of them alive and in step.
+// awaitAgreement waits until every gateway has the same objects and sees all of them alive.
 func (d *clusterDemo) awaitAgreement(ctx context.Context) error {
-	g, looking := errgroup.WithContext(ctx)
-	for _, gateway := range d.gateways {
-		g.Go(func() error {
-			return gateway.awaitMembers(looking, func(members []*adminv1.Member) bool {
-				return len(members) == len(d.gateways) && !slices.ContainsFunc(members, func(m *adminv1.Member) bool {
-					return m.GetState() != adminv1.Member_STATE_ALIVE || m.GetDigest() == "" || m.GetDrift()
-				})
-			})
-		})
+	ctx, cancel := context.WithTimeout(ctx, demoNotice)
+	defer cancel()
+	for {
+		agreed, err := d.agree(ctx)
+		if agreed {
+			return nil
+		}
+		select {
+		case <-ctx.Done():
+			return fmt.Errorf("wait for the gateways to have the same: %w", errors.Join(ctx.Err(), err))
+		case <-time.After(demoLook):
+		}
 	}
-	return g.Wait()
+}
+
+// agree tells whether every gateway has the same objects, and sees all of them alive.
+func (d *clusterDemo) agree(ctx context.Context) (bool, error) {
+	var digest string
+	for i, gateway := range d.gateways {
+		members, err := gateway.members(ctx)
+		if err != nil {
+			return false, err
+		}
+		alive := 0
+		for _, m := range members {
+			if m.GetState() == adminv1.Member_STATE_ALIVE {
+				alive++
+			}
+			if i == 0 && m.GetSelf() {
+				digest = m.GetDigest()
+			}
+		}
+		if alive != len(d.gateways) || slices.ContainsFunc(members, func(m *adminv1.Member) bool { return m.GetDigest() != digest }) {
+			return false, nil
+		}
+	}
+	return true, nil
 }
 
 // awaitMembers waits until the gateway sees what is wanted.

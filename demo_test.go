@@ -123,3 +123,45 @@ func TestDemoLeavesNothingHoweverItIsEnded(t *testing.T) {
 		})
 	}
 }
+
+// Three gateways, a split, a crash: nobody fails, and nothing is left behind.
+func TestDemoOfThreeGatewaysFailsNobody(t *testing.T) {
+	dir, err := os.MkdirTemp("", "demo") // shorter than the test's name: a socket's path has a limit
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	cmd := program(t, []string{"TMPDIR=" + dir}, "demo", "--nodes", "3", "--listen", "127.0.0.1:0", "--admin", "127.0.0.1:0", "--rate", "200")
+	stdout, stderr := newOutput(), newOutput()
+	cmd.Stdout, cmd.Stderr = stdout, stderr
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { cmd.Process.Kill() })
+	for _, line := range []string{
+		`> split changed at gateway-1: v1 50 %, v2 50 %. Obeyed by gateway-1 after \d+ ms, gateway-2 after \d+ ms, gateway-3 after \d+ ms.\n`,
+		`> gateway-2 was killed \(kill -9 \d+\)`,
+		`> gateway-1 has noticed that gateway-2 is gone, after [\d.]+ s`,
+		`> gateway-3 has noticed that gateway-2 is gone, after [\d.]+ s`,
+		`> gateway-2 is back: `,
+		`> That was the story`,
+	} {
+		t.Log(strings.TrimSpace(stdout.await(t, line)[0]))
+	}
+	cmd.Process.Signal(os.Interrupt)
+	if err := cmd.Wait(); err != nil || stderr.String() != "" {
+		t.Errorf("ended with %v, stderr %q, want neither; stdout:\n%s", err, stderr, stdout)
+	}
+	stdout.await(t, `\n\d+ RPCs: \d+ by v1, \d+ by v2, 0 errors; \d+ were begun again at another gateway. Nothing is left behind.\n`)
+	if left, _ := os.ReadDir(dir); len(left) > 0 {
+		t.Errorf("left behind: %v", left)
+	}
+}
+
+func TestDemoRefusesTooManyGateways(t *testing.T) {
+	for _, nodes := range []string{"0", "6", "-1"} {
+		if _, stderr, code := invoke(t.Context(), "demo", "--nodes="+nodes); code != 2 || !strings.Contains(stderr, "want 1 to 5 gateways") {
+			t.Errorf("--nodes %s: exit %d, stderr %q, want 2 and the limits", nodes, code, stderr)
+		}
+	}
+}

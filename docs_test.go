@@ -34,14 +34,18 @@ import (
 //	sh                  must exit 0
 //	sh background       runs until the next such block or the end, and must then exit 0
 //	sh not-run="WHY"    is not run
+//	sh end              is not run: it ends what runs in the background
 //	js page             is run in a browser by conformance/browser
 //	... needs-tls       gets server.pem, server.key and ca.pem
+//	... on=gw1          is for that one of several machines, on=all for gw1, gw2 and gw3
+//	... as="COMMAND"    is what is run in place of the text, which needs systemd
+//	... until="REGEXP"  is run again until the output has that: gossip takes a moment
 //
 // The well-known ports are replaced by free ones, and the service that the
 // documents put the gateway in front of is the example of the demo.
 
 // documents are the files that a user reads.
-var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/protocols.md", "docs/resources.md", "docs/backends.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
+var documents = []string{"README.md", "CONTRIBUTING.md", "CHANGELOG.md", "docs/getting-started.md", "docs/operations.md", "docs/protocols.md", "docs/resources.md", "docs/backends.md", "docs/cluster.md", "docs/partitions.md", "docs/cli.md", "docs/api.md", "docs/security.md", "docs/design.md"}
 
 // block is one fenced block of a document.
 type block struct {
@@ -49,13 +53,16 @@ type block struct {
 	language string
 	file     string // of file=
 	notRun   string // of not-run=
+	on       string // of on=
+	as       string // of as=
+	until    string // of until=
 	words    string // the rest of the first line
 	text     string
 }
 
 var (
 	fence     = regexp.MustCompile("(?ms)^```(\\S*)([^\n]*)\n(.*?)^```$")
-	attribute = regexp.MustCompile(`(file|not-run)=(?:"([^"]*)"|(\S+))`)
+	attribute = regexp.MustCompile(`(file|not-run|on|as|until)=(?:"([^"]*)"|(\S+))`)
 )
 
 func blocks(text string) []block {
@@ -68,11 +75,7 @@ func blocks(text string) []block {
 		}
 		words := text[m[4]:m[5]]
 		for _, a := range attribute.FindAllStringSubmatch(words, -1) {
-			if a[1] == "file" {
-				b.file = a[2] + a[3]
-			} else {
-				b.notRun = a[2] + a[3]
-			}
+			*map[string]*string{"file": &b.file, "not-run": &b.notRun, "on": &b.on, "as": &b.as, "until": &b.until}[a[1]] = a[2] + a[3]
 		}
 		b.words = strings.TrimSpace(attribute.ReplaceAllString(words, ""))
 		found = append(found, b)
@@ -88,12 +91,14 @@ func TestDocumentsCanBeFollowed(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			r := newReader(t, tools)
+			m := newMachines(newReader(t, tools))
 			for _, b := range blocks(string(text)) {
-				r.where = fmt.Sprintf("%s:%d", document, b.line)
-				r.try(b)
+				for _, r := range m.of(b.on) {
+					r.where = fmt.Sprintf("%s:%d", document, b.line)
+					r.try(b)
+				}
 			}
-			r.end()
+			m.end()
 		})
 	}
 }
@@ -181,7 +186,10 @@ func (r *reader) yaml(b block, text string) {
 	if b.file == "" {
 		return
 	}
-	name := filepath.Join(r.dir, b.file)
+	name := r.ports.Replace(b.file)
+	if !filepath.IsAbs(name) {
+		name = filepath.Join(r.dir, name)
+	}
 	if err := os.MkdirAll(filepath.Dir(name), 0o700); err != nil {
 		r.t.Fatal(err)
 	}
@@ -220,16 +228,35 @@ func (r *reader) shell(b block, text string) {
 	if b.notRun != "" {
 		return
 	}
+	if b.as != "" {
+		text = b.as
+	}
 	if strings.Contains(b.words, "needs-tls") {
 		writeCertificates(r.t, r.dir)
 	}
-	if strings.Contains(b.words, "background") {
+	switch b.words {
+	case "background", "background needs-tls":
 		r.start(text)
-		return
+	case "end":
+		r.end()
+	default:
+		r.run(text, b.until)
 	}
-	cmd := r.command(text)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		r.t.Errorf("%s: %v\n%s\n%s%s", r.where, err, text, out, r.serverLog())
+}
+
+// run runs a text, again and again if until says for what output.
+func (r *reader) run(text, until string) {
+	r.t.Helper()
+	wanted := regexp.MustCompile(until)
+	for deadline := time.Now().Add(patience); ; <-time.After(watchInterval) {
+		out, err := r.command(text).CombinedOutput()
+		if err == nil && wanted.Match(out) {
+			return
+		}
+		if until == "" || time.Now().After(deadline) {
+			r.t.Errorf("%s: %v\n%s\n%s%s", r.where, err, text, out, r.serverLog())
+			return
+		}
 	}
 }
 
@@ -406,7 +433,7 @@ func TestOperationsListsEveryMetric(t *testing.T) {
 	}
 	shop := startShop(t, "v1")
 	data := t.TempDir()
-	s := startServer(t, "--resources", toShop(t, shop, "v1"), "--data-dir", data)
+	s := startServer(t, "--resources", toShop(t, shop, "v1"), "--data-dir", data, "--gossip", "127.0.0.1:0")
 	operate(t, data).apply(measured)
 	s.who(t)
 	_, page := s.get(t, "/metrics")

@@ -45,6 +45,19 @@ func TestMeasuredSplitIsObeyedAtOnce(t *testing.T) {
 	}
 }
 
+// A split at one of three gateways is obeyed by all.
+func TestMeasuredClusterObeysASplit(t *testing.T) {
+	shop := startShop(t, "v1", "v2")
+	peers := startPeers(t, 3)
+	applyAll(t, peers[0], canary(shop))
+	took := splitEverywhere(t, peers, 50)
+	n := len(took)
+	t.Logf("from the acknowledged write to the end of the first RPC at any gateway that obeys: median %v, p99 %v, at most %v", took[n/2], took[n*99/100], took[n-1])
+	if p99 := took[n*99/100]; p99 > time.Second {
+		t.Errorf("p99 %v, want 1s at most", p99)
+	}
+}
+
 // 10,000 routes: how long the start takes, and a change.
 func TestMeasuredTenThousandRoutes(t *testing.T) {
 	shop := startShop(t, "v1", "v2")

@@ -27,6 +27,7 @@ type operator struct {
 	resources adminv1.ResourceServiceClient
 	node      adminv1.NodeServiceClient
 	backends  adminv1.BackendServiceClient
+	cluster   adminv1.ClusterServiceClient
 }
 
 func operate(t testing.TB, dataDir string) *operator {
@@ -40,6 +41,7 @@ func operate(t testing.TB, dataDir string) *operator {
 		resources: adminv1.NewResourceServiceClient(client, "http://localhost"),
 		node:      adminv1.NewNodeServiceClient(client, "http://localhost"),
 		backends:  adminv1.NewBackendServiceClient(client, "http://localhost"),
+		cluster:   adminv1.NewClusterServiceClient(client, "http://localhost"),
 	}
 }
 

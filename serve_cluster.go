@@ -72,8 +72,9 @@ func (n *node) openCluster() error {
 	return nil
 }
 
-// countPeers is told when other gateways live than before: leases pass from those who are
-// gone to those who are there.
+// countPeers is told when other gateways live than before: they share the limits of the
+// cluster, and leases pass from those who are gone to those who are there.
 func (n *node) countPeers(live int) {
+	n.gateway.SetPeers(live)
 	n.leases.Reconsider()
 }

@@ -52,6 +52,8 @@ type gatewayPart interface {
 	Addr() net.Addr
 	// Ready is nil when new RPCs are welcome, and else says why not.
 	Ready() error
+	// SetPeers says how many gateways live, this one included.
+	SetPeers(live int)
 	// Metrics answers Prometheus; ShowMetrics adds what another part tells of itself.
 	Metrics() http.Handler
 	ShowMetrics(of prometheus.Collector)
