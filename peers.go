@@ -108,24 +108,28 @@ func toldMember(m cluster.Member) admin.Member {
 	return told
 }
 
-// Confirm waits until every live peer obeys changes.
+// Confirm waits until every live peer obeys changes. Who dies meanwhile has not confirmed
+// them, and is none of those that have.
 func (p *peers) Confirm(ctx context.Context, changes []store.Change) admin.Confirmation {
+	waiting := p.live()
 	var told admin.Confirmation
 	for _, u := range p.cluster.Confirm(ctx, changes) {
+		delete(waiting, u.Member.ID)
 		told.Unconfirmed = append(told.Unconfirmed, admin.Unconfirmed{Node: u.Member.ID, Host: u.Member.Host, Why: u.Err.Error()})
 	}
-	told.Confirmed = max(p.live()-len(told.Unconfirmed), 0)
+	told.Confirmed = len(waiting)
 	return told
 }
 
-// live is how many other gateways live.
-func (p *peers) live() (n int) {
+// live are the other gateways that live.
+func (p *peers) live() map[string]bool {
+	live := map[string]bool{}
 	for _, m := range p.cluster.Members() {
 		if !m.Self && m.State == cluster.Alive {
-			n++
+			live[m.ID] = true
 		}
 	}
-	return n
+	return live
 }
 
 // Keys are what keys each live member has.

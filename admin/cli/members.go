@@ -112,10 +112,13 @@ func clockText(m *adminv1.Member) string {
 	if m.GetSelf() || m.GetClockOffset() == nil {
 		return ""
 	}
-	d := m.GetClockOffset().AsDuration()
+	d := m.GetClockOffset().AsDuration().Round(time.Millisecond)
 	sign := "+"
 	if d < 0 {
 		sign = "-"
+	}
+	if d == 0 {
+		return "0s"
 	}
 	return sign + roundText(d.Abs())
 }
