@@ -13,6 +13,7 @@ func (l *Leases) Run(ctx context.Context) error {
 	defer asking.Wait()
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	l.Reconsider() // peers may not have been known when the leases were made
 	timer := time.NewTimer(0)
 	defer timer.Stop()
 	for {
