@@ -56,7 +56,7 @@ fuzz: ## Each fuzz target for FUZZ_EACH seconds
 
 # Each part adds its own to the list; what they count, they print.
 .PHONY: faults
-faults: faults-disk faults-node faults-backends ## Kills, damaged files, full disks, and backends that fail
+faults: faults-disk faults-node faults-backends faults-cluster ## Kills, damaged files, full disks, backends that fail, peers that are cut off
 
 .PHONY: faults-disk
 faults-disk:
@@ -69,7 +69,14 @@ faults-node:
 # One line for each scenario: what was done, what callers saw, what is wanted.
 .PHONY: faults-backends
 faults-backends:
-	SLUICE_FAULTS=1 go test -C faults -count=1 -timeout 20m
+	SLUICE_FAULTS=1 go test -C faults -count=1 -timeout 20m -skip '^TestPeer'
+
+# Fifty gateways in one process, then three and ten as processes on machines of their own
+# (network namespaces, for which it is root, or may have user namespaces).
+.PHONY: faults-cluster
+faults-cluster:
+	SLUICE_FAULTS=1 go test -v -count=1 -timeout 30m -run '^TestCluster' ./cluster
+	SLUICE_FAULTS=1 go test -C faults -count=1 -timeout 40m -run '^TestPeer'
 
 .PHONY: limits-removed
 limits-removed: ## Each limit removed in turn: which tests miss it

@@ -29,10 +29,11 @@ func TestNetworkCarriesMemberlist(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 1)
 		n.slow(time.Millisecond)
+		defer pass(10 * time.Second) // until the last probes are given up
 		var members []*memberlist.Memberlist
 		for i := range 3 {
 			m := newMember(t, n, fmt.Sprint("node", i))
-			defer m.Shutdown()
+			defer func() { _ = m.Shutdown() }() // only of the transport, which never fails
 			members = append(members, m)
 			if i > 0 {
 				if _, err := m.Join([]string{n.address("node0")}); err != nil {

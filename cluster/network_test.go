@@ -36,6 +36,13 @@ type network struct {
 	delay  time.Duration          // one way
 	cuts   map[way]reachCut
 	groups map[string]int // by id; empty: all are together
+	kept   *[]keptPacket  // nil: packets are not recorded
+}
+
+// keptPacket is one that was sent, for another time.
+type keptPacket struct {
+	from, to string // the sender's id, the receiver's address
+	packet   memberlist.Packet
 }
 
 // way is from one node to another, by their ids.
@@ -260,11 +267,37 @@ func (n *network) deliver(from, address string, p *memberlist.Packet) {
 		return
 	}
 	p.Timestamp = time.Now()
+	if n.kept != nil {
+		*n.kept = append(*n.kept, keptPacket{from, address, *p})
+	}
 	select {
 	case to.packets <- p:
 		to.packetBytes.Received += uint64(len(p.Buf))
 	default:
 	}
+}
+
+// record keeps all packets that arrive until its result is called.
+func (n *network) record() (stop func() []keptPacket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.kept = &[]keptPacket{}
+	return func() []keptPacket {
+		n.mu.Lock()
+		defer n.mu.Unlock()
+		kept := *n.kept
+		n.kept = nil
+		return kept
+	}
+}
+
+// replay has a packet arrive once more.
+func (n *network) replay(k keptPacket) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	p := k.packet
+	p.Buf = slices.Clone(p.Buf)
+	n.deliver(k.from, k.to, &p)
 }
 
 func (e *networkEnd) DialTimeout(address string, timeout time.Duration) (net.Conn, error) {

@@ -13,6 +13,11 @@
 // runs all, which takes some minutes of an idle machine:
 //
 //	make faults-backends
+//	make faults-cluster
+//
+// The second is gateways that are peers, each on a machine of its own, which is a network
+// namespace: the tests of TestPeer make the machines, the networks between them and what
+// these lose. Where that is not permitted they are skipped.
 //
 // SLUICE_FAULTS_BINARY is a gateway to try in place of one that is built. Nothing of
 // ours is imported, so that the two sides cannot share a mistake.

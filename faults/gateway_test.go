@@ -25,6 +25,8 @@ type gateway struct {
 	address string // of the one port
 	admin   string
 	log     string // a file
+	flags   []string
+	at      *machine // nil: where the test is
 	cmd     *exec.Cmd
 	ended   chan struct{}
 }
@@ -40,27 +42,35 @@ func startGateway(t *testing.T, flags ...string) *gateway {
 	if err != nil {
 		t.Fatal(err)
 	}
-	g := &gateway{t: t, binary: binary, dir: dir, address: gatewayAddress(), admin: freeAddress(t), log: filepath.Join(dir, "log"), ended: make(chan struct{})}
-	log, err := os.Create(g.log)
+	g := &gateway{t: t, binary: binary, dir: dir, address: gatewayAddress(), admin: freeAddress(t), log: filepath.Join(dir, "log"), flags: flags}
+	g.start()
+	t.Cleanup(g.end)
+	g.awaitReady()
+	return g
+}
+
+// start begins the process, for the first time or again, with the same data and log.
+func (g *gateway) start() {
+	g.t.Helper()
+	log, err := os.OpenFile(g.log, os.O_CREATE|os.O_APPEND|os.O_WRONLY, 0o600)
 	if err != nil {
-		t.Fatal(err)
+		g.t.Fatal(err)
 	}
 	defer log.Close()
-	argv := append([]string{"serve", "--data-dir", filepath.Join(dir, "data"), "--listen", g.address, "--admin", g.admin}, flags...)
-	g.cmd = exec.Command(binary, argv...)
+	argv := append([]string{"serve", "--data-dir", filepath.Join(g.dir, "data"), "--listen", g.address, "--admin", g.admin}, g.flags...)
+	g.cmd = g.at.command(g.binary, argv...)
 	g.cmd.Env = append(os.Environ(), "SLUICE_CONFIG="+os.DevNull)
 	g.cmd.Stdout, g.cmd.Stderr = log, log
 	g.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGKILL}
 	if err := g.cmd.Start(); err != nil {
-		t.Fatal(err)
+		g.t.Fatal(err)
 	}
+	cmd, ended := g.cmd, make(chan struct{})
+	g.ended = ended
 	go func() {
-		_ = g.cmd.Wait() // whoever needs it sees the port closed
-		close(g.ended)
+		_ = cmd.Wait() // whoever needs it sees the port closed
+		close(ended)
 	}()
-	t.Cleanup(g.end)
-	g.awaitReady()
-	return g
 }
 
 // freeAddress is for the admin port, whose host has to be one that it knows as its own.
@@ -109,14 +119,23 @@ func (g *gateway) end() {
 // sluice runs the command line against this gateway.
 func (g *gateway) sluice(stdin string, args ...string) string {
 	g.t.Helper()
-	cmd := exec.Command(g.binary, append(args, "--data-dir", filepath.Join(g.dir, "data"))...)
+	out, err := g.try(stdin, args...)
+	if err != nil {
+		g.t.Fatal(err)
+	}
+	return out
+}
+
+// try is sluice, of which the scenario knows what to do when it fails.
+func (g *gateway) try(stdin string, args ...string) (string, error) {
+	cmd := g.at.command(g.binary, append(args, "--data-dir", filepath.Join(g.dir, "data"))...)
 	cmd.Stdin = strings.NewReader(stdin)
 	var out, notes bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &out, &notes
 	if err := cmd.Run(); err != nil {
-		g.t.Fatalf("sluice %s: %v\n%s%s", strings.Join(args, " "), err, &out, &notes)
+		return "", fmt.Errorf("sluice %s: %w\n%s%s", strings.Join(args, " "), err, &out, &notes)
 	}
-	return out.String()
+	return out.String(), nil
 }
 
 // apply declares resources; they are in force when it returns.
@@ -127,7 +146,7 @@ func (g *gateway) apply(manifest string) {
 
 // get is the answer of the admin port.
 func (g *gateway) get(path string) ([]byte, error) {
-	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true}}
+	client := http.Client{Timeout: patience, Transport: &http.Transport{DisableKeepAlives: true, DialContext: g.at.dial}}
 	response, err := client.Get("http://" + g.admin + path)
 	if err != nil {
 		return nil, err

@@ -34,7 +34,7 @@ func holdStreams(t *testing.T, g *gateway, n int) *holding {
 	h := &holding{t: t, active: map[string]int{}, moved: map[string]int{}, faults: map[string]int{}}
 	h.ctx, h.end = context.WithCancel(context.Background())
 	t.Cleanup(h.stop)
-	clients := newClients(t, g.address, connsOf())
+	clients := newClients(t, []string{g.address}, connsOf())
 	for i := range n {
 		c := clients[i%len(clients)]
 		h.open.Go(func() {

@@ -16,6 +16,8 @@ import (
 	"google.golang.org/grpc/connectivity"
 	"google.golang.org/grpc/credentials/insecure"
 	pb "google.golang.org/grpc/interop/grpc_testing"
+	"google.golang.org/grpc/resolver"
+	"google.golang.org/grpc/resolver/manual"
 	"google.golang.org/grpc/stats"
 	"google.golang.org/grpc/status"
 )
@@ -81,17 +83,19 @@ type fault struct {
 	text  string // the error's
 }
 
-// newClients opens connections to the gateway, all of them ready.
-func newClients(t *testing.T, address string, n int) []*client {
+// newClients opens connections, all of them ready: of each client one to the gateway, or
+// one to each of several, which take turns.
+func newClients(t *testing.T, addresses []string, n int) []*client {
 	t.Helper()
 	ctx, cancel := context.WithTimeout(t.Context(), patience)
 	defer cancel()
 	clients := make([]*client, n)
 	for i := range clients {
 		c := &client{}
-		conn, err := grpc.NewClient("passthrough:///"+address,
+		target, options := targetOf(addresses)
+		conn, err := grpc.NewClient(target, append(options,
 			grpc.WithTransportCredentials(insecure.NewCredentials()), grpc.WithIdleTimeout(0),
-			grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithStatsHandler(retryCounter{&c.resent}))
+			grpc.WithDisableRetry(), grpc.WithDisableServiceConfig(), grpc.WithStatsHandler(retryCounter{&c.resent}))...)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -110,6 +114,22 @@ func newClients(t *testing.T, address string, n int) []*client {
 	return clients
 }
 
+// targetOf is how a client finds the gateways.
+func targetOf(addresses []string) (target string, options []grpc.DialOption) {
+	if len(addresses) == 1 {
+		return "passthrough:///" + addresses[0], nil
+	}
+	known := manual.NewBuilderWithScheme("gateways")
+	var state resolver.State
+	for _, address := range addresses {
+		state.Addresses = append(state.Addresses, resolver.Address{Addr: address})
+	}
+	known.InitialState(state)
+	return "gateways:///", []grpc.DialOption{
+		grpc.WithResolvers(known), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
+	}
+}
+
 // retryCounter counts what a client would hide: streams that the gateway refused and
 // that grpc-go sent again.
 type retryCounter struct{ resent *atomic.Int64 }
@@ -125,16 +145,21 @@ func (retryCounter) TagRPC(ctx context.Context, _ *stats.RPCTagInfo) context.Con
 func (retryCounter) TagConn(ctx context.Context, _ *stats.ConnTagInfo) context.Context { return ctx }
 func (retryCounter) HandleConn(context.Context, stats.ConnStats)                       {}
 
-// begin opens the connections and starts the load.
-func (l load) begin(t *testing.T, g *gateway) *running {
+// begin opens the connections and starts the load; callers of several gateways go to
+// each in turn, as far as they reach it.
+func (l load) begin(t *testing.T, gateways ...*gateway) *running {
 	t.Helper()
+	var addresses []string
+	for _, g := range gateways {
+		addresses = append(addresses, g.address)
+	}
 	if l.conns == 0 {
 		l.conns = connsOf()
 	}
 	if l.deadline == 0 {
 		l.deadline = defaultDeadline
 	}
-	r := &running{t: t, load: l, clients: newClients(t, g.address, l.conns), ends: make(chan struct{})}
+	r := &running{t: t, load: l, clients: newClients(t, addresses, l.conns), ends: make(chan struct{})}
 	r.begin = time.Now()
 	r.paced.Go(r.pace)
 	t.Cleanup(func() { r.stop() })

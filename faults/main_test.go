@@ -56,6 +56,13 @@ func TestMain(m *testing.M) {
 		}
 		return
 	}
+	if os.Getenv(holderRole) != "" {
+		if err := playHolder(); err != nil {
+			fmt.Fprintln(os.Stderr, "holder:", err)
+			os.Exit(1)
+		}
+		return
+	}
 	os.Exit(runTests(m))
 }
 

@@ -39,7 +39,7 @@ type streaming struct {
 func (l streams) begin(t *testing.T, g *gateway) *streaming {
 	t.Helper()
 	s := &streaming{
-		t: t, streams: l, clients: newClients(t, g.address, connsOf()), begin: time.Now(), ends: make(chan struct{}),
+		t: t, streams: l, clients: newClients(t, []string{g.address}, connsOf()), begin: time.Now(), ends: make(chan struct{}),
 		active: map[string]int{}, faults: map[string]int{},
 	}
 	s.paced.Go(s.pace)
