@@ -28,13 +28,14 @@ func checkWait(wait adminv1.Wait) error {
 }
 
 // confirm waits for the live peers, if a request asks for that. The answer is nil when it
-// does not. The change itself stands, whatever becomes of the wait.
+// does not, or there is nothing to confirm. The change itself stands, whatever becomes of
+// the wait.
 func (a *api) confirm(ctx context.Context, wait adminv1.Wait, changes []store.Change) *adminv1.Confirmation {
-	if wait != adminv1.Wait_WAIT_ALL {
+	if wait != adminv1.Wait_WAIT_ALL || len(changes) == 0 {
 		return nil
 	}
 	m := &adminv1.Confirmation{}
-	if a.parts.Cluster == nil || len(changes) == 0 {
+	if a.parts.Cluster == nil {
 		return m
 	}
 	ctx, cancel := context.WithTimeout(ctx, confirmTime)

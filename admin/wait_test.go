@@ -157,6 +157,17 @@ func TestWaitIsForNothingWhereNothingIsWritten(t *testing.T) {
 	if err != nil || resp.Msg.GetPeers() != nil {
 		t.Errorf("dry run: %v, %v", resp, err)
 	}
+	var copied bytes.Buffer
+	if err := n.store.Backup(&copied); err != nil {
+		t.Fatal(err)
+	}
+	stream := n.node.Restore(t.Context())
+	if err := stream.Send(&adminv1.RestoreRequest{Chunk: copied.Bytes(), Wait: adminv1.Wait_WAIT_ALL}); err != nil {
+		t.Fatal(err)
+	}
+	if resp, err := stream.CloseAndReceive(); err != nil || resp.Msg.GetPeers() != nil {
+		t.Errorf("restore of what is there: %v, %v", resp, err)
+	}
 	before := n.store.Snapshot().Seq()
 	for name, call := range n.writes(t.Context(), 7) {
 		if name == "Register" || name == "Keep" || name == "Deregister" || name == "Restore" || name == "Rollback" {

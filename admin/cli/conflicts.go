@@ -69,18 +69,14 @@ func (c *call) printConflicts(all []*adminv1.Contested) error {
 	return t.write(c.out, "")
 }
 
-// versionText is who made a version, where and when: "by alice at gw-1, 5m ago".
+// versionText is who made a version, where and when: "by alice at gw-1 (k3f9x2ab), 5m ago".
 func (c *call) versionText(v *adminv1.Version) string {
 	change := v.GetObject().GetLastChange()
 	word := "by " + who(change)
 	if v.GetObject().GetDeleted() {
 		word = "deleted " + word
 	}
-	at := v.GetHost()
-	if at == "" {
-		at = v.GetNode()
-	}
-	return fmt.Sprintf("%s at %s, %s", word, at, c.ago(change.GetTime()))
+	return fmt.Sprintf("%s at %s, %s", word, memberName(v.GetHost(), v.GetNode()), c.ago(change.GetTime()))
 }
 
 func (p *program) showConflictCommand() *cobra.Command {

@@ -1880,7 +1880,7 @@ type WriteResponse struct {
 	Warnings      []string               `protobuf:"bytes,3,rep,name=warnings,proto3" json:"warnings,omitempty"`
 	Sequence      uint64                 `protobuf:"varint,4,opt,name=sequence,proto3" json:"sequence,omitempty"`
 	Draining      []*Endpoint            `protobuf:"bytes,5,rep,name=draining,proto3" json:"draining,omitempty"` // of Drain: the endpoints that get no new RPCs, as they are now
-	Peers         *Confirmation          `protobuf:"bytes,6,opt,name=peers,proto3" json:"peers,omitempty"`       // set when the request has WAIT_ALL, and it is no dry run
+	Peers         *Confirmation          `protobuf:"bytes,6,opt,name=peers,proto3" json:"peers,omitempty"`       // set when the request has WAIT_ALL, is no dry run, and there is something to confirm
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
