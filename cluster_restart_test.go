@@ -13,6 +13,7 @@ import (
 // All gateways are restarted one after the other, as an upgrade does, under a load
 // through all of them. They find each other by what they remember.
 func TestClusterRestartsNodeByNode(t *testing.T) {
+	t.Parallel()
 	shop := startShop(t, "v1", "v2")
 	peers := startPeers(t, 3)
 	applyAll(t, peers[0], canary(shop))
@@ -56,6 +57,7 @@ func restartAll(t *testing.T, peers []*peer) {
 // One gateway is killed as a power cut does. No RPC at another comes to harm, who
 // registered at it stays, and the others know within 10 s.
 func TestClusterSurvivesACrash(t *testing.T) {
+	t.Parallel()
 	shop := startShop(t, "v1", "v2")
 	peers := startPeers(t, 2)
 	crashing, data := startKillable(t, peers[0])

@@ -169,7 +169,7 @@ func (c *config) validate() error {
 	if c.trustedHops < 0 {
 		fault("trusted-hops %d: want 0 or more", c.trustedHops)
 	}
-	c.gossip.validate(fault)
+	errs = append(errs, c.validateGossip())
 	if len(c.zone) > maxZone || strings.ContainsFunc(c.zone, func(r rune) bool { return r <= ' ' || r > '~' }) {
 		fault("zone %q: want a word of at most %d printable characters", c.zone, maxZone)
 	}

@@ -1,10 +1,8 @@
 package main
 
 import (
-	"net"
-	"net/netip"
-	"strconv"
-	"strings"
+	"errors"
+	"fmt"
 
 	"github.com/spf13/pflag"
 
@@ -35,8 +33,6 @@ type gossipConfig struct {
 const (
 	defaultGossip      = ":7946"
 	defaultGossipLabel = "sluice"
-
-	maxGossipLabel = 255 // bytes, as memberlist has it
 )
 
 func (c *gossipConfig) addFlags(fs *pflag.FlagSet) {
@@ -59,86 +55,21 @@ func (c *gossipConfig) address() string {
 	return c.bind
 }
 
-// validate calls fault for everything that is wrong with c.
-func (c *gossipConfig) validate(fault func(format string, args ...any)) {
-	if !c.on() {
-		c.validateOff(fault)
-		return
+// validateGossip tells everything that is wrong with what c says of gossip.
+func (c *config) validateGossip() error {
+	if c.gossip.on() {
+		return c.clusterConfig("", "", "").Validate()
 	}
-	if !isHostPort(c.address()) {
-		fault("gossip %q: want host:port or :port", c.bind)
-	} else if c.keyFile == "" && !c.insecure && !isLoopback(c.address()) {
-		fault("gossip %q: without gossip-key-file, gossip stays on loopback; make a key with sluice cluster keyring generate, or say gossip-insecure", c.address())
-	}
-	c.validateAdvertise(fault)
-	for _, peer := range c.join {
-		if !isPeer(peer) {
-			fault("join %q: want a host, or host:port", peer)
-		}
-	}
-	if len(c.label) > maxGossipLabel || strings.ContainsFunc(c.label, func(r rune) bool { return r <= ' ' || r > '~' }) {
-		fault("gossip-label %q: want a word of at most %d printable characters", c.label, maxGossipLabel)
-	}
-}
-
-// validateOff finds what says something of gossip when there is none.
-func (c *gossipConfig) validateOff(fault func(format string, args ...any)) {
-	for _, set := range []struct{ name, value string }{{"gossip-advertise", c.advertise}, {"gossip-key-file", c.keyFile}} {
+	var errs []error
+	for _, set := range []struct{ name, value string }{{"gossip-advertise", c.gossip.advertise}, {"gossip-key-file", c.gossip.keyFile}} {
 		if set.value != "" {
-			fault("%s %q: needs gossip or join", set.name, set.value)
+			errs = append(errs, fmt.Errorf("%s %q: needs gossip or join", set.name, set.value))
 		}
 	}
-	if c.insecure {
-		fault("gossip-insecure: needs gossip or join")
+	if c.gossip.insecure {
+		errs = append(errs, errors.New("gossip-insecure: needs gossip or join"))
 	}
-}
-
-func (c *gossipConfig) validateAdvertise(fault func(format string, args ...any)) {
-	if c.advertise == "" {
-		return
-	}
-	addr, err := netip.ParseAddr(c.advertise)
-	if err != nil {
-		at, portErr := netip.ParseAddrPort(c.advertise)
-		addr, err = at.Addr(), portErr
-	}
-	switch {
-	case err != nil || addr.IsUnspecified():
-		fault("gossip-advertise %q: want an IP address of this node, or IP:port", c.advertise)
-	case c.keyFile == "" && !c.insecure && !addr.IsLoopback():
-		fault("gossip-advertise %q: without gossip-key-file, gossip stays on loopback", c.advertise)
-	}
-}
-
-// isHostPort tells whether s is host:port or :port.
-func isHostPort(s string) bool {
-	_, port, err := net.SplitHostPort(s)
-	if err != nil {
-		return false
-	}
-	_, err = strconv.ParseUint(port, 10, 16)
-	return err == nil
-}
-
-// isLoopback tells whether a listener at host:port is reached from this machine only.
-func isLoopback(s string) bool {
-	host, _, _ := net.SplitHostPort(s)
-	if addr, err := netip.ParseAddr(host); err == nil {
-		return addr.IsLoopback()
-	}
-	return strings.EqualFold(host, "localhost")
-}
-
-// isPeer tells whether s is a host, with or without a port.
-func isPeer(s string) bool {
-	if s == "" || strings.ContainsAny(s, " /") {
-		return false
-	}
-	if _, err := netip.ParseAddr(strings.Trim(s, "[]")); err == nil || !strings.Contains(s, ":") {
-		return true
-	}
-	host, _, _ := net.SplitHostPort(s)
-	return host != "" && isHostPort(s)
+	return errors.Join(errs...)
 }
 
 // clusterConfig is what the cluster is told; admin and listen are the addresses in use.

@@ -126,6 +126,7 @@ func TestDemoLeavesNothingHoweverItIsEnded(t *testing.T) {
 
 // Three gateways, a split, a crash: nobody fails, and nothing is left behind.
 func TestDemoOfThreeGatewaysFailsNobody(t *testing.T) {
+	t.Parallel()
 	dir, err := os.MkdirTemp("", "demo") // shorter than the test's name: a socket's path has a limit
 	if err != nil {
 		t.Fatal(err)

@@ -45,9 +45,10 @@ func TestMeasuredSplitIsObeyedAtOnce(t *testing.T) {
 	}
 }
 
-// A split at one of three gateways is obeyed by all.
-func TestMeasuredClusterObeysASplit(t *testing.T) {
-	shop := startShop(t, "v1", "v2")
+// A split at one of three gateways is obeyed by all, and who registers at one gets RPCs
+// through another.
+func TestMeasuredClusterObeysWithinASecond(t *testing.T) {
+	shop := startShop(t, "v1", "v2", "v3")
 	peers := startPeers(t, 3)
 	applyAll(t, peers[0], canary(shop))
 	took := splitEverywhere(t, peers, 50)
@@ -56,6 +57,19 @@ func TestMeasuredClusterObeysASplit(t *testing.T) {
 	if p99 := took[n*99/100]; p99 > time.Second {
 		t.Errorf("p99 %v, want 1s at most", p99)
 	}
+
+	applyAll(t, peers[0], registering())
+	tills := shopv1.NewCartClient(peers[2].dial(t))
+	begun := time.Now()
+	mustSluice(t, peers[0].data, "backend", "register", "cart", shop.Addr("v3"))
+	for {
+		if _, err := tills.Get(t.Context(), &shopv1.GetRequest{Id: "1"}); err == nil {
+			break
+		} else if time.Since(begun) > time.Second {
+			t.Fatalf("a second after it registered, through another gateway: %v", err)
+		}
+	}
+	t.Logf("from the start of the command that registers to the first RPC through another gateway: %v", time.Since(begun))
 }
 
 // 10,000 routes: how long the start takes, and a change.

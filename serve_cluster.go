@@ -27,6 +27,8 @@ type clusterPart interface {
 	// Confirm waits until every live member obeys these changes, and tells who has not
 	// said so.
 	Confirm(ctx context.Context, changes []store.Change) []cluster.Unconfirmed
+	// Observe tells the peers what this gateway has seen of endpoints.
+	Observe(hints []cluster.Hint)
 	// Steward is which live node looks after the lease of a registration; Renew passes a
 	// renewal on to it.
 	Steward(id store.ID, writer string) string
@@ -62,6 +64,7 @@ func (n *node) openCluster() error {
 		cluster.Parts{
 			Store: n.store, InForce: n.applier.WaitProgrammed,
 			Renewed: n.leases.Renewed,
+			Hint:    func(h cluster.Hint) { n.gateway.Hint(h.Backend, h.Address, h.Down) },
 			Peers:   n.countPeers,
 		},
 		n.log.With("part", "cluster"))
@@ -77,4 +80,16 @@ func (n *node) openCluster() error {
 func (n *node) countPeers(live int) {
 	n.gateway.SetPeers(live)
 	n.leases.Reconsider()
+}
+
+// observe tells the peers what this gateway sees of endpoints, until ctx is done.
+func (n *node) observe(ctx context.Context) error {
+	for n.peers != nil && ctx.Err() == nil {
+		var hints []cluster.Hint
+		for _, o := range n.gateway.Observations(ctx) {
+			hints = append(hints, cluster.Hint{Node: n.store.Node(), Backend: o.Backend, Address: o.Address, Down: o.Down})
+		}
+		n.peers.cluster.Observe(hints)
+	}
+	return nil
 }

@@ -52,6 +52,12 @@ type gatewayPart interface {
 	Addr() net.Addr
 	// Ready is nil when new RPCs are welcome, and else says why not.
 	Ready() error
+	// Reach finds out whether an endpoint of the backend "namespace/name" can be reached.
+	Reach(ctx context.Context, backend, address string) bool
+	// Observations waits until endpoints have fallen ill or are well again; Hint takes in
+	// what another gateway has seen of one.
+	Observations(ctx context.Context) []gateway.Observation
+	Hint(backend, address string, down bool)
 	// SetPeers says how many gateways live, this one included.
 	SetPeers(live int)
 	// Metrics answers Prometheus; ShowMetrics adds what another part tells of itself.

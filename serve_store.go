@@ -5,7 +5,6 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
-	"net"
 	"os"
 	"syscall"
 	"time"
@@ -78,25 +77,14 @@ func (n *node) syncFiles(set *store.Set) error {
 // they are not heard of any more.
 func (n *node) openLeases() error {
 	opts := store.LeaseOptions{
-		OwnAddresses: n.gateway.OwnAddresses, Reach: reach, Log: n.log.With("part", "leases"),
+		OwnAddresses: n.gateway.OwnAddresses, Log: n.log.With("part", "leases"),
+		Reach: func(ctx context.Context, backend store.ID, address string) bool {
+			return n.gateway.Reach(ctx, backend.Key(), address)
+		},
 	}
 	if n.peers != nil {
 		opts.Peers = n.peers
 	}
 	n.leases = store.NewLeases(n.store, opts)
 	return nil
-}
-
-// reachTime is how long an endpoint may take to accept a connection, before a lease that
-// nobody has renewed since the node began to look after it is taken for over.
-const reachTime = time.Second
-
-// reach finds out whether somebody is at the address of an endpoint.
-func reach(ctx context.Context, _ store.ID, address string) bool {
-	conn, err := (&net.Dialer{Timeout: reachTime}).DialContext(ctx, "tcp", address)
-	if err != nil {
-		return false
-	}
-	conn.Close()
-	return true
 }
