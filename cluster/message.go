@@ -23,6 +23,9 @@ const (
 	// means something takes 30 bytes or so.
 	maxRecords = 20_000
 
+	// The fields of Message that are bodies: Changes and KeyResponse.
+	firstBody, lastBody = 10, 21
+
 	maxNodeLen  = 64   // bytes of a node's ID
 	maxNameLen  = 253  // bytes of a name, or of a kind
 	maxKinds    = 64   // kinds of objects in a message
@@ -97,12 +100,12 @@ func weigh(b []byte) error {
 	objects, records := 0, 0
 	err := eachField(b, func(body protowire.Number, value []byte) error {
 		records++
-		if body < 10 || value == nil {
+		if body < firstBody || body > lastBody || value == nil {
 			return nil
 		}
 		return eachField(value, func(field protowire.Number, _ []byte) error {
 			records++
-			if body == 10 && field == 1 {
+			if body == firstBody && field == 1 {
 				objects++
 			}
 			return nil

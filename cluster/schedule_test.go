@@ -196,7 +196,7 @@ func (sch *schedule) jump(n *simNode) {
 }
 
 func simBackend(name, label string) string {
-	return fmt.Sprintf("apiVersion: sluice.dev/v1alpha1\nkind: Backend\nmetadata: {name: %s, labels: {by: %q}}\nspec: {endpoints: [{address: \"a:1\"}, {address: \"a:2\"}]}\n", name, label)
+	return fmt.Sprintf("apiVersion: sluice.dev/v1alpha1\nkind: Backend\nmetadata: {name: %s, labels: {by: %q}}\nspec: {registration: {}, endpoints: [{address: \"a:1\"}, {address: \"a:2\"}]}\n", name, label)
 }
 
 func simRoute(label string) string {

@@ -39,6 +39,7 @@ type simulation struct {
 	truth   *truth
 	tamper  func(n *simNode, objects []*store.Object) // a bug, nil for none
 	inForce func(n *simNode) error
+	seen    func(message []byte) // everything that is sent over TCP
 }
 
 // event is something that happens at a moment.
@@ -329,6 +330,9 @@ func (n *simNode) PacketRoom() int { return 1300 }
 
 func (n *simNode) Send(to string, message []byte) {
 	n.sent += len(message) + 200 // for the connection
+	if n.sim.seen != nil {
+		n.sim.seen(message)
+	}
 	other := n.sim.byID(to)
 	if other == nil {
 		return
@@ -480,4 +484,13 @@ func (sim *simulation) untilAgreed(most time.Duration) (time.Duration, error) {
 		}
 		sim.run(500 * time.Millisecond)
 	}
+}
+
+// begin starts all nodes and lets them meet.
+func (sim *simulation) begin() {
+	for _, n := range sim.nodes {
+		n.start()
+	}
+	sim.meet(0, time.Millisecond)
+	sim.run(time.Second)
 }

@@ -15,8 +15,10 @@ const (
 	// stepRecords has one row, stepKey: when this node last had what a peer had.
 	stepRecords = "cluster.step"
 	stepKey     = "last"
-	// stepEvery is how often that is written down.
+	// stepEvery is how often that is written down, and stepSoon when something has changed
+	// since: what was changed before it was in step is told by it from what was later.
 	stepEvery = 10 * time.Minute
+	stepSoon  = 10 * time.Second
 	// stalePatience is how long an inventory of everything may take to come.
 	stalePatience = 10 * time.Second
 )
@@ -26,6 +28,7 @@ type staleness struct {
 	stale   bool
 	step    time.Time // when it was last in step with a peer, by the wall clock; zero means never
 	written time.Time // what of it is written down
+	seq     uint64    // of the store, at that moment
 
 	asking string // the peer that is being compared with
 	until  time.Time
@@ -50,10 +53,14 @@ func (e *exchange) inStep(context.Context) {
 		return
 	}
 	s.step = e.wall()
-	if d := s.step.Sub(s.written); d < stepEvery && d > -stepEvery {
+	pause := stepEvery
+	if s.seq != e.snapshot.Seq() {
+		pause = stepSoon
+	}
+	if s.step.Sub(s.written).Abs() < pause {
 		return
 	}
-	s.written = s.step
+	s.written, s.seq = s.step, e.snapshot.Seq()
 	text, err := s.step.MarshalText()
 	if err == nil {
 		err = e.store.Records(stepRecords).Put(stepKey, text)

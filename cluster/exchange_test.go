@@ -1,0 +1,431 @@
+package cluster
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	clusterv1 "sluice/cluster/v1"
+	"sluice/store"
+)
+
+// openSimulation has n nodes that know each other.
+func openSimulation(t *testing.T, n int) *simulation {
+	t.Helper()
+	sim := newSimulation(t, 1, simTemplates(t, n), simFolder(t))
+	t.Cleanup(sim.close)
+	sim.begin()
+	return sim
+}
+
+// apply declares something at a node.
+func (n *simNode) apply(text string) *store.Result {
+	n.sim.t.Helper()
+	var ops []store.Op
+	for _, r := range parseSim(n.sim.t, text) {
+		ops = append(ops, store.Op{Apply: r})
+	}
+	return n.write(store.Txn{Ops: ops, AllowUnresolved: true})
+}
+
+func (n *simNode) write(txn store.Txn) *store.Result {
+	n.sim.t.Helper()
+	result, err := n.store.Write(context.Background(), txn)
+	if err != nil {
+		n.sim.t.Fatal(err)
+	}
+	n.exchange.follow()
+	return result
+}
+
+// forgetTombstones does what the store does by itself when they are old enough. It needs
+// a bubble of synctest.
+func (n *simNode) forgetTombstones() {
+	ctx, cancel := context.WithTimeout(context.Background(), 11*time.Minute)
+	defer cancel()
+	if err := n.store.Run(ctx); err != nil {
+		n.sim.t.Fatal(err)
+	}
+	if left := n.store.Snapshot().Tombstones(); len(left) > 0 {
+		n.sim.t.Fatalf("node %d: %d tombstones are left", n.index, len(left))
+	}
+}
+
+func backendID(name string) store.ID {
+	return store.ID{Kind: store.BackendKind, Namespace: "default", Name: name}
+}
+
+// label is what a Backend is labelled with at a node, empty when it is not there.
+func (n *simNode) label(name string) string {
+	if o, ok := n.store.Snapshot().Get(backendID(name)); ok {
+		return o.Resource.Metadata().Labels["by"]
+	}
+	return ""
+}
+
+func mustAgree(t *testing.T, sim *simulation, within time.Duration) time.Duration {
+	t.Helper()
+	took, err := sim.untilAgreed(within)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return took
+}
+
+func TestExchangeTellsOfChangesAtOnce(t *testing.T) {
+	sim := openSimulation(t, 4)
+	sim.nodes[2].apply(simBackend("b0", "x"))
+	sim.run(30 * time.Millisecond)
+	for _, n := range sim.nodes {
+		if n.label("b0") != "x" {
+			t.Errorf("node %d has not got it", n.index)
+		}
+	}
+}
+
+// A change that all packets of are lost is found by its digest.
+func TestExchangeMendsWhatWasLost(t *testing.T) {
+	sim := openSimulation(t, 3)
+	sim.cut[0] = 1
+	sim.nodes[0].apply(simBackend("b0", "x"))
+	sim.run(15 * time.Second) // until gossip has given up
+	if sim.agreed() == nil {
+		t.Fatal("the change has arrived")
+	}
+	clear(sim.cut)
+	if took := mustAgree(t, sim, 10*time.Second); took > 6*time.Second {
+		t.Errorf("it took %v", took)
+	}
+}
+
+// A newcomer gets everything, in pieces; Schemas are as large as they may be.
+func TestExchangeBringsNewcomersEverything(t *testing.T) {
+	sim := newSimulation(t, 1, simTemplates(t, 3), simFolder(t))
+	t.Cleanup(sim.close)
+	sim.nodes[0].start()
+	sim.nodes[1].start()
+	sim.meet(0, time.Millisecond)
+	sim.run(time.Second)
+	var text strings.Builder
+	for i := range 3000 {
+		text.WriteString("---\n" + simBackend(fmt.Sprintf("many-%d", i), "x"))
+	}
+	sim.nodes[0].apply(text.String())
+	mustAgree(t, sim, 10*time.Second)
+	largest := 0
+	sim.seen = func(message []byte) { largest = max(largest, len(message)) }
+	sim.nodes[2].start()
+	sim.meet(0, time.Millisecond)
+	took := mustAgree(t, sim, 20*time.Second)
+	if largest > maxMessage {
+		t.Errorf("a message of %d bytes", largest)
+	}
+	t.Logf("3,000 objects in %v", took)
+}
+
+// Of one difference to one node the others make no storm.
+func TestExchangeComparesAtAPace(t *testing.T) {
+	sim := openSimulation(t, 12)
+	for _, n := range sim.nodes[1:] {
+		sim.cut[n.index] = 1
+	}
+	sim.nodes[1].apply(simBackend("b0", "x"))
+	sim.run(20 * time.Second)
+	clear(sim.cut)
+	before := sim.comparisons()
+	mustAgree(t, sim, 10*time.Second)
+	sim.run(10 * time.Second)
+	if n := sim.comparisons() - before; n > 12 {
+		t.Errorf("%d comparisons", n)
+	}
+}
+
+func (sim *simulation) comparisons() (n uint64) {
+	for _, node := range sim.nodes {
+		n += node.exchange.compares.begun
+	}
+	return n
+}
+
+// What a clock made that is an hour ahead is refused, counted and named; it is taken when
+// its time has come.
+func TestExchangeRefusesTheFuture(t *testing.T) {
+	sim := openSimulation(t, 3)
+	sim.nodes[1].offset = time.Hour
+	sim.nodes[1].apply(simBackend("b0", "future"))
+	sim.run(5 * time.Second)
+	n := sim.nodes[0]
+	if n.label("b0") != "" || n.exchange.stats().Refused[refusedClockAhead] == 0 {
+		t.Errorf("taken %q, refused %v", n.label("b0"), n.exchange.stats().Refused)
+	}
+	problems := strings.Join(n.exchange.problems(), "\n")
+	if !strings.Contains(problems, sim.nodes[1].id) || !strings.Contains(problems, "ahead") {
+		t.Errorf("problems:\n%s", problems)
+	}
+	sim.nodes[1].offset = 0
+	sim.leap(2 * time.Hour)
+	mustAgree(t, sim, 2*time.Minute)
+	if n.label("b0") != "future" {
+		t.Error("it was never taken")
+	}
+}
+
+func TestExchangeMeasuresClocks(t *testing.T) {
+	sim := newSimulation(t, 1, simTemplates(t, 2), simFolder(t))
+	t.Cleanup(sim.close)
+	sim.nodes[1].offset = 7 * time.Second
+	sim.begin()
+	sim.run(10 * time.Second)
+	f := sim.nodes[0].exchange.facts(sim.nodes[1].id)
+	if off := f.Clock - 7*time.Second; !f.ClockKnown || off.Abs() > 10*time.Millisecond || f.RTT <= 0 || f.RTT > 20*time.Millisecond {
+		t.Errorf("the clock is %v ahead (known %v), RTT %v", f.Clock, f.ClockKnown, f.RTT)
+	}
+	if f.UDPOut != ReachYes || f.UDPIn != ReachYes || f.TCPOut != ReachYes || f.TCPIn != ReachYes {
+		t.Errorf("reach %v %v %v %v", f.UDPOut, f.UDPIn, f.TCPOut, f.TCPIn)
+	}
+}
+
+// A firewall lets TCP through and no UDP: both sides see that.
+func TestExchangeSeesWhichWaysThereAre(t *testing.T) {
+	sim := newSimulation(t, 1, simTemplates(t, 2), simFolder(t))
+	t.Cleanup(sim.close)
+	sim.loss = 1
+	sim.begin()
+	sim.run(30 * time.Second)
+	for i, n := range sim.nodes {
+		f := n.exchange.facts(sim.nodes[1-i].id)
+		if f.UDPOut != ReachNo || f.UDPIn != ReachNo || f.TCPOut != ReachYes || f.TCPIn != ReachYes {
+			t.Errorf("node %d: UDP out %q in %q, TCP out %q in %q", i, f.UDPOut, f.UDPIn, f.TCPOut, f.TCPIn)
+		}
+	}
+}
+
+func TestExchangeShowsDrift(t *testing.T) {
+	sim := openSimulation(t, 2)
+	sim.cut[1] = 1
+	sim.nodes[0].apply(simBackend("b0", "x"))
+	sim.run(10 * time.Second)
+	other := sim.nodes[1].exchange
+	other.takeBeat(t.Context(), other.peerOf(sim.nodes[0].id), false, sim.nodes[0].exchange.ownBeat(&peer{}), sim.now)
+	if f := other.facts(sim.nodes[0].id); !f.Drift || f.DriftSince.IsZero() {
+		t.Errorf("drift %v since %v", f.Drift, f.DriftSince)
+	}
+	clear(sim.cut)
+	mustAgree(t, sim, 10*time.Second)
+	sim.run(5 * time.Second)
+	if f := other.facts(sim.nodes[0].id); f.Drift {
+		t.Error("it drifts still")
+	}
+}
+
+// What a newer version wrote goes through an older node, also through its restart, and
+// is in its digests.
+func TestExchangeCarriesWhatIsNewer(t *testing.T) {
+	sim := openSimulation(t, 3)
+	r := store.Revision{Wall: sim.now.UnixMilli(), Node: "newer"}
+	m := changesMessage(&clusterv1.Changes{Objects: []*clusterv1.Object{futureObject("Wings", "w", r)}})
+	m.From = sim.nodes[1].id
+	sim.nodes[0].exchange.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}})
+	mustAgree(t, sim, 10*time.Second)
+	for _, n := range sim.nodes {
+		if len(n.exchange.carrying) != 1 || !strings.Contains(strings.Join(n.exchange.problems(), "\n"), "Wings default/w") {
+			t.Errorf("node %d carries %d; problems %q", n.index, len(n.exchange.carrying), n.exchange.problems())
+		}
+	}
+	sim.nodes[2].stop()
+	sim.nodes[2].start()
+	if n := len(sim.nodes[2].exchange.carrying); n != 1 {
+		t.Errorf("%d carried after a restart", n)
+	}
+	sim.meet(0, time.Millisecond)
+	mustAgree(t, sim, 10*time.Second)
+}
+
+func TestExchangeBoundsWhatItCarries(t *testing.T) {
+	sim := openSimulation(t, 2)
+	c := &clusterv1.Changes{}
+	for i := range maxCarried + 5 {
+		r := store.Revision{Wall: sim.now.UnixMilli(), Counter: uint32(i), Node: "newer"}
+		c.Objects = append(c.Objects, futureObject("Wings", fmt.Sprintf("w%d", i), r))
+	}
+	m := changesMessage(c)
+	m.From = sim.nodes[1].id
+	sim.nodes[0].exchange.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}})
+	if n := len(sim.nodes[0].exchange.carrying); n != maxCarried {
+		t.Errorf("%d carried, limit %d", n, maxCarried)
+	}
+	if n := sim.nodes[0].exchange.stats().Refused[refusedInvalid]; n != 5 {
+		t.Errorf("%d refused, want 5", n)
+	}
+}
+
+func TestExchangeRefusesBadObjects(t *testing.T) {
+	sim := openSimulation(t, 2)
+	var log bytes.Buffer
+	e := sim.nodes[0].exchange
+	e.refused = newRefusalLog(slog.New(slog.NewTextHandler(&log, nil)))
+	r := store.Revision{Wall: sim.now.UnixMilli(), Node: "newer"}
+	for range 100 {
+		bad := futureObject("Wings", "w", r)
+		bad.Level = store.Vocabulary
+		m := changesMessage(&clusterv1.Changes{Objects: []*clusterv1.Object{bad}})
+		m.From, m.Stream = sim.nodes[1].id, true
+		e.seen = recent{}
+		e.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}, {[]byte("garbage"), sim.now}})
+		m.From = "stranger"
+		e.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}})
+	}
+	got := e.stats().Refused
+	if got[refusedInvalid] != 100 || got[refusedMalformed] != 100 || got[refusedWrongSender] != 100 {
+		t.Errorf("refused %v", got)
+	}
+	if n := strings.Count(log.String(), "\n"); n != 3 {
+		t.Errorf("%d lines of log, want one of each reason:\n%s", n, log.String())
+	}
+}
+
+// A node that was away for longer than deletions are remembered brings back nothing that
+// was deleted, and keeps what it was told after it was last in step.
+func TestExchangeForgetsWhatWasDeletedWhileItWasAway(t *testing.T) {
+	synctest.Test(t, testForgetsWhatWasDeleted)
+}
+
+func testForgetsWhatWasDeleted(t *testing.T) {
+	sim := openSimulation(t, 3)
+	away := sim.nodes[2]
+	away.apply(simBackend("b0", "x") + "---\n" + simBackend("b1", "x"))
+	mustAgree(t, sim, 5*time.Second)
+	sim.run(15 * time.Second)
+	away.stop()
+	sim.run(time.Second)
+	sim.nodes[0].write(store.Txn{Ops: []store.Op{{ID: backendID("b0"), Delete: true}}})
+	sim.run(time.Second)
+	sim.leap(25 * time.Hour)
+	for _, n := range sim.nodes[:2] {
+		n.forgetTombstones()
+	}
+	sim.run(5 * time.Second)
+	away.start()
+	away.apply(simBackend("b2", "alone"))
+	sim.meet(time.Second, 2*time.Second)
+	sim.run(15 * time.Second)
+	mustAgree(t, sim, 20*time.Second)
+	for _, n := range sim.nodes {
+		if n.label("b0") != "" || n.label("b1") != "x" || n.label("b2") != "alone" {
+			t.Errorf("node %d has b0 %q, b1 %q, b2 %q", n.index, n.label("b0"), n.label("b1"), n.label("b2"))
+		}
+		if n.exchange.staleness.stale {
+			t.Errorf("node %d is stale still", n.index)
+		}
+	}
+}
+
+// When all were apart, nobody knows better.
+func TestExchangeIsNotStaleWhenAllAre(t *testing.T) {
+	sim := openSimulation(t, 3)
+	sim.nodes[0].apply(simBackend("b0", "x"))
+	mustAgree(t, sim, 5*time.Second)
+	sim.run(5 * time.Second)
+	for _, n := range sim.nodes {
+		n.stop()
+	}
+	sim.leap(48 * time.Hour)
+	for _, n := range sim.nodes {
+		n.start()
+	}
+	sim.meet(0, time.Second)
+	sim.run(20 * time.Second)
+	for _, n := range sim.nodes {
+		if n.label("b0") != "x" || n.exchange.staleness.stale {
+			t.Errorf("node %d has b0 %q, stale %v", n.index, n.label("b0"), n.exchange.staleness.stale)
+		}
+	}
+}
+
+func TestExchangeConfirms(t *testing.T) {
+	sim := openSimulation(t, 3)
+	var failed map[string]error
+	asked := false
+	confirm := func(n *simNode, label string, more time.Duration) {
+		asked = false
+		result := n.apply(simBackend("b0", label))
+		n.exchange.confirm(result.Changes, 3*time.Second, func(f map[string]error) { failed, asked = f, true })
+		sim.run(more)
+	}
+	if confirm(sim.nodes[0], "x", 100*time.Millisecond); !asked || len(failed) != 0 {
+		t.Errorf("confirmed %v, failed %v", asked, failed)
+	}
+	if sim.nodes[1].label("b0") != "x" {
+		t.Error("confirmed, and not there")
+	}
+	// A node that is there and does not answer.
+	sim.cut[2] = 1
+	if confirm(sim.nodes[0], "y", 5*time.Second); !asked || !errors.Is(failed[sim.nodes[2].id], context.DeadlineExceeded) || len(failed) != 1 {
+		t.Errorf("confirmed %v, failed %v", asked, failed)
+	}
+	clear(sim.cut)
+	// A node that refuses.
+	sim.nodes[0].offset = time.Hour
+	if confirm(sim.nodes[0], "z", 500*time.Millisecond); !asked || !strings.Contains(fmt.Sprint(failed[sim.nodes[1].id]), "ahead") {
+		t.Errorf("confirmed %v, failed %v", asked, failed)
+	}
+}
+
+// A gateway that cannot obey says why.
+func TestExchangeConfirmsWhenTheGatewayObeys(t *testing.T) {
+	sim := newSimulation(t, 1, simTemplates(t, 2), simFolder(t))
+	t.Cleanup(sim.close)
+	sim.inForce = func(n *simNode) error { return fmt.Errorf("node %d is on strike", n.index) }
+	sim.begin()
+	result := sim.nodes[0].apply(simBackend("b0", "x"))
+	var failed map[string]error
+	sim.nodes[0].exchange.confirm(result.Changes, time.Second, func(f map[string]error) { failed = f })
+	sim.run(time.Second)
+	if err := failed[sim.nodes[1].id]; err == nil || err.Error() != "node 1 is on strike" {
+		t.Errorf("failed %v", failed)
+	}
+}
+
+func TestExchangePassesRenewalsAndHintsOn(t *testing.T) {
+	sim := openSimulation(t, 2)
+	var renewed []store.ID
+	var hints []Hint
+	sim.nodes[1].exchange.parts.Renewed = func(id store.ID) { renewed = append(renewed, id) }
+	sim.nodes[1].exchange.parts.Hint = func(h Hint) { hints = append(hints, h) }
+	e := sim.nodes[0].exchange
+	for i := range 100 {
+		e.renew(sim.nodes[1].id, store.ID{Kind: store.RegistrationKind, Namespace: "default", Name: fmt.Sprintf("r%d", i%50)})
+	}
+	for i := range 500 {
+		e.observe([]Hint{{Backend: "default/b", Address: fmt.Sprintf("10.0.%d.1:1", i), Down: true}})
+	}
+	sim.run(900 * time.Millisecond)
+	if len(renewed) != 50 {
+		t.Errorf("%d renewals, want 50", len(renewed))
+	}
+	if len(hints) != maxHints || !hints[0].Down || hints[0].Node != sim.nodes[0].id {
+		t.Errorf("%d hints, want %d", len(hints), maxHints)
+	}
+}
+
+func TestExchangeAsksForKeys(t *testing.T) {
+	sim := openSimulation(t, 3)
+	sim.nodes[1].exchange.keys = func(verb keyVerb, key string) keyReply {
+		return keyReply{Keys: []string{fmt.Sprint(verb, key)}, Warning: "careful"}
+	}
+	var answers map[string]keyReply
+	sim.nodes[0].exchange.askKeys(keyUse, "k", func(a map[string]keyReply) { answers = a })
+	sim.run(100 * time.Millisecond)
+	if a := answers[sim.nodes[1].id]; len(answers) != 2 || len(a.Keys) != 1 || a.Keys[0] != fmt.Sprint(keyUse, "k") || a.Warning != "careful" {
+		t.Errorf("answers %+v", answers)
+	}
+	if a := answers[sim.nodes[2].id]; a.Err == nil {
+		t.Error("a node without keys has some")
+	}
+}
