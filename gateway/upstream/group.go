@@ -107,7 +107,9 @@ func (e *Endpoint) join(g *group, inUse bool) {
 // holds mu.
 func (e *Endpoint) mark(c balance.Condition, on bool) {
 	before := e.Condition()
-	if !e.SetCondition(c, on) {
+	changed := e.SetCondition(c, on)
+	e.observe()
+	if !changed {
 		return
 	}
 	now := time.Now()

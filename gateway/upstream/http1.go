@@ -210,8 +210,8 @@ func (e *Endpoint) dialled(err error) (news *line) {
 	if e.down == nil {
 		news = e.unreached(err)
 	}
-	e.mark(balance.Down, true)
 	e.down, e.missed = err, true
+	e.mark(balance.Down, true)
 	e.probe(backoffMin)
 	return news
 }
