@@ -1,8 +1,11 @@
 package cli
 
 import (
+	"context"
 	"strings"
 	"testing"
+
+	"connectrpc.com/connect"
 
 	adminv1 "sluice/admin/v1"
 )
@@ -105,5 +108,48 @@ func TestOwnersOfPeers(t *testing.T) {
 	}
 	if got := u.run("edit", "route", "cart"); strings.Contains(got.stderr, "read-only") {
 		t.Errorf("edit: %+v", got)
+	}
+}
+
+// The commands that do not ask in one line, as the others do, pass --wait on, too.
+func TestWaitIsPassedOn(t *testing.T) {
+	u := newUser(t)
+	u.write("a.backup", backupText)
+	u.editor(`sed -i s/shop.example.com/new.example.com/ "$1"`)
+	for _, args := range [][]string{
+		{"restore", "a.backup"},
+		{"edit", "route", "cart", "--take-over"},
+		{"release", "route", "cart"},
+		{"schema", "delete", "shop"},
+	} {
+		u.fake.forget()
+		got := u.run(append(args, "--wait", "all")...)
+		if asked := u.fake.asked(); !strings.Contains(asked, `"wait":"all"`) {
+			t.Errorf("%v: exit %d, %q, asked %q", args, got.code, got.stderr, asked)
+		}
+	}
+}
+
+// A registration that not all have heard of is kept: it travels on.
+func TestRegisterKeepSaysWhoHasNotConfirmed(t *testing.T) {
+	u := newUser(t)
+	u.fake.keep = func(ctx context.Context, r *adminv1.KeepRequest, stream *connect.ServerStream[adminv1.KeepResponse]) error {
+		registration, err := u.fake.registration(r.GetRegistration())
+		if err != nil {
+			return err
+		}
+		registration.Kept = true
+		peers := &adminv1.Confirmation{Unconfirmed: []*adminv1.Unconfirmed{{Node: "zz9h2k3m", Host: "gw-3", Why: "no answer within 10s"}}}
+		if err := stream.Send(&adminv1.KeepResponse{Registration: registration, Peers: peers}); err != nil {
+			return err
+		}
+		<-ctx.Done()
+		return ctx.Err()
+	}
+	r := u.start("backend", "register", "cart-v1", "10.0.0.5:50051", "--keep", "--wait", "all")
+	r.out.await(t, "kept by this command")
+	r.notes.await(t, "gw-3 (zz9h2k3m) has not confirmed: no answer within 10s\nwarning: not confirmed by 1 of 1 peer")
+	if err := r.stop(); err != nil {
+		t.Error(err)
 	}
 }

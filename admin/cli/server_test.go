@@ -433,7 +433,7 @@ func (f *fakeServer) Restore(_ context.Context, stream *connect.ClientStream[adm
 	var first *adminv1.RestoreRequest
 	for stream.Receive() {
 		if first == nil {
-			first = &adminv1.RestoreRequest{Reason: stream.Msg().GetReason(), DryRun: stream.Msg().GetDryRun()}
+			first = &adminv1.RestoreRequest{Reason: stream.Msg().GetReason(), DryRun: stream.Msg().GetDryRun(), Wait: stream.Msg().GetWait()}
 		}
 		got.Write(stream.Msg().GetChunk())
 	}
