@@ -65,10 +65,8 @@ type peer struct {
 
 type clockSample struct{ offset, rtt time.Duration }
 
-func newPeer(id string, now time.Time) *peer { return &peer{id: id} }
-
 // met begins anew with a node that lives again.
-func (p *peer) met(now time.Time) {
+func (p *peer) met() {
 	p.udp, p.tcp = lane{}, lane{}
 	p.differs, p.recheck, p.nextCompare, p.pause = time.Time{}, time.Time{}, time.Time{}, 0
 	p.beaten, p.stale = time.Time{}, false
@@ -165,7 +163,6 @@ func (e *exchange) tickBeats() {
 	e.beats.next = now.Add(beatEvery)
 	for range (len(e.live) + beatTurn - 1) / beatTurn {
 		if p := e.nextTurn(); p != nil {
-			p.hints = 0
 			p.visits++
 			e.beat(p, p.visits%streamTurn == 0)
 		}
@@ -186,15 +183,9 @@ func (e *exchange) nextTurn() *peer {
 				return e.peers[id]
 			}
 		}
-		e.beats.turn = e.some(e.live, len(e.live)-1)
-		if len(e.live) > 1 { // some leaves one out
-			e.beats.turn = slices.Clone(e.live)
-			e.rand.Shuffle(len(e.live), func(i, j int) {
-				e.beats.turn[i], e.beats.turn[j] = e.beats.turn[j], e.beats.turn[i]
-			})
-		} else {
-			e.beats.turn = slices.Clone(e.live)
-		}
+		turn := slices.Clone(e.live)
+		e.rand.Shuffle(len(turn), func(i, j int) { turn[i], turn[j] = turn[j], turn[i] })
+		e.beats.turn = turn
 	}
 	return nil
 }
@@ -298,9 +289,13 @@ func (e *exchange) judgeDigests(ctx context.Context, p *peer) {
 		e.recheckAfter(p, settle+e.jitter(settle/2))
 		return
 	}
-	if now.Sub(p.differs) >= settle {
-		e.compare(p)
+	if now.Sub(p.differs) < settle {
+		return
 	}
+	if p.pause > comparePause && e.pulls[p.id] == nil && !p.stale {
+		e.inStep(ctx) // all that can be exchanged was: what is left is refused by one of them
+	}
+	e.compare(p)
 }
 
 // recheckAfter has a peer asked again before its turn, if not sooner.

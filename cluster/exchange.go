@@ -55,7 +55,6 @@ type exchange struct {
 	peers    map[string]*peer // all that were ever live
 	live     []string         // of the others, in order
 	liveSet  map[string]bool
-	started  bool
 
 	intake    intake
 	seen      recent             // rows that gossip has brought already
@@ -103,7 +102,6 @@ func newExchange(s setting) *exchange {
 
 // start reads what was kept, and what the store has.
 func (e *exchange) start(ctx context.Context) {
-	e.started = true
 	e.rememberStep()
 	e.snapshot = e.store.Snapshot()
 	for _, o := range append(e.snapshot.All(""), e.snapshot.Tombstones()...) {
@@ -124,9 +122,10 @@ func (e *exchange) setLive(ctx context.Context) {
 		e.liveSet[id] = true
 		if !before[id] {
 			fresh = append(fresh, id)
-			e.peerOf(id).met(e.now())
+			e.peerOf(id).met()
 		}
 	}
+	e.judgeStaleness()
 	for _, id := range e.some(fresh, directPeers) {
 		e.beat(e.peerOf(id), false)
 		e.beat(e.peerOf(id), true)
@@ -152,7 +151,7 @@ func (e *exchange) peerOf(id string) *peer {
 		if len(e.peers) >= maxPeers {
 			e.forgetPeers()
 		}
-		p = newPeer(id, e.now())
+		p = &peer{id: id}
 		e.peers[id] = p
 	}
 	return p

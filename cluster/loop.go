@@ -330,9 +330,16 @@ func (l *loop) confirm(ctx context.Context, changes []store.Change) map[string]e
 	if deadline, ok := ctx.Deadline(); ok {
 		within = time.Until(deadline)
 	}
-	return await(ctx, l, func(e *exchange, done func(map[string]error)) uint64 {
+	failed, err := await(ctx, l, func(e *exchange, done func(map[string]error)) uint64 {
 		return e.confirm(changes, within, done)
 	}, (*exchange).giveUp)
+	if err != nil {
+		failed = map[string]error{}
+		for _, id := range l.courier.Live() {
+			failed[id] = err
+		}
+	}
+	return failed
 }
 
 // askKeys does the same to the keys of all live nodes, this one first, until ctx is done.
@@ -345,51 +352,50 @@ func (l *loop) askKeys(ctx context.Context, verb keyVerb, key string) map[string
 	if own.Err != nil {
 		return map[string]keyReply{self: own}
 	}
-	answers := await(ctx, l, func(e *exchange, done func(map[string]keyReply)) uint64 {
+	answers, err := await(ctx, l, func(e *exchange, done func(map[string]keyReply)) uint64 {
 		return e.askKeys(verb, key, done)
 	}, (*exchange).giveUpKeys)
-	all := maps.Clone(answers)
-	if all == nil {
-		all = map[string]keyReply{}
+	all := map[string]keyReply{self: own}
+	maps.Copy(all, answers)
+	if err != nil {
+		for _, id := range l.courier.Live() {
+			all[id] = keyReply{Err: err}
+		}
 	}
-	all[self] = own
 	return all
 }
 
 // await asks the exchange something that it answers later, or that is given up when ctx
-// is done.
-func await[T any](ctx context.Context, l *loop, begin func(*exchange, func(T)) uint64, giveUp func(*exchange, uint64, error) T) T {
-	answer := make(chan T, 1)
-	began := make(chan uint64, 1)
-	var none T
-	err := l.post(ctx, func(_ context.Context, e *exchange) {
-		began <- begin(e, func(t T) { answer <- t })
+// is done. An error says that there was no answer of any kind.
+func await[T any](ctx context.Context, l *loop, begin func(*exchange, func(T)) uint64, giveUp func(*exchange, uint64, error) T) (answer T, err error) {
+	answers := make(chan T, 2) // of begin, and of giveUp
+	var id uint64              // the exchange's
+	err = l.post(ctx, func(_ context.Context, e *exchange) {
+		id = begin(e, func(t T) { answers <- t })
 	})
 	if err != nil {
-		return none
+		return answer, err
 	}
 	select {
-	case t := <-answer:
-		return t
+	case answer = <-answers:
+		return answer, nil
 	case <-ctx.Done():
 	}
 	ended, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Second)
 	defer cancel()
-	given := make(chan T, 1)
-	_ = l.post(ended, func(_ context.Context, e *exchange) {
-		err := ctx.Err()
-		if cause := context.Cause(ctx); cause != nil {
-			err = cause
+	err = l.post(ended, func(_ context.Context, e *exchange) {
+		if len(answers) == 0 {
+			answers <- giveUp(e, id, context.Cause(ctx))
 		}
-		given <- giveUp(e, <-began, err)
 	})
+	if err != nil {
+		return answer, err
+	}
 	select {
-	case t := <-answer:
-		return t
-	case t := <-given:
-		return t
-	case <-ended.Done():
-		return none
+	case answer = <-answers:
+		return answer, nil
+	case <-ended.Done(): // Run has ended
+		return answer, context.Cause(ctx)
 	}
 }
 

@@ -34,7 +34,6 @@ type simulation struct {
 	loss, twice float64     // shares of packets that are lost, and that come twice
 	delay       [2]float64  // of packets, in milliseconds, least and most
 	cut         map[int]int // by node: the side that it is on
-	bytes       int
 
 	truth   *truth
 	tamper  func(n *simNode, objects []*store.Object) // a bug, nil for none

@@ -70,11 +70,11 @@ func (e *exchange) inStep(context.Context) {
 	}
 }
 
-// judgeStaleness finds out whether this node was apart for too long. It is asked when
-// nobody was in step with it for a while, which needs no peer.
+// judgeStaleness finds out whether this node was apart for too long. As long as it is
+// alone there is nobody to ask, and nothing to tell an operator.
 func (e *exchange) judgeStaleness() {
 	s := &e.staleness
-	if s.stale || s.step.IsZero() || e.wall().Sub(s.step) < staleAfter {
+	if s.stale || s.step.IsZero() || len(e.live) == 0 || e.wall().Sub(s.step) < staleAfter {
 		return
 	}
 	s.stale = true
