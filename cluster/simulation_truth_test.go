@@ -15,24 +15,32 @@ import (
 // truth knows what was written and in the knowledge of what, by itself: what an edit was
 // made on top of, not what vectors say of it.
 type truth struct {
-	parents  map[store.Revision][]store.Revision
-	contents map[store.Revision]string
+	parents  map[edition][]edition
+	contents map[edition]string
 	edits    []acknowledged
-	listed   map[store.Revision]bool // shown as lost at some time on some node
-	excused  map[store.Revision]bool // lost with the state of a node that was started from an older one
+	listed   map[edition]bool // shown as lost at some time on some node
+	excused  map[edition]bool // lost with the state of a node that was started from an older one
 }
+
+// edition is a version of an object: the changes of one write have one revision.
+type edition struct {
+	id       store.ID
+	revision store.Revision
+}
+
+// editionOf is that of a version.
+func editionOf(o *store.Object) edition { return edition{o.ID, o.Revision} }
 
 // acknowledged is an edit that somebody was told is done.
 type acknowledged struct {
-	id       store.ID
-	revision store.Revision
-	node     *simNode
+	edition
+	node *simNode
 }
 
 func newTruth() *truth {
 	return &truth{
-		parents: map[store.Revision][]store.Revision{}, contents: map[store.Revision]string{},
-		listed: map[store.Revision]bool{}, excused: map[store.Revision]bool{},
+		parents: map[edition][]edition{}, contents: map[edition]string{},
+		listed: map[edition]bool{}, excused: map[edition]bool{},
 	}
 }
 
@@ -60,7 +68,7 @@ func fingerprint(o *store.Object) string {
 func (t *truth) wrote(n *simNode, before *store.Snapshot, changes []store.Change) {
 	for _, c := range changes {
 		t.note(n, before.Find(c.ID), c.After)
-		t.edits = append(t.edits, acknowledged{c.ID, c.After.Revision, n})
+		t.edits = append(t.edits, acknowledged{editionOf(c.After), n})
 	}
 }
 
@@ -81,18 +89,20 @@ func describeBase(o *store.Object) string {
 }
 
 func (t *truth) note(n *simNode, base, after *store.Object) {
-	r := after.Revision
-	if r.Compare(n.highest) <= 0 {
+	r := editionOf(after)
+	switch {
+	case r.revision.Wall == 1: // what a file says first has the same revision everywhere
+	case r.revision.Compare(n.highest) < 0:
 		t.excused[r] = true // from before it was started from an older state, with a clock set back
-	} else {
-		n.highest = r
+	default:
+		n.highest = r.revision
 	}
 	t.contents[r] = after.ID.String() + fingerprint(after)
-	t.trace("node %d at %v writes %s %s: %s on %v", n.index, n.sim.now.Format("04:05.000"), after.ID, r, t.contents[r], describeBase(base))
+	t.trace("node %d at %v writes %s %s: %s on %v", n.index, n.sim.now.Format("04:05.000"), after.ID, r.revision, t.contents[r], describeBase(base))
 	if base != nil {
-		t.parents[r] = append(t.parents[r], base.Revision)
+		t.parents[r] = append(t.parents[r], editionOf(base))
 		for _, lost := range base.Lost {
-			t.parents[r] = append(t.parents[r], lost.Revision) // whoever edits has been shown them
+			t.parents[r] = append(t.parents[r], edition{base.ID, lost.Revision}) // whoever edits has been shown them
 		}
 	}
 }
@@ -102,16 +112,16 @@ func (t *truth) merged(n *simNode, before *store.Snapshot, theirs []*store.Objec
 	for _, c := range result.Changes {
 		t.trace("node %d at %v merges %s: %s %s over %v (lost %v)", n.index, n.sim.now.Format("04:05.000"), c.ID, c.Action, describeBase(c.After), describeBase(before.Find(c.ID)), describeBase(c.Lost))
 		if c.Lost != nil {
-			t.listed[c.Lost.Revision] = true
+			t.listed[editionOf(c.Lost)] = true
 		}
 		for _, lost := range c.After.Lost {
-			t.listed[lost.Revision] = true
+			t.listed[edition{c.ID, lost.Revision}] = true
 		}
-		if r := c.After.Revision; r.Node == n.id && t.contents[r] == "" {
+		if r := editionOf(c.After); r.revision.Node == n.id && t.contents[r] == "" {
 			t.note(n, before.Find(c.ID), c.After)
 			for _, o := range theirs {
 				if o.ID == c.ID {
-					t.parents[r] = append(t.parents[r], o.Revision)
+					t.parents[r] = append(t.parents[r], editionOf(o))
 				}
 			}
 		}
@@ -122,7 +132,7 @@ func (t *truth) merged(n *simNode, before *store.Snapshot, theirs []*store.Objec
 func (t *truth) excuse(n *simNode, c simCopy) {
 	for _, edit := range t.edits {
 		if edit.node == n && edit.revision.Wall >= c.at.Add(n.offset).UnixMilli()-int64(120_000) {
-			t.excused[edit.revision] = true
+			t.excused[edit.edition] = true
 		}
 	}
 }
@@ -130,9 +140,9 @@ func (t *truth) excuse(n *simNode, c simCopy) {
 // check tells which acknowledged edit is neither in force nor succeeded by one that saw
 // it, nor shown as lost.
 func (t *truth) check(n *simNode) error {
-	known, said := map[store.Revision]bool{}, map[string]bool{}
-	var mark func(r store.Revision)
-	mark = func(r store.Revision) {
+	known, said := map[edition]bool{}, map[string]bool{}
+	var mark func(r edition)
+	mark = func(r edition) {
 		if known[r] {
 			return
 		}
@@ -146,27 +156,27 @@ func (t *truth) check(n *simNode) error {
 		mark(r)
 	}
 	for id, v := range n.exchange.have.versions {
-		mark(v.revision)
+		mark(edition{id, v.revision})
 		if v.object != nil {
 			said[id.String()+fingerprint(v.object)] = true
 			for _, lost := range v.object.Lost {
-				mark(lost.Revision)
+				mark(edition{id, lost.Revision})
 			}
 		}
 	}
 	for again := true; again; {
 		again = false
 		for _, edit := range t.edits { // whoever has declared the same stands for it
-			if !known[edit.revision] && said[t.contents[edit.revision]] {
-				mark(edit.revision)
+			if !known[edit.edition] && said[t.contents[edit.edition]] {
+				mark(edit.edition)
 				again = true
 			}
 		}
 	}
 	for _, edit := range t.edits {
-		if !known[edit.revision] && !t.excused[edit.revision] && edit.id.Kind != store.RegistrationKind {
+		if !known[edit.edition] && !t.excused[edit.edition] && edit.id.Kind != store.RegistrationKind {
 			return fmt.Errorf("edit %s is lost and nobody was told: %s; now there is %s",
-				edit.revision, t.contents[edit.revision], describe(n.exchange.have.versions[edit.id]))
+				edit.revision, t.contents[edit.edition], describe(n.exchange.have.versions[edit.id]))
 		}
 	}
 	return nil
