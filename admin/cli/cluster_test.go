@@ -153,3 +153,24 @@ func TestRegisterKeepSaysWhoHasNotConfirmed(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// What was lost in a conflict is in the history, also when the conflict is settled.
+func TestHistoryShowsWhatWasLost(t *testing.T) {
+	u := newUser(t)
+	of := worldConflicts()[1]
+	u.fake.changes = []*adminv1.Change{{
+		Sequence: 43, Time: of.GetHolds().GetObject().GetLastChange().GetTime(), Actor: "alice", Via: "cli", Action: "conflict",
+		Ref: of.GetHolds().GetObject().GetRef(), Revision: of.GetHolds().GetObject().GetRevision(),
+		Before: of.GetLost()[0].GetObject(), After: of.GetHolds().GetObject(), Lost: of.GetLost()[0].GetObject(),
+	}}
+	got := u.run("history", "route", "cart", "--diff")
+	for _, want := range []string{
+		"43 2026-05-04 15:25:00 GRPCRoute default/cart conflict 5m ago by alice via cli\n",
+		"lost by that: 1777908240000.0@zz9h2k3m, changed 6m ago by bob via cli: night shift\n",
+		"+++ GRPCRoute default/cart (lost, 1777908240000.0@zz9h2k3m)\n",
+	} {
+		if !strings.Contains(got.stdout, want) {
+			t.Errorf("no %q in\n%s", want, got.stdout)
+		}
+	}
+}

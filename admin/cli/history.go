@@ -118,8 +118,22 @@ func (c *call) printPast(changes []*adminv1.Change) error {
 		if err := writeDifference(c.out, change, "before", change.GetRevision()); err != nil {
 			return err
 		}
+		if err := c.printLost(change); err != nil {
+			return err
+		}
 	}
 	return nil
+}
+
+// printLost shows what another node had made of an object at the same time, and was lost.
+func (c *call) printLost(change *adminv1.Change) error {
+	lost := change.GetLost()
+	if lost == nil {
+		return nil
+	}
+	fmt.Fprintf(c.out, "lost by that: %s, %s\n", lost.GetRevision(), c.sentence(lost.GetLastChange()))
+	sides := &adminv1.Change{Ref: change.GetRef(), Before: change.GetAfter(), After: lost}
+	return writeDifference(c.out, sides, change.GetRevision(), "lost, "+lost.GetRevision())
 }
 
 func (p *program) rollbackCommand() *cobra.Command {
