@@ -347,7 +347,7 @@ func TestDecodeForeignKeepsOneForm(t *testing.T) {
 func TestStoreMergeTakesNoMoreThanThereMayBe(t *testing.T) {
 	l := defaultLimits
 	set := descriptorSet(t, protoFile("a.proto"))
-	l.descriptors = len(set) + 100
+	l.descriptors = len(set) + 1
 	s := openStore(t, Options{limits: &l, Now: newTestClock().Now})
 	schema := func(name string) *Object {
 		return foreignVersion(t, parseText(t, schemaText(name, "", set)).Schemas[0])
