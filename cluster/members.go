@@ -47,6 +47,7 @@ func (m *membership) found(s *session, node *memberlist.Node) {
 	if n.state != Alive {
 		m.log.Info("gateway joined", "node", node.Name, "host", told.Host, "address", n.address(), "before", cmp.Or(string(n.state), "unknown"))
 		n.state, n.since = Alive, m.parts.Now()
+		m.turned = n.since
 	}
 	m.livesChanged()
 }
@@ -60,6 +61,7 @@ func (m *membership) lost(s *session, node *memberlist.Node) {
 		return
 	}
 	n.state, n.since = Dead, m.parts.Now()
+	m.turned = n.since
 	if m.partings[node.Name].life == n.meta.Life {
 		n.state = Left
 		m.log.Info("gateway left", "node", node.Name, "host", n.meta.Host, "address", n.address())

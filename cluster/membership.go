@@ -65,6 +65,7 @@ type membership struct {
 	draining bool
 	life     string    // of the session that may tell of members; empty: none
 	since    time.Time // this node has been as it is
+	turned   time.Time // another set of nodes lives
 	members  map[string]*member
 	partings map[string]parting
 	clashes  map[string]*clash // by node: two nodes with one name

@@ -70,6 +70,8 @@ func (m *membership) look(ctx context.Context, round int) {
 	targets := m.missing()
 	if m.restless() {
 		targets = append(targets, m.some(Alive, 2)...)
+	} else if m.unsettled() {
+		targets = append(targets, m.some(Alive, 1)...)
 	}
 	if round%wideRounds == wideRounds-1 {
 		configured, _ := m.resolve(ctx, m.cfg.Join)
@@ -129,6 +131,14 @@ func (m *membership) acquaintances(ctx context.Context) ([]netip.AddrPort, error
 		}
 	}
 	return m.others(targets), err
+}
+
+// unsettled tells whether others live since a while ago: now and then word of one does not
+// get to everybody, and memberlist compares who is there twice a minute at most.
+func (m *membership) unsettled() bool {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	return m.parts.Now().Sub(m.turned) < 3*seekPace
 }
 
 // missing are some members that are dead and have not left.

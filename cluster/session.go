@@ -24,6 +24,15 @@ const (
 	streamTimeout = 20 * time.Second
 	// endTimeout bounds the wait for the streams of a session that has ended.
 	endTimeout = 5 * time.Second
+	// retransmits is how often a node passes on a piece of news, for each decimal digit of
+	// the number of nodes. With memberlist's 4, one joining of fifty leaves somebody of 10
+	// nodes without word of it.
+	retransmits = 6
+	// suspicion and suspicionMost are how many probes pass, for each decimal digit of the
+	// number of nodes, until who does not answer is dead, when others say so too and when
+	// nobody does (that many times longer). With memberlist's 4 and 6, one crash of a
+	// hundred at 10 nodes is not known to all within 10 s.
+	suspicion, suspicionMost = 3, 4
 	// reclaim is how long a node must be dead before its name may be at another address.
 	reclaim = time.Millisecond
 )
@@ -59,7 +68,7 @@ func startSession(m *membership, life string) (*session, error) {
 		packets: make(chan *memberlist.Packet), inbound: make(chan net.Conn),
 		streams: map[*stream]struct{}{}, idle: make(chan struct{}), senders: map[string]*sender{},
 	}
-	s.byes = &memberlist.TransmitLimitedQueue{RetransmitMult: 4, NumNodes: func() int { return len(m.Live()) + 1 }}
+	s.byes = &memberlist.TransmitLimitedQueue{RetransmitMult: retransmits, NumNodes: func() int { return len(m.Live()) + 1 }}
 	ip, port, err := m.base.FinalAdvertiseAddr("", 0)
 	if err != nil {
 		end()
@@ -81,6 +90,8 @@ func (s *session) config() *memberlist.Config {
 	c.Transport, c.Label = s, s.m.label()
 	c.BindPort, c.AdvertisePort = int(s.at.Port()), int(s.at.Port())
 	c.AdvertiseAddr = s.at.Addr().String()
+	c.RetransmitMult = retransmits
+	c.SuspicionMult, c.SuspicionMaxTimeoutMult = suspicion, suspicionMost
 	c.EnableCompression = false
 	c.UDPBufferSize = packetBytes
 	c.DeadNodeReclaimTime = reclaim
