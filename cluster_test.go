@@ -157,11 +157,7 @@ func partWays(t *testing.T, peers []*peer, address string) {
 	awaitAgreement(t, peers...)
 	t.Logf("after they met again, all had the same in %v", time.Since(begun))
 	for i, p := range peers {
-		conflicts, err := p.cluster.ListConflicts(t.Context(), connect.NewRequest(&adminv1.ListConflictsRequest{}))
-		if err != nil {
-			t.Fatal(err)
-		}
-		if list := conflicts.Msg.GetConflicts(); len(list) != 1 || len(list[0].GetLost()) != 1 || !strings.Contains(list[0].GetLost()[0].GetObject().GetManifest(), "many") {
+		if list := p.conflicts(); len(list) != 1 || len(list[0].GetLost()) != 1 || !strings.Contains(list[0].GetLost()[0].GetObject().GetManifest(), "many") {
 			t.Errorf("gateway %d lists the conflicts %v, want the one", i, list)
 		}
 	}
@@ -184,6 +180,21 @@ func TestClusterTellsWhoseFileItIs(t *testing.T) {
 	changed := strings.Replace(canary(shop), "metadata: {name: cart}", "metadata: {name: cart, labels: {a: b}}", 1)
 	if _, err := peers[1].resources.Apply(t.Context(), connect.NewRequest(&adminv1.ApplyRequest{Text: changed})); err == nil || !strings.Contains(err.Error(), "cart.yaml") {
 		t.Errorf("a change of what a file of the other has: %v, want it refused and the file named", err)
+	}
+
+	// With a file of its own, that says something else, each goes on with its own word.
+	other := filepath.Join(t.TempDir(), "other.yaml")
+	writeFile(t, other, strings.NewReplacer("name: v1, weight: 1", "name: v1, weight: 0", "name: v2, weight: 0", "name: v2, weight: 1").Replace(canary(shop)))
+	peers[1].end(t)
+	peers[1].args = append(peers[1].args, "--resources", other)
+	peers[1].start()
+	for i, p := range peers {
+		until(t, "they are seen to differ", func() bool {
+			return slices.ContainsFunc(p.in(adminv1.Member_STATE_ALIVE), (*adminv1.Member).GetDrift)
+		})
+		if got, want := p.who(t), []string{"v1", "v2"}[i]; got != want {
+			t.Errorf("gateway %d: served by %s, want %s as its own file has it", i, got, want)
+		}
 	}
 }
 
@@ -244,6 +255,16 @@ func (p *peer) manifestState(kind, name string) string {
 		p.t.Fatal(err)
 	}
 	return reply.Msg.GetObject().GetState().String()
+}
+
+// conflicts are the objects that two gateways changed unknown to each other.
+func (p *peer) conflicts() []*adminv1.Contested {
+	p.t.Helper()
+	reply, err := p.cluster.ListConflicts(p.t.Context(), connect.NewRequest(&adminv1.ListConflictsRequest{}))
+	if err != nil {
+		p.t.Fatal(err)
+	}
+	return reply.Msg.GetConflicts()
 }
 
 // listed are the endpoints of a backend, in one text.
