@@ -344,7 +344,7 @@ func gone(ctx context.Context) error {
 // part ends a keeper, and the registration when the client itself has ended the stream.
 func (s *backendService) part(ctx context.Context, k *keeper, wish *announcement) {
 	by := wish.by
-	by.Reason = "the process has ended its stream"
+	by.Reason = store.StreamEnded
 	ending, cancel := context.WithTimeout(context.WithoutCancel(ctx), programTime)
 	defer cancel()
 	change, err := s.keepers.part(ending, k, cancelledByClient(ctx), by)

@@ -97,8 +97,8 @@ func NewLeases(s *Store, opts LeaseOptions) *Leases {
 		wake: make(chan struct{}, 1), writing: make(chan struct{}, 1),
 	}
 	l.follow(s.Snapshot())
-	holds := l.heldHere
-	s.holds.Store(&holds)
+	outlives := l.outlives
+	s.holds.Store(&outlives)
 	return l
 }
 
@@ -225,14 +225,6 @@ func (l *Leases) track(o *Object, mine bool) {
 	known.mine, known.of = mine, o.Revision
 	known.until, known.assured, known.passed = until, until, false
 	known.ending, known.inherited, known.unreached = false, false, false
-}
-
-// heldHere is Store.held.
-func (l *Leases) heldHere(id ID) bool {
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	known := l.leases[id]
-	return known != nil && (known.holders > 0 || known.assured.After(l.opts.Now()))
 }
 
 // begin waits until nobody else makes or ends a registration; done lets the next one.

@@ -528,29 +528,60 @@ func TestLeasesAloneEndThoseOfPeers(t *testing.T) {
 }
 
 // Who has heard of a process says so, whoever looks after its lease.
-func TestStoreKnowsWhatIsHeld(t *testing.T) {
+func TestStoreKnowsWhatOutlivesAPeersWord(t *testing.T) {
 	f := newFleet(t, 2)
 	id := f.announce(0, "10.0.0.1:1")
-	if f.nodes[1].store.held(id) || !f.nodes[0].store.held(id) {
-		t.Error("held is not what was heard of")
+	overAt := func(n int, by Author) bool {
+		return f.nodes[n].store.outlives(&Object{ID: id, Deleted: true, Author: by})
+	}
+	lease, stream := Author{Actor: leaseActor}, Author{Actor: "cart", Via: "api", Reason: StreamEnded}
+	if overAt(1, lease) || !overAt(0, lease) || overAt(0, stream) {
+		t.Error("what goes on is not what was heard of")
 	}
 	if err := f.nodes[1].leases.Renew(id); err != nil {
 		t.Fatal(err)
 	}
 	f.wall.pass(29 * time.Second)
-	if !f.nodes[1].store.held(id) || !f.nodes[0].store.held(id) {
-		t.Error("what was renewed within its term is not held")
+	if !overAt(1, lease) || !overAt(0, lease) || overAt(1, stream) {
+		t.Error("what was renewed within its term does not go on, or though its stream has ended")
 	}
 	f.wall.pass(2 * time.Second)
-	if f.nodes[1].store.held(id) || f.nodes[0].store.held(id) {
-		t.Error("what is over is held")
+	if overAt(1, lease) || overAt(0, lease) {
+		t.Error("what is over goes on")
 	}
 	f.nodes[1].leases.Holds(id)
-	if !f.nodes[1].store.held(id) {
-		t.Error("what a stream keeps is not held")
+	if !overAt(1, lease) || !overAt(1, stream) || overAt(1, Author{Actor: "alice", Via: "cli"}) {
+		t.Error("what a stream keeps does not go on, or though somebody has ended it")
 	}
-	if openStore(t, Options{}).held(id) {
+	if openStore(t, Options{}).outlives(&Object{ID: id, Deleted: true, Author: lease}) {
 		t.Error("a store without leases holds something")
+	}
+}
+
+// A process is replaced, and its successor comes before it goes, at another node: that one
+// has it registered still, and so have all.
+func TestLeasesOutliveTheStreamOfAPredecessor(t *testing.T) {
+	f := newFleet(t, 3)
+	id := f.announce(0, "10.0.0.1:1")
+	before := f.nodes[0].leases.Holds(id)
+	announce(t, f.nodes[1].leases, "10.0.0.1:1")
+	after := f.nodes[1].leases.Holds(id)
+	f.tick()
+	before()
+	if err := f.nodes[0].leases.Deregister(t.Context(), id, Author{Actor: "cart", Reason: StreamEnded}); err != nil {
+		t.Fatal(err)
+	}
+	f.pass(100, nil)
+	if f.has(id) != 3 {
+		t.Errorf("the successor is at %d nodes", f.has(id))
+	}
+	after()
+	if err := f.nodes[1].leases.Deregister(t.Context(), id, Author{Actor: "cart", Reason: StreamEnded}); err != nil {
+		t.Fatal(err)
+	}
+	f.pass(2, nil)
+	if f.has(id) != 0 {
+		t.Errorf("when that has gone, too, it is at %d nodes", f.has(id))
 	}
 }
 

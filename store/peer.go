@@ -138,8 +138,8 @@ func (p *plan) here(mine, o *Object) (*Object, error) {
 		if fileHere {
 			return p.reassert(mine, o, fmt.Sprintf("%s declares it", mine.Owner.File)), nil
 		}
-		if mine.live() && endedByLease(o) && p.store.held(o.ID) {
-			return p.reassert(mine, o, "its lease is renewed here"), nil
+		if mine.live() && p.store.outlives(o) {
+			return p.reassert(mine, o, "it is renewed here"), nil
 		}
 		return o, nil
 	}

@@ -212,7 +212,7 @@ func TestRegistrationThatIsHeldIsReasserted(t *testing.T) {
 			mustWrite(t, a, Txn{Author: Author{Actor: "token cart"}, Ops: []Op{{Apply: r}}})
 			id := ResourceID(r)
 			gossip(t, a, b, c)
-			held := func(asked ID) bool { return test.held && asked == id }
+			held := func(tombstone *Object) bool { return test.held && tombstone.ID == id }
 			b.holds.Store(&held)
 			wall.pass(time.Second)
 			mustWrite(t, a, Txn{Author: test.by, Ops: []Op{{ID: id, Delete: true}}})

@@ -73,9 +73,9 @@ type Store struct {
 	// writes.
 	shadowed map[ID]fileWord
 
-	// holds tells whether a registration was renewed here within its term, so that no
-	// peer's word that its lease was over ends it. NewLeases sets it; nil holds nothing.
-	holds atomic.Pointer[func(ID) bool]
+	// holds tells whether a registration goes on that another node has ended. NewLeases
+	// sets it; nil holds nothing.
+	holds atomic.Pointer[func(tombstone *Object) bool]
 
 	// snapshot is replaced under mu; whoever needs no more than it takes no lock.
 	snapshot atomic.Pointer[Snapshot]
