@@ -76,6 +76,7 @@ faults-backends:
 .PHONY: faults-cluster
 faults-cluster:
 	SLUICE_FAULTS=1 go test -v -count=1 -timeout 30m -run '^TestCluster' ./cluster
+	SLUICE_SCHEDULES=1000 SLUICE_AT_REST=1 go test -v -count=1 -timeout 30m -run '^TestExchange(Agrees|CostsLittle)' ./cluster
 	SLUICE_FAULTS=1 go test -C faults -count=1 -timeout 40m -run '^TestPeer'
 
 .PHONY: limits-removed
