@@ -84,6 +84,14 @@ func TestMergeChangesNeitherSide(t *testing.T) {
 	}
 }
 
+// histories are the seeds of random histories.
+func histories() uint64 {
+	if raceDetector {
+		return 200
+	}
+	return 1000
+}
+
 // player is one node in a random history of one object, without a store.
 type player struct {
 	clock *clock
@@ -165,7 +173,7 @@ func unsettled(edits []*Object) (revisions []Revision) {
 // associative and idempotent, and a node that has heard of all versions, in whatever
 // order, has the latest of the edits that nobody has seen, and lists the others.
 func TestMergeAgreesInAnyOrder(t *testing.T) {
-	for seed := range uint64(1000) {
+	for seed := range histories() {
 		rng := rand.New(rand.NewPCG(seed, 7))
 		all, edits := randomHistory(rng, 2+rng.IntN(4), 0)
 		if len(all) == 0 {
@@ -203,7 +211,7 @@ func TestMergeAgreesInAnyOrder(t *testing.T) {
 // Whatever the edits say, and however many conflicts there are, either order gives the
 // same, twice gives nothing new, and nodes that go on exchanging what they have end alike.
 func TestMergeEndsAlike(t *testing.T) {
-	for seed := range uint64(1000) {
+	for seed := range histories() {
 		rng := rand.New(rand.NewPCG(seed, 8))
 		all, edits := randomHistory(rng, 2+rng.IntN(7), 3)
 		if len(all) == 0 {

@@ -166,7 +166,11 @@ func brief(o *Object) string {
 // same versions and list the same conflicts, and each obeys its own files; with the same
 // files everywhere all ask the same.
 func TestStoresThatExchangeAgree(t *testing.T) {
-	for seed := range uint64(6) {
+	seeds := uint64(6)
+	if raceDetector {
+		seeds = 3
+	}
+	for seed := range seeds {
 		t.Run(fmt.Sprint(seed), func(t *testing.T) {
 			c := newCrowd(t, seed, 3)
 			for range 60 {
