@@ -4,6 +4,7 @@ import (
 	"context"
 	"fmt"
 	"os"
+	"strings"
 	"time"
 	"unicode"
 
@@ -121,6 +122,8 @@ func clusterStatus(c Cluster) *adminv1.ClusterStatus {
 	status := &adminv1.ClusterStatus{Draining: c.Draining()}
 	for _, m := range c.Members() {
 		switch m.State {
+		case MemberLeft:
+			status.Left = status.Left || m.Self
 		case MemberAlive:
 			status.Alive++
 			if m.Drift {
@@ -147,7 +150,7 @@ func (s *clusterService) Join(ctx context.Context, req *connect.Request[adminv1.
 	answered, err := cluster.Join(ctx, req.Msg.GetAddresses())
 	switch {
 	case err != nil:
-		return nil, refuse(connect.CodeUnavailable, "join: %w", err)
+		return nil, refuse(connect.CodeUnavailable, "join: %s", strings.ReplaceAll(err.Error(), "\n", "; "))
 	case answered == 0:
 		return nil, refuse(connect.CodeUnavailable, nobodyAnswered)
 	}

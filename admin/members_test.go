@@ -1,6 +1,7 @@
 package admin
 
 import (
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -89,9 +90,9 @@ func TestJoinAndLeave(t *testing.T) {
 	}
 	_, err = join("", "nobody")
 	wantCode(t, "join nobody", err, connect.CodeUnavailable, "firewalls")
-	n.peers.fails = errNobodyThere
+	n.peers.fails = errors.Join(errNobodyThere, errNobodyThere)
 	_, err = join("", "gw2")
-	wantCode(t, "join in vain", err, connect.CodeUnavailable, "join: connection refused")
+	wantCode(t, "join in vain", err, connect.CodeUnavailable, "join: connection refused; connection refused")
 	_, err = n.cluster.Leave(t.Context(), connect.NewRequest(&adminv1.LeaveRequest{}))
 	wantCode(t, "leave in vain", err, connect.CodeUnavailable, "leave: connection refused")
 }
@@ -116,3 +117,15 @@ func TestDrainNodeIsInTheAuditLog(t *testing.T) {
 		t.Errorf("the audit log has %q, want %q", got, want)
 	}
 }
+
+func TestStatusTellsThatTheNodeHasLeft(t *testing.T) {
+	if got := clusterStatus(departed{}); !got.GetLeft() || got.GetAlive() != 0 {
+		t.Errorf("status %v", got)
+	}
+}
+
+// departed is a cluster that this node has left.
+type departed struct{ *fakeCluster }
+
+func (departed) Draining() bool    { return false }
+func (departed) Members() []Member { return []Member{{ID: "aaaaaaaa", Self: true, State: MemberLeft}} }

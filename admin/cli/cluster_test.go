@@ -174,3 +174,13 @@ func TestHistoryShowsWhatWasLost(t *testing.T) {
 		}
 	}
 }
+
+func TestClusterThatWasLeft(t *testing.T) {
+	left := &adminv1.Member{Id: "k3f9x2ab", Self: true, State: adminv1.Member_STATE_LEFT}
+	if got := new(call).memberProblem(left); got != "alone until sluice cluster join" {
+		t.Errorf("problem %q", got)
+	}
+	if got := clusterLine(&adminv1.StatusResponse{Cluster: &adminv1.ClusterStatus{Left: true}}); got != "left; the server is alone until sluice cluster join" {
+		t.Errorf("status %q", got)
+	}
+}

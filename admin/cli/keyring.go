@@ -241,5 +241,5 @@ func undone(answers []*adminv1.KeyAnswer) error {
 	if n == 0 {
 		return nil
 	}
-	return fmt.Errorf("not done by %d of %s: ask again when all can be reached", n, count(len(answers), "gateway"))
+	return fmt.Errorf("not done by %d of %s: see what they say, and ask again", n, count(len(answers), "gateway"))
 }

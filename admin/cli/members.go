@@ -150,6 +150,8 @@ func shortDigest(m *adminv1.Member) string {
 // memberProblem is what is wrong with a member, in words; empty when nothing is.
 func (c *call) memberProblem(m *adminv1.Member) string {
 	switch {
+	case m.GetSelf() && m.GetState() == adminv1.Member_STATE_LEFT:
+		return "alone until sluice cluster join"
 	case m.GetSelf() || m.GetState() == adminv1.Member_STATE_LEFT:
 		return ""
 	case m.GetState() == adminv1.Member_STATE_DEAD:
@@ -234,8 +236,11 @@ func unknownWay(other adminv1.Member_Reach) string {
 // clusterLine is how the cluster is, for status.
 func clusterLine(s *adminv1.StatusResponse) string {
 	cluster := s.GetCluster()
-	if cluster == nil {
+	switch {
+	case cluster == nil:
 		return "none"
+	case cluster.GetLeft():
+		return "left; the server is alone until sluice cluster join"
 	}
 	parts := []string{count(int(cluster.GetAlive()), "gateway") + " alive"}
 	for _, of := range []struct {

@@ -5954,6 +5954,7 @@ type ClusterStatus struct {
 	Dead          uint32                 `protobuf:"varint,2,opt,name=dead,proto3" json:"dead,omitempty"`         // not heard of any more, and they did not say goodbye
 	Drifting      uint32                 `protobuf:"varint,3,opt,name=drifting,proto3" json:"drifting,omitempty"` // of those alive: they have something else than this node
 	Draining      bool                   `protobuf:"varint,4,opt,name=draining,proto3" json:"draining,omitempty"` // this node wants no new clients
+	Left          bool                   `protobuf:"varint,5,opt,name=left,proto3" json:"left,omitempty"`         // this node has said goodbye, and is alone until Join
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -6012,6 +6013,13 @@ func (x *ClusterStatus) GetDrifting() uint32 {
 func (x *ClusterStatus) GetDraining() bool {
 	if x != nil {
 		return x.Draining
+	}
+	return false
+}
+
+func (x *ClusterStatus) GetLeft() bool {
+	if x != nil {
+		return x.Left
 	}
 	return false
 }
@@ -8340,12 +8348,13 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\tconflicts\x18\r \x01(\rR\tconflicts\x1a:\n" +
 	"\fObjectsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"q\n" +
+	"\x05value\x18\x02 \x01(\rR\x05value:\x028\x01\"\x85\x01\n" +
 	"\rClusterStatus\x12\x14\n" +
 	"\x05alive\x18\x01 \x01(\rR\x05alive\x12\x12\n" +
 	"\x04dead\x18\x02 \x01(\rR\x04dead\x12\x1a\n" +
 	"\bdrifting\x18\x03 \x01(\rR\bdrifting\x12\x1a\n" +
-	"\bdraining\x18\x04 \x01(\bR\bdraining\"\x0f\n" +
+	"\bdraining\x18\x04 \x01(\bR\bdraining\x12\x12\n" +
+	"\x04left\x18\x05 \x01(\bR\x04left\"\x0f\n" +
 	"\rBackupRequest\"&\n" +
 	"\x0eBackupResponse\x12\x14\n" +
 	"\x05chunk\x18\x01 \x01(\fR\x05chunk\"\x82\x01\n" +
