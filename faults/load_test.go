@@ -126,7 +126,7 @@ func targetOf(addresses []string) (target string, options []grpc.DialOption) {
 	}
 	known.InitialState(state)
 	return "gateways:///", []grpc.DialOption{
-		grpc.WithResolvers(known), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
+		grpc.WithResolvers(known), grpc.WithAuthority("gateways"), grpc.WithDefaultServiceConfig(`{"loadBalancingConfig": [{"round_robin": {}}]}`),
 	}
 }
 

@@ -161,8 +161,11 @@ func newMachine(t *testing.T, number int) *machine {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
+		for _, link := range m.links {
+			run(t, "ip link del "+link)
+		}
 		in.Close()
-		_ = m.holder.Wait()
+		_ = m.holder.Wait() // it ends with its input
 	})
 	if _, err := out.Read(make([]byte, 8)); err != nil {
 		t.Fatal(err)

@@ -158,6 +158,7 @@ func (p *peers) streamGarbage(t *testing.T, from *machine) {
 			_, _ = conn.Write(text) // it may be hung up on at any time
 			_, _ = io.Copy(io.Discard, io.LimitReader(conn, 1<<20))
 			conn.Close()
+			wait(30 * time.Millisecond)
 		}
 	})
 }
