@@ -8,6 +8,7 @@ import (
 	"time"
 
 	adminv1 "sluice/admin/v1"
+	shopv1 "sluice/demo/shop/v1"
 )
 
 // All gateways are restarted one after the other, as an upgrade does, under a load
@@ -85,6 +86,39 @@ func TestClusterSurvivesACrash(t *testing.T) {
 		t.Error("a backend that can be reached is gone with the gateway at which it registered")
 	}
 	t.Logf("%d RPCs were answered meanwhile", stop())
+}
+
+// Who ends says so before it drains, and goodbye when it has.
+func TestClusterHearsThatANodeEnds(t *testing.T) {
+	t.Parallel()
+	shop := startShop(t, "v1", "v2")
+	peers := startPeers(t, 2)
+	applyAll(t, peers[0], canary(shop))
+	till, err := shopv1.NewCartClient(peers[1].dial(t)).Scan(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	scan := func() {
+		t.Helper()
+		if err := till.Send(&shopv1.ScanRequest{Item: &shopv1.Item{Quantity: 1, Price: 7}}); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := till.Recv(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	scan()
+	peers[1].cancel()
+	until(t, "the peer knows of the drain", func() bool {
+		return slices.ContainsFunc(peers[0].in(adminv1.Member_STATE_ALIVE), (*adminv1.Member).GetDraining)
+	})
+	scan() // the stream goes on meanwhile
+	applyAll(t, peers[0], strings.Replace(canary(shop), "metadata: {name: cart}", "metadata: {name: cart, labels: {a: b}}", 1))
+	if err := till.CloseSend(); err != nil {
+		t.Fatal(err)
+	}
+	peers[1].end(t)
+	until(t, "the peer knows that it left", func() bool { return peers[0].sees(peers[1]) == adminv1.Member_STATE_LEFT })
 }
 
 // startKillable starts a gateway as a process of its own, that joins another.

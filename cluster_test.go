@@ -143,6 +143,10 @@ func partWays(t *testing.T, peers []*peer, address string) {
 	until(t, "the others know that it left", func() bool {
 		return peers[0].sees(peers[2]) == adminv1.Member_STATE_LEFT && peers[1].sees(peers[2]) == adminv1.Member_STATE_LEFT
 	})
+	until(t, "limits are shared by those who live", func() bool {
+		_, page := peers[0].get(t, "/metrics")
+		return strings.Contains(page, "\nsluice_limit_gateways 2\n")
+	})
 	edit := func(p *peer, version string) {
 		t.Helper()
 		p.apply(`{apiVersion: sluice.dev/v1alpha1, kind: Backend, metadata: {name: contested, labels: {by: "` + version + `"}}, spec: {endpoints: [{address: "` + address + `"}]}}`)
