@@ -50,7 +50,7 @@ func (m *membership) remember() {
 	m.mu.Lock()
 	peers := maps.Clone(m.memory.peers)
 	now := m.parts.Now()
-	if !m.aloneLocked() {
+	if !m.aloneLocked() && now.Sub(m.since) > forgetAfter { // they had time to be found
 		maps.DeleteFunc(peers, func(id string, peer remembered) bool {
 			return m.members[id] == nil && now.Sub(peer.Seen) > forgetAfter
 		})

@@ -330,7 +330,11 @@ func TestMembershipHealsAfterAMinuteApart(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		apart int // nodes on one side
-	}{{"one node", 1}, {"halves", 5}} {
+		times []time.Duration
+	}{
+		{"one node", 1, []time.Duration{time.Minute}},
+		{"halves", 5, []time.Duration{12 * time.Second, time.Minute}},
+	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				n := newNetwork(t, 6)
@@ -345,7 +349,7 @@ func TestMembershipHealsAfterAMinuteApart(t *testing.T) {
 					}
 					sides[side] = append(sides[side], b.id)
 				}
-				for _, apart := range []time.Duration{6 * time.Second, 12 * time.Second, time.Minute} {
+				for _, apart := range test.times {
 					n.split(sides[0], sides[1])
 					time.Sleep(apart)
 					n.heal()
@@ -474,6 +478,30 @@ func TestMembershipFindsAClusterThatBeganApart(t *testing.T) {
 		n.heal()
 		took := until(t, 40*time.Second, "all see all", func() bool { return allSee(all) })
 		t.Logf("found after %s", took)
+	})
+}
+
+func TestMembershipFindsRememberedPeersWhenItHasFoundOthers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 14)
+		all := company(t, n, 4)
+		defer stopAll(all)
+		time.Sleep(10 * time.Second)
+		for _, b := range all {
+			n.crash(b.id)
+		}
+		n.split([]string{all[0].id, all[1].id}, []string{all[2].id, all[3].id})
+		for _, b := range all {
+			b.close()
+			b.join = nil
+			b.start()
+		}
+		time.Sleep(time.Minute)
+		if len(all[0].m.Live()) != 1 || len(all[3].m.Live()) != 1 {
+			t.Fatalf("halves are %v and %v", all[0].m.Live(), all[3].m.Live())
+		}
+		n.heal()
+		until(t, 40*time.Second, "all see all", func() bool { return allSee(all) })
 	})
 }
 

@@ -23,7 +23,8 @@ const (
 	// lookupPatience bounds the lookup of a name.
 	lookupPatience = 4 * time.Second
 	// wideRounds is in which rounds a node that is not alone looks for those it was told
-	// to join all the same: two clusters that began apart do not know of each other.
+	// to join, or remembers, all the same: two clusters that began apart do not know of
+	// each other.
 	wideRounds = 6
 	// vainRounds is how often nobody was found before the log says so: those who are
 	// started together find each other sooner.
@@ -75,7 +76,7 @@ func (m *membership) look(ctx context.Context, round int) {
 	}
 	if round%wideRounds == wideRounds-1 {
 		configured, _ := m.resolve(ctx, m.cfg.Join)
-		targets = append(targets, pick(m.strange(configured), maxSought)...)
+		targets = append(targets, pick(m.strange(append(configured, m.unseen()...)), maxSought)...)
 	}
 	_, _ = s.joinAll(ctx, targets) // those that still miss are shown as dead
 }
@@ -131,6 +132,21 @@ func (m *membership) acquaintances(ctx context.Context) ([]netip.AddrPort, error
 		}
 	}
 	return m.others(targets), err
+}
+
+// unseen are the addresses of those that are remembered, and were not seen since the
+// start.
+func (m *membership) unseen() (found []netip.AddrPort) {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	for id, peer := range m.memory.peers {
+		if m.members[id] == nil && len(peer.Addresses) > 0 {
+			if at, err := netip.ParseAddrPort(peer.Addresses[0]); err == nil {
+				found = append(found, at)
+			}
+		}
+	}
+	return m.others(found)
 }
 
 // unsettled tells whether others live since a while ago: now and then word of one does not
