@@ -1168,7 +1168,7 @@ type Change struct {
 	Via           string                 `protobuf:"bytes,4,opt,name=via,proto3" json:"via,omitempty"`         // cli, api, page, file, peer
 	Address       string                 `protobuf:"bytes,5,opt,name=address,proto3" json:"address,omitempty"` // of the client
 	Reason        string                 `protobuf:"bytes,6,opt,name=reason,proto3" json:"reason,omitempty"`
-	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, settle, conflict
+	Action        string                 `protobuf:"bytes,7,opt,name=action,proto3" json:"action,omitempty"` // create, update, delete, split, drain, undrain, disable, enable, adopt, release, rollback, restore, reassert, forget, settle, conflict
 	Ref           *Ref                   `protobuf:"bytes,8,opt,name=ref,proto3" json:"ref,omitempty"`
 	Revision      string                 `protobuf:"bytes,9,opt,name=revision,proto3" json:"revision,omitempty"` // after it
 	Before        *Object                `protobuf:"bytes,10,opt,name=before,proto3" json:"before,omitempty"`
