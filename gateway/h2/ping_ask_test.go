@@ -63,9 +63,7 @@ func TestAskFindsAnIdleBackendThatHangs(t *testing.T) {
 			t.Fatal("not asked the second time")
 		}
 		pass(probeTimeout + 2*time.Second)
-		if p.conn.why != ReasonPingTimeout {
-			t.Errorf("it has not answered for %v, and the connection has ended: %v", probeTimeout, p.conn.why)
-		}
+		p.wantEnded("it has not answered for ten seconds", ReasonPingTimeout)
 	})
 }
 
