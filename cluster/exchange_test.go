@@ -11,6 +11,9 @@ import (
 	"testing/synctest"
 	"time"
 
+	"google.golang.org/protobuf/proto"
+	"google.golang.org/protobuf/types/descriptorpb"
+
 	clusterv1 "sluice/cluster/v1"
 	"sluice/store"
 )
@@ -428,4 +431,48 @@ func TestExchangeAsksForKeys(t *testing.T) {
 	if a := answers[sim.nodes[2].id]; a.Err == nil {
 		t.Error("a node without keys has some")
 	}
+}
+
+// A Schema is as large as a message may be only when it is alone in it.
+func TestExchangeSendsLargeObjects(t *testing.T) {
+	sim := openSimulation(t, 3)
+	largest := 0
+	sim.seen = func(message []byte) { largest = max(largest, len(message)) }
+	var ops []store.Op
+	for i := range 3 {
+		ops = append(ops, store.Op{Apply: &store.Schema{
+			Meta: store.Meta{Namespace: "default", Name: fmt.Sprintf("s%d", i)},
+			Spec: store.SchemaSpec{DescriptorSet: largeDescriptors(t, i)},
+		}})
+	}
+	sim.nodes[0].write(store.Txn{Ops: ops})
+	mustAgree(t, sim, 10*time.Second)
+	if n := sim.nodes[2].store.Snapshot().Len(store.SchemaKind); n != 3 {
+		t.Errorf("%d schemas", n)
+	}
+	if largest < maxMessage || largest > maxSingle {
+		t.Errorf("the largest message has %d bytes", largest)
+	}
+	sent := 0
+	for _, n := range sim.nodes {
+		sent += n.sent
+	}
+	if most := 3 * 3 * largest; sent > most { // twice is needed
+		t.Errorf("%d bytes sent, want less than %d", sent, most)
+	}
+}
+
+// largeDescriptors are about two megabytes.
+func largeDescriptors(t *testing.T, number int) []byte {
+	t.Helper()
+	file := &descriptorpb.FileDescriptorProto{Name: proto.String(fmt.Sprintf("large%d.proto", number)), Syntax: proto.String("proto3")}
+	for i := range 20_000 {
+		name := fmt.Sprintf("Message%d%s%d", number, strings.Repeat("x", 80), i)
+		file.MessageType = append(file.MessageType, &descriptorpb.DescriptorProto{Name: proto.String(name)})
+	}
+	b, err := proto.Marshal(&descriptorpb.FileDescriptorSet{File: []*descriptorpb.FileDescriptorProto{file}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
 }
