@@ -31,7 +31,7 @@ race: ## All tests, with the race detector
 	go test -race -p 1 $(TIMED)
 	go test -race $$(comm -23 <(go list ./... | sort) <(go list $(TIMED) ./gateway/hostile | sort))
 	go test ./gateway/policy
-	go test -run '^TestExchangeAgrees' ./cluster
+	go test -run '^TestExchange(Agrees|SendsLarge)' ./cluster
 	go test -run '^(TestMeasured|TestServeWithstands)' .
 	SLUICE_MUTATIONS=10000 go test -run '^TestDBServesNoWrongRows$$' ./store/disk
 	go test -run '^TestParseBounds' ./store

@@ -63,7 +63,7 @@ func (e *exchange) loadCarried(ctx context.Context) {
 		if o, err := store.DecodeForeign(id, c.Row); err == nil {
 			understood = append(understood, o)
 		}
-		if v, err := carriedVersion(id, c, e.wall()); err == nil {
+		if v, err := carriedVersion(id, c, e.wall()); err == nil && carriedWins(e.have.versions[id], v) {
 			e.carrying[id] = c
 			e.have.put(v)
 		}
@@ -102,11 +102,12 @@ func (e *exchange) carry(from string, id store.ID, o *clusterv1.Object) bool {
 	if !carriedWins(e.have.versions[id], theirs) || theirs.faded {
 		return false
 	}
-	if err := e.keepCarried(id, c); err != nil {
+	if err := e.roomFor(id, c); err != nil {
 		e.refuseObject(from, id, o.Sum, refusedInvalid, err)
 		return false
 	}
 	e.carrying[id] = c
+	e.carriedDue[id] = c
 	e.have.put(theirs)
 	return true
 }
@@ -138,8 +139,8 @@ func covers(v, other store.Vector) bool {
 	return true
 }
 
-// keepCarried writes it down, within the bounds.
-func (e *exchange) keepCarried(id store.ID, c *carried) error {
+// roomFor refuses what is beyond the bounds.
+func (e *exchange) roomFor(id store.ID, c *carried) error {
 	bytes, n := len(c.Row), 1
 	for other, o := range e.carrying {
 		if other != id {
@@ -149,11 +150,37 @@ func (e *exchange) keepCarried(id store.ID, c *carried) error {
 	if n > maxCarried || bytes > maxCarriedBytes {
 		return fmt.Errorf("%d objects of a newer version, %d bytes; limits %d and %d", n, bytes, maxCarried, maxCarriedBytes)
 	}
-	value, err := json.Marshal(c)
-	if err != nil {
-		return err
+	return nil
+}
+
+// keepCarried writes down what has come, all of one message at once. What cannot be
+// written is let go of: the comparison brings it again.
+func (e *exchange) keepCarried() {
+	if len(e.carriedDue) == 0 {
+		return
 	}
-	return e.store.Records(carriedRecords).Put(carriedKey(id), value)
+	err := e.store.Records(carriedRecords).Update(func(tx store.RecordsTx) error {
+		for id, c := range e.carriedDue {
+			if e.carrying[id] != c { // outdone meanwhile
+				continue
+			}
+			value, err := json.Marshal(c)
+			if err == nil {
+				err = tx.Put(carriedKey(id), value)
+			}
+			if err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Warn("objects of a newer version not kept", "objects", len(e.carriedDue), "error", err)
+		for id := range e.carriedDue {
+			e.uncarry(id)
+		}
+	}
+	clear(e.carriedDue)
 }
 
 // dropCarried forgets a version that was carried.
@@ -161,11 +188,16 @@ func (e *exchange) dropCarried(id store.ID) {
 	if e.carrying[id] == nil {
 		return
 	}
-	delete(e.carrying, id)
-	e.have.drop(id)
+	e.uncarry(id)
 	if err := e.store.Records(carriedRecords).Delete(carriedKey(id)); err != nil {
 		e.log.Warn("object of a newer version not forgotten", "object", id, "error", err)
 	}
+}
+
+// uncarry has what is in the store take the place of what was carried.
+func (e *exchange) uncarry(id store.ID) {
+	delete(e.carrying, id)
+	e.have.drop(id)
 	if o := e.snapshot.Find(id); o != nil {
 		e.have.put(e.versionOf(o))
 	}

@@ -56,19 +56,20 @@ type exchange struct {
 	live     []string         // of the others, in order
 	liveSet  map[string]bool
 
-	intake    intake
-	seen      recent             // rows that gossip has brought already
-	unwanted  unwanted           // versions that were refused
-	pulls     map[string]*pull   // by peer
-	asked     map[store.ID]asked // by whatever pull
-	carrying  map[store.ID]*carried
-	beats     beats
-	compares  comparisons
-	confirms  confirms
-	keyAsks   keyAsks
-	notes     notes // renewals and hints on their way
-	staleness staleness
-	ahead     map[string]time.Time // nodes of which the clock made revisions that were refused, and when last
+	intake     intake
+	seen       recent             // rows that gossip has brought already
+	unwanted   unwanted           // versions that were refused
+	pulls      map[string]*pull   // by peer
+	asked      map[store.ID]asked // by whatever pull
+	carrying   map[store.ID]*carried
+	carriedDue map[store.ID]*carried // of carrying: not written down yet
+	beats      beats
+	compares   comparisons
+	confirms   confirms
+	keyAsks    keyAsks
+	notes      notes // renewals and hints on their way
+	staleness  staleness
+	ahead      map[string]time.Time // nodes of which the clock made revisions that were refused, and when last
 
 	merged, conflicts uint64
 }
@@ -94,7 +95,7 @@ func newExchange(s setting) *exchange {
 		now: s.now, wall: s.wall, rand: s.rand, log: s.log, spawn: s.spawn,
 		refused: newRefusalLog(s.log), have: newInventory(), peers: map[string]*peer{},
 		liveSet: map[string]bool{}, pulls: map[string]*pull{}, asked: map[store.ID]asked{},
-		carrying: map[store.ID]*carried{}, ahead: map[string]time.Time{},
+		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{},
 		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(),
 	}
 	return e

@@ -62,7 +62,8 @@ func (e *exchange) takeChanges(ctx context.Context, from string, stream bool, c 
 		}
 		e.seen.add(key)
 	}
-	e.relay(carriedNew)
+	e.keepCarried()
+	e.relay(slices.DeleteFunc(carriedNew, func(v *version) bool { return e.carrying[v.id] != v.carried }))
 	if c.Answer || stream {
 		e.arrived(ctx, from, c)
 	}
