@@ -192,11 +192,14 @@ func company(t *testing.T, n *network, size int) []*body {
 	t.Helper()
 	var all []*body
 	for i := range size {
-		b := newBody(t, n)
-		if i > 0 {
-			b.join = []string{all[0].address()}
+		b := newBody(t, n).start()
+		if i > 0 { // by hand: they are not told where to look for each other later
+			until(t, 5*time.Second, "it joins", func() bool {
+				_, err := b.m.Join(t.Context(), []string{all[0].address()})
+				return err == nil
+			})
 		}
-		all = append(all, b.start())
+		all = append(all, b)
 	}
 	until(t, 20*time.Second, "all see all", func() bool { return allSee(all) })
 	return all
@@ -289,7 +292,8 @@ func TestMembershipStaysAloneUntilJoin(t *testing.T) {
 			t.Fatal(err)
 		}
 		time.Sleep(time.Minute)
-		b.restart() // with --join in its configuration
+		b.join = []string{all[0].address()}
+		b.restart()
 		time.Sleep(time.Minute)
 		if live := b.m.Live(); len(live) != 0 || b.sees(b.id).State != Left {
 			t.Errorf("a node that was told to leave sees %v after a restart, itself as %+v", live, b.sees(b.id))
