@@ -63,13 +63,17 @@ func additional(name string) string {
 // register announces a process at this node.
 func (n *fleetNode) register(number int) store.ID {
 	n.fleet.t.Helper()
-	o, err := n.leases.Register(context.Background(), store.RegistrationSpec{
-		Backend: "shop", Address: fmt.Sprintf("192.0.2.10:%d", 10_000+number), Weight: 1, Lease: store.Duration(10 * time.Minute),
-	}, "default", store.Author{Actor: "registrar"})
+	o, err := n.leases.Register(context.Background(), registrationOf(number), "default", store.Author{Actor: "registrar"})
 	if err != nil {
 		n.fleet.t.Fatal(err)
 	}
 	return o.ID
+}
+
+func registrationOf(number int) store.RegistrationSpec {
+	return store.RegistrationSpec{
+		Backend: "shop", Address: fmt.Sprintf("192.0.2.10:%d", 10_000+number), Weight: 1, Lease: store.Duration(10 * time.Minute),
+	}
 }
 
 // spread is how long something took, many times.
