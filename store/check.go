@@ -214,9 +214,11 @@ func (c *checker) checkSuccession(before, change *Change) {
 }
 
 // continues tells whether an object is what a change has left. Of what files declare at
-// several nodes alike, one node's version may have taken the place of another's since.
+// several nodes alike, one node's version may have taken the place of another's since, and
+// the other one be so long ago that it is not remembered.
 func (o *Object) continues(left *Object) bool {
-	return o.same(left) && (o.Revision == left.Revision || o.Owner.OfFile() && o.Vector.Seen(left.Revision))
+	seen := o.Vector.Seen(left.Revision) || len(o.Vector) >= maxPast
+	return o.same(left) && (o.Revision == left.Revision || o.Owner.OfFile() && seen)
 }
 
 // checkTail compares the changes in memory with those on the disk.

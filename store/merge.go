@@ -1,5 +1,7 @@
 package store
 
+import "maps"
+
 // Outcome is how two versions of one object stand to each other.
 type Outcome int
 
@@ -31,28 +33,51 @@ func (o Outcome) theirs() bool { return o == MergeTheirs || o == MergeConflictTh
 // Because a revision is higher than all that it has seen, the order of merging does
 // not matter, nor does doing it twice.
 func Merge(mine, theirs *Object) (winner *Object, outcome Outcome) {
+	return mergeWithin(mine, theirs, maxPast)
+}
+
+// mergeWithin is Merge with a winner that remembers the latest so many nodes that it has
+// seen.
+func mergeWithin(mine, theirs *Object, most int) (winner *Object, outcome Outcome) {
 	switch {
 	case theirs == nil:
-		return mine, MergeMine
+		return mine.within(most), MergeMine
 	case mine == nil:
-		return theirs, MergeTheirs
+		return theirs.within(most), MergeTheirs
 	}
 	outcome = stand(mine, theirs)
 	winner, loser := mine, theirs
 	if outcome.theirs() {
 		winner, loser = theirs, mine
 	}
-	lost := joinLost(winner, loser)
-	sameLost := equalVersions(lost, winner.Lost)
-	if sameLost && winner.Vector.covers(loser.Vector) {
-		return winner, outcome
+	lost, past := joinLost(winner, loser), winner.Vector
+	if !past.covers(loser.Vector) {
+		past = past.union(loser.Vector)
 	}
-	merged := winner.copy()
-	merged.Vector = winner.Vector.union(loser.Vector)
+	return winner.with(lost, past.latest(most, lost)), outcome
+}
+
+// within is the version with the latest so many nodes that it has seen.
+func (o *Object) within(most int) *Object {
+	if o == nil {
+		return nil
+	}
+	return o.with(o.Lost, o.Vector.latest(most, o.Lost))
+}
+
+// with is the version with other ones that lost to it, and another past; the version itself
+// when it has them already.
+func (o *Object) with(lost []*Object, past Vector) *Object {
+	sameLost := equalVersions(lost, o.Lost)
+	if sameLost && maps.Equal(past, o.Vector) {
+		return o
+	}
+	c := o.copy()
+	c.Vector = past
 	if !sameLost {
-		merged.Lost = lost
+		c.Lost = lost
 	}
-	return merged, outcome
+	return c
 }
 
 // stand is how two versions stand to each other.

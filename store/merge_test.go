@@ -3,6 +3,7 @@ package store
 import (
 	"crypto/sha256"
 	"fmt"
+	"maps"
 	"math/rand/v2"
 	"slices"
 	"testing"
@@ -209,49 +210,92 @@ func TestMergeAgreesInAnyOrder(t *testing.T) {
 }
 
 // Whatever the edits say, and however many conflicts there are, either order gives the
-// same, twice gives nothing new, and nodes that go on exchanging what they have end alike.
+// same, twice gives nothing new, and nodes that go on exchanging what they have end alike;
+// also when they have seen more nodes than they remember.
 func TestMergeEndsAlike(t *testing.T) {
 	for seed := range histories() {
-		rng := rand.New(rand.NewPCG(seed, 8))
-		all, edits := randomHistory(rng, 2+rng.IntN(7), 3)
-		if len(all) == 0 {
-			continue
+		mergeHistory(t, seed, maxPast)
+		for most := range 3 {
+			mergeHistory(t, seed, 1+most)
 		}
-		for range 20 {
-			a, b := all[rng.IntN(len(all))], all[rng.IntN(len(all))]
-			ab, outcome := Merge(a, b)
-			ba, reverse := Merge(b, a)
-			if !sameVersion(ab, ba) || outcome.Conflict() != reverse.Conflict() {
-				t.Fatalf("seed %d: %v with %v gives %v (%v), the other way %v (%v)", seed, a, b, ab, outcome, ba, reverse)
-			}
-			if aa, outcome := Merge(ab, ab); aa != ab || outcome != MergeSame {
-				t.Fatalf("seed %d: %v with itself gives %v, %v", seed, a, aa, outcome)
-			}
-			if again, _ := Merge(ab, b); !sameVersion(again, ab) {
-				t.Fatalf("seed %d: merging again gives %v", seed, again)
-			}
+	}
+}
+
+// mergeHistory merges a random history with versions that remember to have seen so many
+// nodes.
+func mergeHistory(t *testing.T, seed uint64, most int) {
+	t.Helper()
+	rng := rand.New(rand.NewPCG(seed, 8))
+	all, edits := randomHistory(rng, 2+rng.IntN(7), 3)
+	if len(all) == 0 {
+		return
+	}
+	for i, o := range all {
+		all[i] = o.within(most)
+	}
+	for range 20 {
+		mergePair(t, all[rng.IntN(len(all))], all[rng.IntN(len(all))], most)
+	}
+	ends := make([]*Object, 5)
+	for i := range ends {
+		rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
+		for _, v := range all {
+			ends[i], _ = mergeWithin(ends[i], v, most)
 		}
-		ends := make([]*Object, 5)
+	}
+	for range 2 {
 		for i := range ends {
-			rng.Shuffle(len(all), func(i, j int) { all[i], all[j] = all[j], all[i] })
-			for _, v := range all {
-				ends[i], _ = Merge(ends[i], v)
+			for j := range ends {
+				ends[i], _ = mergeWithin(ends[i], ends[j], most)
 			}
 		}
-		for range 2 {
-			for i := range ends {
-				for j := range ends {
-					ends[i], _ = Merge(ends[i], ends[j])
-				}
-			}
+	}
+	for _, end := range ends {
+		if !sameVersion(end, ends[0]) {
+			t.Fatalf("seed %d, %d: the order decides: %v and %v", seed, most, end, ends[0])
 		}
-		for _, end := range ends {
-			if !sameVersion(end, ends[0]) {
-				t.Fatalf("seed %d: the order decides: %v and %v", seed, end, ends[0])
-			}
+		if err := end.checkPast(); err != nil {
+			t.Fatalf("seed %d, %d: no peer would take it: %v", seed, most, err)
 		}
-		if end, want := ends[0], unsettled(edits)[0]; end.Revision != want || len(end.Lost) > maxLost(BackendKind) {
-			t.Fatalf("seed %d: %v holds, want %s", seed, end, want)
+	}
+	end, want := ends[0], unsettled(edits)[0]
+	if end.Revision != want || len(end.Lost) > maxLost(BackendKind) || len(end.Vector) > most+len(end.Lost) {
+		t.Fatalf("seed %d, %d: %v holds, want %s", seed, most, end, want)
+	}
+}
+
+// mergePair merges two versions either way, and again.
+func mergePair(t *testing.T, a, b *Object, most int) {
+	t.Helper()
+	ab, outcome := mergeWithin(a, b, most)
+	ba, reverse := mergeWithin(b, a, most)
+	if !sameVersion(ab, ba) || outcome.Conflict() != reverse.Conflict() {
+		t.Fatalf("%d: %v with %v gives %v (%v), the other way %v (%v)", most, a, b, ab, outcome, ba, reverse)
+	}
+	if aa, outcome := mergeWithin(ab, ab, most); aa != ab || outcome != MergeSame {
+		t.Fatalf("%d: %v with itself gives %v, %v", most, a, aa, outcome)
+	}
+	if again, _ := mergeWithin(ab, b, most); !sameVersion(again, ab) && most == maxPast {
+		t.Fatalf("%d: merging again gives %v", most, again)
+	}
+}
+
+// What is left of a past is the same in whatever order it was put together.
+func TestVectorLatestAgreesInAnyOrder(t *testing.T) {
+	for seed := range histories() {
+		rng := rand.New(rand.NewPCG(seed, 9))
+		random := func() Vector {
+			v := Vector{}
+			for range rng.IntN(12) {
+				v = v.with(Revision{int64(1 + rng.IntN(5)), rng.Uint32N(3), fmt.Sprint("n", rng.IntN(15))})
+			}
+			return v
+		}
+		join := func(a, b Vector) Vector { return a.union(b).latest(5, nil) }
+		a, b, c := random(), random(), random()
+		left, right := join(join(a, b), c), join(a, join(c, b))
+		if !maps.Equal(left, right) || !maps.Equal(left, join(left, b)) || len(left) > 5 {
+			t.Fatalf("seed %d: %v, %v and %v are %v, the other way %v", seed, a, b, c, left, right)
 		}
 	}
 }

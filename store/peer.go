@@ -165,6 +165,7 @@ func (p *plan) reassert(mine, tombstone *Object, reason string) *Object {
 	o.elsewhere, o.Vector = nil, tombstone.Vector
 	p.stamp(o, p.store.clock.follow(p.clock))
 	o.Author, o.Lost = mine.Author, normalLost(o, slices.Clone(tombstone.Lost))
+	o.Vector = tombstone.Vector.with(o.Revision).latest(maxPast, o.Lost)
 	o.Author.Reason = short(reason)
 	p.reasserted[o.ID] = tombstone.asLost()
 	return o

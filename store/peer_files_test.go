@@ -1,6 +1,7 @@
 package store
 
 import (
+	"fmt"
 	"slices"
 	"strings"
 	"testing"
@@ -372,5 +373,33 @@ func TestSnapshotSinceHasWhatIsNew(t *testing.T) {
 	}
 	if n := len(b.Snapshot().Since(&Snapshot{})); n != 4 {
 		t.Errorf("since nothing: %d objects, want 4", n)
+	}
+}
+
+// Each start of a node without a disk of its own is a new node with the same files: what
+// they declare does not grow by that until no peer takes it any more.
+func TestStoreMergeForgetsNodesThatWereLongAgo(t *testing.T) {
+	wall := newTestClock()
+	a, b := openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now})
+	mustSync(t, a, backendText("cart-v1", ""))
+	mustSync(t, b, backendText("cart-v1", ""))
+	first := mustGet(t, b, cartV1)
+	for i := range maxNodes + 1 {
+		o := first.copy()
+		o.Revision.Node = fmt.Sprintf("pod%05d", i)
+		o.Vector = Vector{}.with(o.Revision)
+		send(t, a, o)
+	}
+	mustWrite(t, a, Txn{Ops: []Op{setState(cartV1, drainedWhole(true))}})
+	o := mustGet(t, a, cartV1)
+	if len(o.Vector) != maxPast || !o.Vector.Seen(o.Revision) {
+		t.Errorf("it remembers %d nodes, want %d", len(o.Vector), maxPast)
+	}
+	exchange(t, a, b)
+	settled := a.Snapshot()
+	exchange(t, a, b)
+	other := mustGet(t, b, cartV1)
+	if other.VersionSum() != mustGet(t, a, cartV1).VersionSum() || a.Snapshot() != settled || len(other.State.Drains) != 1 {
+		t.Errorf("the nodes have %s and %s", brief(o), brief(other))
 	}
 }

@@ -492,7 +492,7 @@ func (p *plan) sort() {
 			p.unchanged = append(p.unchanged, id)
 		case old != nil && old.same(o) && len(old.Lost) == len(o.Lost):
 			p.unchanged = append(p.unchanged, id)
-			if old.Owner != o.Owner || !old.Vector.covers(o.Vector) {
+			if old.Owner != o.Owner || !maps.Equal(old.Vector, o.Vector) {
 				p.touched = append(p.touched, o)
 			}
 		case old == nil && o.Owner.Kind == OwnerFile:
@@ -521,7 +521,7 @@ func (p *plan) stamp(o *Object, revision Revision) {
 	o.Changed, o.Author, o.Lost = p.now, p.txn.Author, nil
 	o.Revision = Revision{}
 	if !p.txn.DryRun {
-		o.Revision, o.Vector = revision, o.Vector.with(revision)
+		o.Revision, o.Vector = revision, o.Vector.with(revision).latest(maxPast, nil)
 		if revision.after(p.clock) {
 			p.clock = revision
 		}

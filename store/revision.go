@@ -4,6 +4,8 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"maps"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -207,4 +209,30 @@ func (v Vector) covers(other Vector) bool {
 		}
 	}
 	return true
+}
+
+// maxPast is how many nodes a version remembers to have seen, beside those of versions that
+// lost to it. Of an object that files declare each node without a disk of its own would
+// leave an entry for ever.
+const maxPast = 100
+
+// latest is a vector of no more than the n highest revisions of v, and those of the nodes
+// of lost: of these it is to be known that they were seen. The order in which nodes hear of
+// each other does not matter to it, since the highest of a union are among the highest of
+// its parts. What is left out may come back as the loser of a conflict, never as what holds.
+func (v Vector) latest(n int, lost []*Object) Vector {
+	if len(v) <= n {
+		return v
+	}
+	all := slices.SortedFunc(maps.Values(v), func(a, b Revision) int { return b.Compare(a) })
+	u := make(Vector, n+len(lost))
+	for _, r := range all[:n] {
+		u[r.Node] = r
+	}
+	for _, o := range lost {
+		if r, seen := v[o.Revision.Node]; seen {
+			u[r.Node] = r
+		}
+	}
+	return u
 }
