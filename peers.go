@@ -41,7 +41,7 @@ func (p *peers) sayEnding() {
 
 // errNodeDrained is why a node is not ready that works and has been asked to take no new
 // clients.
-var errNodeDrained = errors.New("drained by sluice cluster drain")
+var errNodeDrained = errors.New("drained by sluice cluster drain; sluice cluster drain --undo ends that, and sluice audit says who it was")
 
 func (p *peers) ready() error {
 	if p != nil && p.cluster.Draining() {
@@ -115,10 +115,18 @@ func (p *peers) Confirm(ctx context.Context, changes []store.Change) admin.Confi
 	var told admin.Confirmation
 	for _, u := range p.cluster.Confirm(ctx, changes) {
 		delete(waiting, u.Member.ID)
-		told.Unconfirmed = append(told.Unconfirmed, admin.Unconfirmed{Node: u.Member.ID, Host: u.Member.Host, Why: u.Err.Error()})
+		told.Unconfirmed = append(told.Unconfirmed, admin.Unconfirmed{Node: u.Member.ID, Host: u.Member.Host, Why: unconfirmedText(u.Err)})
 	}
 	told.Confirmed = len(waiting)
 	return told
+}
+
+// unconfirmedText says why a peer has not confirmed a change.
+func unconfirmedText(err error) string {
+	if errors.Is(err, context.DeadlineExceeded) {
+		return "no answer in time; sluice members tells how it is"
+	}
+	return err.Error()
 }
 
 // live are the other gateways that live.

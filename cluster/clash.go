@@ -63,7 +63,7 @@ func (m *membership) clashProblems() (told []string) {
 		if id == m.self {
 			who = "another node has the name of this one, " + id
 		}
-		told = append(told, fmt.Sprintf("%s: they are at %s and %s; was a data directory copied? Only the one that was there first is heard: stop the other, and start it with an empty data directory", who, c.here, c.there))
+		told = append(told, fmt.Sprintf("%s: they are at %s and %s; was a data directory copied? Edits at either can be lost: stop the copy, and start it with an empty data directory", who, c.here, c.there))
 	}
 	return told
 }

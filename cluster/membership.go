@@ -245,7 +245,8 @@ func (m *membership) lock(ctx context.Context) error {
 }
 
 // Join adds peers, those that are configured and known when none are given. It ends the
-// solitude after Leave, also when nobody answers: the node looks on then.
+// solitude after Leave, also when nobody answers: the node goes on
+// looking then, and the error says so.
 func (m *membership) Join(ctx context.Context, addresses []string) (answered int, err error) {
 	for _, address := range addresses {
 		if _, _, err := splitPeer(address); err != nil {
@@ -255,6 +256,7 @@ func (m *membership) Join(ctx context.Context, addresses []string) (answered int
 	if err := m.lock(ctx); err != nil {
 		return 0, err
 	}
+	left := m.current.Load() == nil
 	err = m.endSolitude()
 	<-m.switching
 	if err != nil {
@@ -264,15 +266,27 @@ func (m *membership) Join(ctx context.Context, addresses []string) (answered int
 	if s == nil {
 		return 0, errAlone // left again meanwhile
 	}
+	if answered, err = m.joinAt(ctx, s, addresses); err != nil && left {
+		err = fmt.Errorf("%w; this node is a member again all the same, and goes on trying those that it was started with and those that it remembers, until sluice cluster leave", err)
+	}
+	return answered, err
+}
+
+// joinAt asks peers once, those that are configured and known when no addresses are given.
+func (m *membership) joinAt(ctx context.Context, s *session, addresses []string) (answered int, err error) {
 	targets, trouble := m.resolve(ctx, addresses)
 	if len(addresses) == 0 {
 		targets, trouble = m.acquaintances(ctx)
 	}
-	if len(targets) == 0 {
-		return 0, errors.Join(errors.New("no address of a peer is known"), trouble)
+	switch {
+	case len(targets) == 0 && trouble != nil:
+		return 0, fmt.Errorf("nobody to ask: %w", trouble)
+	case len(targets) == 0 && len(addresses) > 0:
+		return 0, fmt.Errorf("%s is this node itself; give the gossip address of another", strings.Join(addresses, ", "))
+	case len(targets) == 0:
+		return 0, errors.New("no address of a peer is known; give one")
 	}
-	answered, err = s.joinAll(ctx, targets)
-	if answered > 0 {
+	if answered, err = s.joinAll(ctx, targets); answered > 0 {
 		return answered, nil
 	}
 	return 0, fmt.Errorf("nobody answered: %w", errors.Join(trouble, err))

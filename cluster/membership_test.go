@@ -308,6 +308,25 @@ func TestMembershipStaysAloneUntilJoin(t *testing.T) {
 	})
 }
 
+func TestMembershipSaysThatAFailedJoinEndsSolitude(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		n := newNetwork(t, 4)
+		all := company(t, n, 2)
+		defer stopAll(all)
+		b := all[1]
+		if err := b.m.Leave(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		own := b.address()
+		if _, err := b.m.Join(t.Context(), []string{own}); err == nil || !strings.Contains(err.Error(), own+" is this node itself") || !strings.Contains(err.Error(), "a member again") {
+			t.Errorf("joining itself after it had left: %v", err)
+		}
+		if _, err := b.m.Join(t.Context(), []string{own}); err == nil || strings.Contains(err.Error(), "a member again") {
+			t.Errorf("joining itself as a member: %v", err)
+		}
+	})
+}
+
 func TestMembershipFindsPeersWithoutBeingToldAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 5)

@@ -107,7 +107,7 @@ func (m *membership) setSearched(why string) {
 		return
 	}
 	if m.lookedInVain++; m.lookedInVain == vainRounds {
-		m.log.Warn("nobody to gossip with has answered; looking on", "every", seekPace, "why", why)
+		m.log.Warn("nobody to gossip with has answered; trying again", "every", seekPace, "why", why)
 	}
 }
 

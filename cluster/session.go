@@ -301,8 +301,8 @@ func explainJoin(err error) string {
 		{"encryption is configured but remote state is not encrypted", "it has no key, and this node has one (gossip-key-file)"},
 		{"remote state is encrypted and encryption is not configured", "it has a key, and this node has none (gossip-key-file)"},
 		{"connection refused", "nothing listens there"},
-		{"EOF", "it hung up: another gossip-label, or it has left its cluster"},
-		{"reset by peer", "it hung up: another gossip-label, or it has left its cluster"},
+		{"EOF", "it hung up: it has another gossip-label, has left its cluster, or the port is not the one of its gossip"},
+		{"reset by peer", "it hung up: it has another gossip-label, has left its cluster, or the port is not the one of its gossip"},
 		{"i/o timeout", "no answer"},
 		{"deadline", "no answer"},
 	} {

@@ -29,7 +29,8 @@ func (p *program) joinCommand() *cobra.Command {
 		Long: `Have the server join the gateways at these addresses (host:port of gossip; port 7946
 unless given), or without one those that it was started with (--join) and those that it
 remembers. One that answers is enough: the others are made known by it. It ends what
-leave began. Both sides keep what they have, and merge it.`,
+leave began, also when nobody answers: the server goes on trying those that it knows.
+Both sides keep what they have, and merge it.`,
 		Example: "  sluice cluster join gw2.internal gw3.internal:7946",
 		Args:    wants(0, -1),
 	}

@@ -103,7 +103,7 @@ func TestOwnersOfPeers(t *testing.T) {
 		t.Errorf("edit: %+v", got)
 	}
 	of.Owner.File = ""
-	if got := u.run("describe", "route", "cart"); !strings.Contains(got.stdout, "Owner      peer\n") {
+	if got := u.run("describe", "route", "cart"); !strings.Contains(got.stdout, "Owner      api\n") {
 		t.Errorf("describe:\n%s", got.stdout)
 	}
 	if got := u.run("edit", "route", "cart"); strings.Contains(got.stderr, "read-only") {

@@ -249,11 +249,14 @@ func (p *program) sentence(change *adminv1.Change) string {
 	return printable(s)
 }
 
-// ownerText is "api", "file routes.yaml:3", "peer", or "peer routes.yaml:3" for a file of
-// another gateway.
+// ownerText is "api", "file routes.yaml:3", or "peer routes.yaml:3" for a file of another
+// gateway. What was declared by another gateway's API is everybody's, and "api", too.
 func ownerText(owner *adminv1.Owner) string {
 	if owner.GetKind() == adminv1.Owner_KIND_UNSPECIFIED {
 		return "-"
+	}
+	if owner.GetKind() == adminv1.Owner_KIND_PEER && owner.GetFile() == "" {
+		return enumWord(owner.GetKind().Descriptor(), adminv1.Owner_KIND_API.Number())
 	}
 	word := enumWord(owner.GetKind().Descriptor(), owner.GetKind().Number())
 	return strings.TrimSpace(word + " " + owner.GetFile())
