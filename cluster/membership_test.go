@@ -327,6 +327,18 @@ func TestMembershipSaysThatAFailedJoinEndsSolitude(t *testing.T) {
 	})
 }
 
+func TestMembershipSaysInWordsWhyNobodyIsJoined(t *testing.T) {
+	for text, want := range map[string]string{
+		"Failed to join 10.0.0.12:7946: dial tcp 10.0.0.12:7946: connect: no route to host":       "no route to it, or its machine is down",
+		"failed to join [fd00::2]:7946: dial tcp [fd00::2]:7946: connect: network is unreachable": "no route to its network",
+		"Reading remote state failed: EOF": "the port is not the one of its gossip",
+	} {
+		if got := explainJoin(errors.New(text)); !strings.Contains(got, want) {
+			t.Errorf("%q is explained as %q, want %q", text, got, want)
+		}
+	}
+}
+
 func TestMembershipFindsPeersWithoutBeingToldAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 5)

@@ -303,6 +303,8 @@ func explainJoin(err error) string {
 		{"connection refused", "nothing listens there"},
 		{"EOF", "it hung up: it has another gossip-label, has left its cluster, or the port is not the one of its gossip"},
 		{"reset by peer", "it hung up: it has another gossip-label, has left its cluster, or the port is not the one of its gossip"},
+		{"no route to host", "no route to it, or its machine is down"},
+		{"network is unreachable", "no route to its network"},
 		{"i/o timeout", "no answer"},
 		{"deadline", "no answer"},
 	} {
