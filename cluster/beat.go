@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"context"
 	"encoding/hex"
 	"slices"
 	"time"
@@ -52,11 +51,13 @@ type peer struct {
 	content     string
 	clock       store.Revision
 	stale       bool
-	beaten      time.Time // when the latest beat came, by the steady clock; zero means none
-	heardAt     time.Time // when the latest message came, by the wall clock
-	differs     time.Time // since when its digests are others, by the steady clock
-	drift       time.Time // since when it obeys something else, by the wall clock
-	recheck     time.Time // when it is to be asked again before its turn
+	step        store.Revision // it knew that, when it last found us to have the same; zero means never
+	since       time.Time      // what it lacks of all that there was since then was deleted; zero: it cannot say
+	beaten      time.Time      // when the latest beat came, by the steady clock; zero means none
+	heardAt     time.Time      // when the latest message came, by the wall clock
+	differs     time.Time      // since when its digests are others, by the steady clock
+	drift       time.Time      // since when it obeys something else, by the wall clock
+	recheck     time.Time      // when it is to be asked again before its turn
 	nextCompare time.Time
 	pause       time.Duration // between comparisons
 	nextAnswer  time.Time     // when it may compare with us again
@@ -69,7 +70,7 @@ type clockSample struct{ offset, rtt time.Duration }
 func (p *peer) met() {
 	p.udp, p.tcp = lane{}, lane{}
 	p.differs, p.recheck, p.nextCompare, p.pause = time.Time{}, time.Time{}, time.Time{}, 0
-	p.beaten, p.stale = time.Time{}, false
+	p.beaten, p.stale, p.step, p.since = time.Time{}, false, store.Revision{}, time.Time{}
 }
 
 func (p *peer) lane(stream bool) *lane {
@@ -220,13 +221,24 @@ func (e *exchange) ownBeat(p *peer) *clusterv1.Beat {
 	if clock := e.store.Clock(); !clock.IsZero() {
 		b.Clock = wireRevision(clock)
 	}
+	if with := e.steps.with[p.id]; !with.Clock.IsZero() {
+		b.InStep = wireRevision(with.Clock)
+	}
+	if e.steps.met && !e.steps.since.IsZero() {
+		b.CompleteSince = e.steps.since.UnixMilli()
+	}
 	return b
 }
 
 // takeBeat notes how a peer is, answers, and finds out whether it differs.
-func (e *exchange) takeBeat(ctx context.Context, p *peer, stream bool, b *clusterv1.Beat, at time.Time) {
+func (e *exchange) takeBeat(p *peer, stream bool, b *clusterv1.Beat, at time.Time) {
 	now := e.now()
 	p.beaten = now
+	e.heardOf()
+	p.step, p.since = revisionOf(b.InStep), time.Time{}
+	if b.CompleteSince > 0 {
+		p.since = time.UnixMilli(b.CompleteSince)
+	}
 	p.digests, p.content, p.clock, p.stale = b.Digests, hex.EncodeToString(b.Content), revisionOf(b.Clock), b.Stale
 	p.udp.tell(b.UdpHeard, b.UdpTried, now)
 	p.tcp.tell(b.TcpHeard, b.TcpTried, now)
@@ -240,7 +252,7 @@ func (e *exchange) takeBeat(ctx context.Context, p *peer, stream bool, b *cluste
 	}
 	e.follow()
 	e.judgeDrift(p)
-	e.judgeDigests(ctx, p)
+	e.judgeDigests(p)
 }
 
 // measure takes a sample of its clock from the answer to a beat.
@@ -275,13 +287,11 @@ func (e *exchange) judgeDrift(p *peer) {
 }
 
 // judgeDigests compares with a peer of which the digests have been others for a while.
-func (e *exchange) judgeDigests(ctx context.Context, p *peer) {
+func (e *exchange) judgeDigests(p *peer) {
 	now := e.now()
 	if len(differing(e.have.digests(), p.digests)) == 0 {
 		p.differs, p.pause = time.Time{}, 0
-		if !p.stale {
-			e.inStep(ctx)
-		}
+		e.inStep(p)
 		return
 	}
 	if p.differs.IsZero() {
@@ -291,9 +301,6 @@ func (e *exchange) judgeDigests(ctx context.Context, p *peer) {
 	}
 	if now.Sub(p.differs) < settle {
 		return
-	}
-	if p.pause > comparePause && e.pulls[p.id] == nil && !p.stale {
-		e.inStep(ctx) // all that can be exchanged was: what is left is refused by one of them
 	}
 	e.compare(p)
 }

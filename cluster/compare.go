@@ -68,14 +68,14 @@ func (e *exchange) compare(p *peer) {
 
 // answerCompare tells a peer what is in the groups that differ.
 func (e *exchange) answerCompare(p *peer, c *clusterv1.Compare) {
-	if now := e.now(); e.staleness.stale || now.Before(p.nextAnswer) {
+	if now := e.now(); e.staleness.stale && !c.All || now.Before(p.nextAnswer) {
 		return
 	} else {
 		p.nextAnswer = now.Add(answerEvery)
 	}
 	e.follow()
 	if c.All {
-		e.tellAll(p.id)
+		e.tellAll(p.id, c.Id)
 		return
 	}
 	for _, k := range c.Kinds {
@@ -86,38 +86,47 @@ func (e *exchange) answerCompare(p *peer, c *clusterv1.Compare) {
 				buckets = append(buckets, bucket)
 			}
 		}
-		e.tellInventory(p.id, k.Kind, buckets, false)
+		for _, i := range e.inventories(k.Kind, buckets) {
+			e.send(p.id, inventoryMessage(i))
+		}
 	}
 }
 
-// tellAll gives a peer the inventory of everything.
-func (e *exchange) tellAll(to string) {
+// tellAll gives a peer the inventory of everything, in pieces of which each says how many
+// there are: each has a connection of its own, and is lost or late by itself.
+func (e *exchange) tellAll(to string, id uint64) {
 	every := make([]int, numBuckets)
 	for i := range every {
 		every[i] = i
 	}
+	var pieces []*clusterv1.Inventory
 	for _, kind := range e.have.kindNames() {
-		e.tellInventory(to, kind, every, true)
+		pieces = append(pieces, e.inventories(kind, every)...)
 	}
-	e.send(to, inventoryMessage(&clusterv1.Inventory{All: true, Last: true}))
+	pieces = append(pieces, &clusterv1.Inventory{Last: true})
+	for n, i := range pieces {
+		i.All, i.Id, i.Piece, i.Pieces = true, id, uint32(n+1), uint32(len(pieces))
+		e.send(to, inventoryMessage(i))
+	}
 }
 
-// tellInventory sends what is in some groups of a kind, each group whole in one message.
-func (e *exchange) tellInventory(to, kind string, buckets []int, all bool) {
-	i := &clusterv1.Inventory{Kind: kind, All: all}
+// inventories say what is in some groups of a kind, each group whole in one of them.
+func (e *exchange) inventories(kind string, buckets []int) (pieces []*clusterv1.Inventory) {
+	i := &clusterv1.Inventory{Kind: kind}
 	for _, bucket := range buckets {
 		i.Buckets = append(i.Buckets, uint32(bucket))
 		for _, v := range e.have.bucket(kind, bucket) {
 			i.Entries = append(i.Entries, wireEntry(v))
 		}
 		if len(i.Entries) >= entriesInChunk {
-			e.send(to, inventoryMessage(i))
-			i = &clusterv1.Inventory{Kind: kind, All: all}
+			pieces = append(pieces, i)
+			i = &clusterv1.Inventory{Kind: kind}
 		}
 	}
 	if len(i.Buckets) > 0 {
-		e.send(to, inventoryMessage(i))
+		pieces = append(pieces, i)
 	}
+	return pieces
 }
 
 func inventoryMessage(i *clusterv1.Inventory) *clusterv1.Message {

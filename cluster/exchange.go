@@ -30,6 +30,7 @@ type shared interface {
 	Merge(ctx context.Context, objects []*store.Object) (*store.MergeResult, error)
 	Forget(ctx context.Context, ids []store.ID, by store.Author, reason string) (*store.Result, error)
 	Records(name string) *store.Records
+	LastChange(id store.ID) uint64
 }
 
 // exchange is what a node tells its peers and what it takes from them. It has no
@@ -69,6 +70,7 @@ type exchange struct {
 	keyAsks    keyAsks
 	notes      notes // renewals and hints on their way
 	staleness  staleness
+	steps      steps
 	ahead      map[string]time.Time // nodes of which the clock made revisions that were refused, and when last
 
 	merged, conflicts uint64
@@ -96,14 +98,14 @@ func newExchange(s setting) *exchange {
 		refused: newRefusalLog(s.log), have: newInventory(), peers: map[string]*peer{},
 		liveSet: map[string]bool{}, pulls: map[string]*pull{}, asked: map[store.ID]asked{},
 		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{},
-		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(),
+		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(), steps: newSteps(),
 	}
 	return e
 }
 
 // start reads what was kept, and what the store has.
 func (e *exchange) start(ctx context.Context) {
-	e.rememberStep()
+	e.rememberSteps()
 	e.snapshot = e.store.Snapshot()
 	for _, o := range append(e.snapshot.All(""), e.snapshot.Tombstones()...) {
 		e.have.put(e.versionOf(o))
@@ -216,7 +218,7 @@ func (e *exchange) dispatch(ctx context.Context, p *peer, m *clusterv1.Message, 
 	case *clusterv1.Message_Notice:
 		e.want(p.id, body.Notice.Entries)
 	case *clusterv1.Message_Beat:
-		e.takeBeat(ctx, p, m.Stream, body.Beat, at)
+		e.takeBeat(p, m.Stream, body.Beat, at)
 	case *clusterv1.Message_Compare:
 		e.answerCompare(p, body.Compare)
 	case *clusterv1.Message_Inventory:
@@ -248,6 +250,14 @@ func (e *exchange) tick(ctx context.Context) {
 	e.tickConfirms()
 	e.tickNotes()
 	e.tickStale(ctx)
+	e.tickSteps()
+}
+
+// end writes down what would be lost.
+func (e *exchange) end() {
+	if !e.steps.heard.IsZero() {
+		e.keepSteps()
+	}
 }
 
 // send makes and sends a message over TCP.

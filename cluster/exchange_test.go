@@ -215,7 +215,7 @@ func TestExchangeShowsDrift(t *testing.T) {
 	sim.nodes[0].apply(simBackend("b0", "x"))
 	sim.run(10 * time.Second)
 	other := sim.nodes[1].exchange
-	other.takeBeat(t.Context(), other.peerOf(sim.nodes[0].id), false, sim.nodes[0].exchange.ownBeat(&peer{}), sim.now)
+	other.takeBeat(other.peerOf(sim.nodes[0].id), false, sim.nodes[0].exchange.ownBeat(&peer{}), sim.now)
 	if f := other.facts(sim.nodes[0].id); !f.Drift || f.DriftSince.IsZero() {
 		t.Errorf("drift %v since %v", f.Drift, f.DriftSince)
 	}

@@ -143,6 +143,7 @@ func (l *loop) Run(ctx context.Context) error {
 		snap := e.snapshot
 		select {
 		case <-ctx.Done():
+			e.end()
 			return nil
 		case <-l.wake:
 			l.handle(ctx, e)

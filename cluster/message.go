@@ -215,10 +215,15 @@ func checkBeat(b *clusterv1.Beat) error {
 	if len(b.Content) != contentSize {
 		return badMessage("digest of %d bytes, want %d", len(b.Content), contentSize)
 	}
-	if b.Clock == nil {
-		return nil
+	for _, r := range [...]*clusterv1.Revision{b.Clock, b.InStep} {
+		if r == nil {
+			continue
+		}
+		if err := checkRevision(r); err != nil {
+			return err
+		}
 	}
-	return checkRevision(b.Clock)
+	return nil
 }
 
 func checkCompare(c *clusterv1.Compare) error {
@@ -247,6 +252,9 @@ func checkInventory(i *clusterv1.Inventory) error {
 		if b >= numBuckets {
 			return badMessage("group %d of %d", b, numBuckets)
 		}
+	}
+	if i.Pieces > maxPieces || i.All && (i.Piece == 0 || i.Piece > i.Pieces) {
+		return badMessage("piece %d of %d, limit %d", i.Piece, i.Pieces, maxPieces)
 	}
 	return checkEntries(i.Entries)
 }

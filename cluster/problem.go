@@ -34,7 +34,7 @@ func (e *exchange) problems() []string {
 	}
 	if e.staleness.stale && len(e.live) > 0 {
 		list = append(list, fmt.Sprintf("this node was apart from its peers since %s, longer than deletions are remembered: it serves them nothing until it has compared with one of them",
-			e.staleness.step.UTC().Format(time.RFC3339)))
+			e.steps.heard.UTC().Format(time.RFC3339)))
 	}
 	if text := e.carriedProblem(); text != "" {
 		list = append(list, text)

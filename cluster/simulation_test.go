@@ -33,6 +33,7 @@ type simulation struct {
 	// The network.
 	loss, twice float64     // shares of packets that are lost, and that come twice
 	delay       [2]float64  // of packets, in milliseconds, least and most
+	streamLoss  float64     // share of messages over TCP that are lost: a queue was full
 	cut         map[int]int // by node: the side that it is on
 
 	truth   *truth
@@ -76,11 +77,11 @@ type simNode struct {
 	life     int // counts the starts: what is meant for an earlier one is dropped
 	live     []string
 	inbox    []incoming
-	arrivals map[string]time.Time // the latest of each peer's stream
-	sent     int                  // bytes
+	sent     int // bytes
 	packets  int
 	copies   []simCopy
 	highest  store.Revision // that it ever made
+	refuses  store.ID       // an object that it never takes
 }
 
 // simCopy is an old state of a node.
@@ -220,6 +221,7 @@ func (s *simStore) Merge(ctx context.Context, objects []*store.Object) (*store.M
 	if s.node.sim.tamper != nil {
 		s.node.sim.tamper(s.node, objects)
 	}
+	objects = slices.DeleteFunc(objects, func(o *store.Object) bool { return o.ID == s.node.refuses })
 	before := s.Snapshot()
 	result, err := s.Store.Merge(ctx, objects)
 	if err == nil {
@@ -237,7 +239,7 @@ func (n *simNode) start() {
 	}
 	n.store, n.id = s, s.Node()
 	n.life++
-	n.inbox, n.arrivals = nil, map[string]time.Time{}
+	n.inbox = nil
 	n.queue = &memberlist.TransmitLimitedQueue{RetransmitMult: retransmitMult, NumNodes: func() int { return len(n.live) + 1 }}
 	parts := Parts{Store: s}
 	if sim.inForce != nil {
@@ -336,14 +338,11 @@ func (n *simNode) Send(to string, message []byte) {
 	if other == nil {
 		return
 	}
-	at := n.sim.now.Add(n.sim.someDelay() + time.Millisecond)
-	if last := other.arrivals[n.id]; last.After(at) {
-		at = last
+	if n.sim.streamLoss > 0 && n.sim.rng.Float64() < n.sim.streamLoss {
+		return
 	}
-	if other.arrivals != nil {
-		other.arrivals[n.id] = at
-	}
-	n.deliver(other, message, at.Sub(n.sim.now))
+	// Each message has a connection of its own: the order is lost.
+	n.deliver(other, message, n.sim.someDelay()+time.Millisecond)
 }
 
 func (n *simNode) SendPacket(to string, message []byte) {

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"context"
+	"fmt"
 	"time"
 
 	clusterv1 "sluice/cluster/v1"
@@ -9,150 +10,155 @@ import (
 )
 
 const (
-	// staleAfter is how long a node may have been apart from all others before it asks
-	// what was deleted meanwhile: the lifetime of tombstones.
-	staleAfter = 24 * time.Hour
-	// stepRecords has one row, stepKey: when this node last had what a peer had.
-	stepRecords = "cluster.step"
-	stepKey     = "last"
-	// stepEvery is how often that is written down, and stepSoon when something has changed
-	// since: what was changed before it was in step is told by it from what was later.
-	stepEvery = 10 * time.Minute
-	stepSoon  = 10 * time.Second
-	// stalePatience is how long an inventory of everything may take to come.
-	stalePatience = 10 * time.Second
+	// staleAfter is how long a node may have heard of nobody before it asks what was
+	// deleted meanwhile: as long as deletions are told of.
+	staleAfter = tombstoneFades
+	// stalePatience is how long peers may take to say how they are, pieceWait how long the
+	// next piece of what one has, and staleMost all of that.
+	stalePatience = 5 * time.Second
+	pieceWait     = 10 * time.Second
+	staleMost     = time.Minute
+	// maxPieces bounds the pieces of an inventory of everything.
+	maxPieces = 4096
 )
 
-// staleness is whether this node was apart for too long, and how far it is with asking.
+// staleness is whether this node was away for too long, and how far it is with asking.
 type staleness struct {
-	stale   bool
-	step    time.Time // when it was last in step with a peer, by the wall clock; zero means never
-	written time.Time // what of it is written down
-	seq     uint64    // of the store, at that moment
+	stale bool
+	met   time.Time // when it first had somebody to ask, by the steady clock
 
 	asking string // the peer that is being compared with
+	id     uint64 // of the question
 	until  time.Time
-	theirs map[store.ID]bool // what it has, as far as it has said
+	told   map[uint32]bool   // the pieces that have come
+	theirs map[store.ID]bool // what he has, as far as it has come
 }
 
-// rememberStep reads when this node was last in step.
-func (e *exchange) rememberStep() {
-	value, ok, err := e.store.Records(stepRecords).Get(stepKey)
-	if err != nil {
-		e.log.Warn("time of the last exchange not read", "error", err)
-	}
-	if ok && e.staleness.step.UnmarshalText(value) == nil {
-		e.staleness.written = e.staleness.step
-	}
-}
-
-// inStep notes that a peer has what this node has.
-func (e *exchange) inStep(context.Context) {
-	s := &e.staleness
-	if s.stale {
-		return
-	}
-	s.step = e.wall()
-	pause := stepEvery
-	if s.seq != e.snapshot.Seq() {
-		pause = stepSoon
-	}
-	if s.step.Sub(s.written).Abs() < pause {
-		return
-	}
-	s.written, s.seq = s.step, e.snapshot.Seq()
-	text, err := s.step.MarshalText()
-	if err == nil {
-		err = e.store.Records(stepRecords).Put(stepKey, text)
-	}
-	if err != nil {
-		e.log.Warn("time of the last exchange not kept", "error", err)
-	}
-}
-
-// judgeStaleness finds out whether this node was apart for too long. As long as it is
+// judgeStaleness finds out whether this node was away for too long. As long as it is
 // alone there is nobody to ask, and nothing to tell an operator.
 func (e *exchange) judgeStaleness() {
 	s := &e.staleness
-	if s.stale || s.step.IsZero() || len(e.live) == 0 || e.wall().Sub(s.step) < staleAfter {
+	if s.stale || e.steps.heard.IsZero() || len(e.live) == 0 || e.wall().Sub(e.steps.heard) < staleAfter {
 		return
 	}
-	s.stale = true
+	*s = staleness{stale: true, met: e.now()}
+	e.steps.since = time.Time{} // there may be much that it has not heard of
+	e.queue.Reset()             // what was to be told then may be deleted by now
 	e.log.Warn("this node was apart from its peers for longer than deletions are remembered: it asks what was deleted",
-		"last_in_step", s.step)
+		"last_heard", e.steps.heard)
 }
 
-// tickStale asks a peer that was not apart what it has; when all were, nobody knows
-// better than this node.
+// witness is what a peer can say of deletions: what he lacks was deleted if it was not
+// changed here since seq, and if he knew revisions as high as clock.
+type witness struct {
+	seq   uint64
+	clock store.Revision // zero: as high as any
+}
+
+// witnessOf tells whether a peer can say what was deleted. One that was in step with this
+// node, as both remember, had what this node had then. One that this node has never met
+// can if all that was there when this node was last in step with anybody came to him.
+func (e *exchange) witnessOf(p *peer) (w witness, can bool) {
+	with, known := e.steps.with[p.id]
+	switch last := e.steps.last; {
+	case p.beaten.IsZero():
+		return w, false
+	case known:
+		return witness{with.Seq, p.step}, !p.step.IsZero()
+	case p.stale, p.since.IsZero(), last.At.IsZero(), p.since.Add(maxAhead).After(last.At):
+		return w, false
+	default:
+		return witness{seq: last.Seq}, true
+	}
+}
+
+// tickStale asks a peer that can say what was deleted. When none can, nobody knows better
+// than this node.
 func (e *exchange) tickStale(ctx context.Context) {
 	e.judgeStaleness()
 	s := &e.staleness
-	if !s.stale || s.asking != "" && e.liveSet[s.asking] && e.now().Before(s.until) {
+	switch now := e.now(); {
+	case !s.stale:
+		return
+	case len(e.live) == 0:
+		*s = staleness{stale: true, met: now}
+		return
+	case s.asking != "" && e.liveSet[s.asking] && now.Before(s.until):
+		return
+	case now.Sub(s.met) >= staleMost:
+		e.refresh("no peer has said in time what it has")
 		return
 	}
-	s.asking, s.theirs = "", nil
-	heardAll := len(e.live) > 0
+	s.asking, s.told, s.theirs = "", nil, nil
+	heardAll := true
+	var best *peer
 	for _, id := range e.some(e.live, len(e.live)) {
 		p := e.peers[id]
-		if p.beaten.IsZero() {
-			heardAll = false
-			continue
-		}
-		if !p.stale {
-			s.asking, s.until, s.theirs = id, e.now().Add(stalePatience), map[store.ID]bool{}
-			e.send(id, &clusterv1.Message{Body: &clusterv1.Message_Compare{Compare: &clusterv1.Compare{All: true}}})
-			return
+		heardAll = heardAll && !p.beaten.IsZero()
+		if _, can := e.witnessOf(p); can && (best == nil || best.stale && !p.stale) {
+			best = p
 		}
 	}
-	if heardAll {
-		e.refresh(ctx, "all peers were apart as well")
+	switch {
+	case best != nil:
+		e.askAll(best)
+	case heardAll || e.now().Sub(s.met) >= stalePatience:
+		e.refresh("no peer that lives can say what was deleted")
 	}
 }
 
+// askAll asks a peer for everything that it has.
+func (e *exchange) askAll(p *peer) {
+	s := &e.staleness
+	s.asking, s.id, s.until = p.id, e.rand.Uint64()|1, e.now().Add(pieceWait)
+	s.told, s.theirs = map[uint32]bool{}, map[store.ID]bool{}
+	e.send(p.id, &clusterv1.Message{Body: &clusterv1.Message_Compare{Compare: &clusterv1.Compare{All: true, Id: s.id}}})
+}
+
 // refresh ends being stale.
-func (e *exchange) refresh(ctx context.Context, because string) {
-	e.staleness.stale, e.staleness.asking, e.staleness.theirs = false, "", nil
-	e.staleness.written = time.Time{}
-	e.inStep(ctx)
+func (e *exchange) refresh(because string) {
+	e.staleness = staleness{}
+	e.steps.heard = e.wall()
+	e.keepSteps()
 	e.log.Info("this node takes part again", "because", because)
 	for _, id := range e.some(e.live, directPeers) {
 		e.beat(e.peers[id], false)
 	}
 }
 
-// takeAll notes what a peer has, and when that is all forgets what was deleted.
+// takeAll notes what a peer has, and when all of that is known forgets what was deleted.
 func (e *exchange) takeAll(ctx context.Context, p *peer, i *clusterv1.Inventory) {
 	s := &e.staleness
-	if !s.stale || s.asking != p.id {
+	if !s.stale || s.asking != p.id || i.Id != s.id || s.told[i.Piece] {
 		return
 	}
-	s.until = e.now().Add(stalePatience)
+	s.until = e.now().Add(pieceWait)
+	s.told[i.Piece] = true
 	for _, entry := range i.Entries {
 		s.theirs[nameID(entry.Name)] = true
 	}
-	if !i.Last {
+	if len(s.told) < int(i.Pieces) {
 		return
 	}
-	if err := e.forgetDeleted(ctx); err != nil {
+	if err := e.forgetDeleted(ctx, p); err != nil {
 		e.log.Warn("objects that were deleted meanwhile not dropped", "error", err)
-		s.asking = "" // with the next tick again
-		return
+		return // anew when the time for the answer is over
 	}
-	e.refresh(ctx, "it has compared with "+p.id)
+	e.refresh(fmt.Sprintf("it has compared %d objects with what %s has", e.snapshot.Len(""), p.id))
 }
 
-// forgetDeleted drops what the peer lacks and what was changed here before this node was
-// last in step: the peer had it then, and has not any more.
-func (e *exchange) forgetDeleted(ctx context.Context) error {
-	var ids []store.ID
-	for _, o := range append(e.snapshot.All(""), e.snapshot.Tombstones()...) {
-		if !e.staleness.theirs[o.ID] && !o.Changed.After(e.staleness.step) {
-			ids = append(ids, o.ID)
-		}
+// forgetDeleted drops what the peer has had as it is here, and has not any more.
+func (e *exchange) forgetDeleted(ctx context.Context, p *peer) error {
+	e.merge(ctx) // what has come with the last piece
+	w, can := e.witnessOf(p)
+	if !can {
+		return nil
 	}
-	for id := range e.carrying {
-		if v := e.have.versions[id]; !e.staleness.theirs[id] && !time.UnixMilli(v.revision.Wall).After(e.staleness.step) {
-			e.dropCarried(id)
+	e.forgetCarried(w)
+	var ids []store.ID
+	for _, o := range e.snapshot.All("") {
+		if !e.staleness.theirs[o.ID] && w.had(o.Revision) && e.store.LastChange(o.ID) <= w.seq {
+			ids = append(ids, o.ID)
 		}
 	}
 	if len(ids) == 0 {
@@ -164,4 +170,19 @@ func (e *exchange) forgetDeleted(ctx context.Context) error {
 	}
 	e.announce(e.changes())
 	return nil
+}
+
+// had tells whether he can have had a revision when he was in step.
+func (w witness) had(r store.Revision) bool { return w.clock.IsZero() || r.Compare(w.clock) <= 0 }
+
+// forgetCarried drops what the peer lacks of objects of a newer version. They are no part
+// of the store, so the clock alone says what is older than the last step.
+func (e *exchange) forgetCarried(w witness) {
+	before := e.steps.last.At.Add(-maxAhead)
+	for id := range e.carrying {
+		v := e.have.versions[id]
+		if !e.staleness.theirs[id] && w.had(v.revision) && time.UnixMilli(v.revision.Wall).Before(before) {
+			e.dropCarried(id)
+		}
+	}
 }

@@ -774,15 +774,21 @@ type Beat struct {
 	// The highest revision that it has made or seen.
 	Clock *Revision `protobuf:"bytes,8,opt,name=clock,proto3" json:"clock,omitempty"`
 	// It was away for so long that its deleted objects are not known as such any more: it
-	// serves nobody until it has compared.
+	// serves nobody until it has compared, but says what it has.
 	Stale bool `protobuf:"varint,9,opt,name=stale,proto3" json:"stale,omitempty"`
 	// Milliseconds since it last heard the receiver by UDP and by TCP, plus one; 0 means
 	// not since it has known him.
 	UdpHeard uint64 `protobuf:"varint,10,opt,name=udp_heard,json=udpHeard,proto3" json:"udp_heard,omitempty"`
 	TcpHeard uint64 `protobuf:"varint,11,opt,name=tcp_heard,json=tcpHeard,proto3" json:"tcp_heard,omitempty"`
 	// How often it has tried to reach him, since it heard him or in the last while.
-	UdpTried      uint32 `protobuf:"varint,12,opt,name=udp_tried,json=udpTried,proto3" json:"udp_tried,omitempty"`
-	TcpTried      uint32 `protobuf:"varint,13,opt,name=tcp_tried,json=tcpTried,proto3" json:"tcp_tried,omitempty"`
+	UdpTried uint32 `protobuf:"varint,12,opt,name=udp_tried,json=udpTried,proto3" json:"udp_tried,omitempty"`
+	TcpTried uint32 `protobuf:"varint,13,opt,name=tcp_tried,json=tcpTried,proto3" json:"tcp_tried,omitempty"`
+	// The highest revision that the sender knew when it last found that the receiver had
+	// what it had itself; nothing when it never has.
+	InStep *Revision `protobuf:"bytes,14,opt,name=in_step,json=inStep,proto3" json:"in_step,omitempty"`
+	// Milliseconds since 1970: what the sender lacks of all that its peers had since then
+	// was deleted. 0 means that it cannot say so.
+	CompleteSince int64 `protobuf:"varint,15,opt,name=complete_since,json=completeSince,proto3" json:"complete_since,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -908,12 +914,28 @@ func (x *Beat) GetTcpTried() uint32 {
 	return 0
 }
 
+func (x *Beat) GetInStep() *Revision {
+	if x != nil {
+		return x.InStep
+	}
+	return nil
+}
+
+func (x *Beat) GetCompleteSince() int64 {
+	if x != nil {
+		return x.CompleteSince
+	}
+	return 0
+}
+
 // Compare asks where two nodes differ.
 type Compare struct {
 	state protoimpl.MessageState `protogen:"open.v1"`
 	Kinds []*KindSums            `protobuf:"bytes,1,rep,name=kinds,proto3" json:"kinds,omitempty"`
 	// Everything is wanted, whatever the sums are.
-	All           bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	All bool `protobuf:"varint,2,opt,name=all,proto3" json:"all,omitempty"`
+	// With all: of the pieces of the answer.
+	Id            uint64 `protobuf:"varint,3,opt,name=id,proto3" json:"id,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -960,6 +982,13 @@ func (x *Compare) GetAll() bool {
 		return x.All
 	}
 	return false
+}
+
+func (x *Compare) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
 }
 
 // KindSums are the sums of 256 groups of a kind's objects.
@@ -1023,8 +1052,13 @@ type Inventory struct {
 	Buckets []uint32 `protobuf:"varint,2,rep,packed,name=buckets,proto3" json:"buckets,omitempty"`
 	Entries []*Entry `protobuf:"bytes,3,rep,name=entries,proto3" json:"entries,omitempty"`
 	// It answers Compare.all, and is the last of the answer.
-	All           bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
-	Last          bool `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	All  bool `protobuf:"varint,4,opt,name=all,proto3" json:"all,omitempty"`
+	Last bool `protobuf:"varint,5,opt,name=last,proto3" json:"last,omitempty"`
+	// With all: Compare.id, which piece of the answer this is, from 1, and how many there
+	// are. They come in any order.
+	Id            uint64 `protobuf:"varint,6,opt,name=id,proto3" json:"id,omitempty"`
+	Piece         uint32 `protobuf:"varint,7,opt,name=piece,proto3" json:"piece,omitempty"`
+	Pieces        uint32 `protobuf:"varint,8,opt,name=pieces,proto3" json:"pieces,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -1092,6 +1126,27 @@ func (x *Inventory) GetLast() bool {
 		return x.Last
 	}
 	return false
+}
+
+func (x *Inventory) GetId() uint64 {
+	if x != nil {
+		return x.Id
+	}
+	return 0
+}
+
+func (x *Inventory) GetPiece() uint32 {
+	if x != nil {
+		return x.Piece
+	}
+	return 0
+}
+
+func (x *Inventory) GetPieces() uint32 {
+	if x != nil {
+		return x.Pieces
+	}
+	return 0
 }
 
 // Ask wants the versions that the receiver has of these. The last message of the answer
@@ -1590,7 +1645,7 @@ const file_v1_cluster_proto_rawDesc = "" +
 	"\brevision\x18\x02 \x01(\v2\x1b.sluice.cluster.v1.RevisionR\brevision\x12\x10\n" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\"<\n" +
 	"\x06Notice\x122\n" +
-	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xdc\x03\n" +
+	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xb9\x04\n" +
 	"\x04Beat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04wall\x18\x02 \x01(\x03R\x04wall\x12\x19\n" +
@@ -1605,22 +1660,28 @@ const file_v1_cluster_proto_rawDesc = "" +
 	" \x01(\x04R\budpHeard\x12\x1b\n" +
 	"\ttcp_heard\x18\v \x01(\x04R\btcpHeard\x12\x1b\n" +
 	"\tudp_tried\x18\f \x01(\rR\budpTried\x12\x1b\n" +
-	"\ttcp_tried\x18\r \x01(\rR\btcpTried\x1a:\n" +
+	"\ttcp_tried\x18\r \x01(\rR\btcpTried\x124\n" +
+	"\ain_step\x18\x0e \x01(\v2\x1b.sluice.cluster.v1.RevisionR\x06inStep\x12%\n" +
+	"\x0ecomplete_since\x18\x0f \x01(\x03R\rcompleteSince\x1a:\n" +
 	"\fDigestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
-	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"N\n" +
+	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"^\n" +
 	"\aCompare\x121\n" +
 	"\x05kinds\x18\x01 \x03(\v2\x1b.sluice.cluster.v1.KindSumsR\x05kinds\x12\x10\n" +
-	"\x03all\x18\x02 \x01(\bR\x03all\"8\n" +
+	"\x03all\x18\x02 \x01(\bR\x03all\x12\x0e\n" +
+	"\x02id\x18\x03 \x01(\x04R\x02id\"8\n" +
 	"\bKindSums\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
-	"\abuckets\x18\x02 \x03(\x06R\abuckets\"\x93\x01\n" +
+	"\abuckets\x18\x02 \x03(\x06R\abuckets\"\xd1\x01\n" +
 	"\tInventory\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x18\n" +
 	"\abuckets\x18\x02 \x03(\rR\abuckets\x122\n" +
 	"\aentries\x18\x03 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\x12\x10\n" +
 	"\x03all\x18\x04 \x01(\bR\x03all\x12\x12\n" +
-	"\x04last\x18\x05 \x01(\bR\x04last\"4\n" +
+	"\x04last\x18\x05 \x01(\bR\x04last\x12\x0e\n" +
+	"\x02id\x18\x06 \x01(\x04R\x02id\x12\x14\n" +
+	"\x05piece\x18\a \x01(\rR\x05piece\x12\x16\n" +
+	"\x06pieces\x18\b \x01(\rR\x06pieces\"4\n" +
 	"\x03Ask\x12-\n" +
 	"\x05names\x18\x01 \x03(\v2\x17.sluice.cluster.v1.NameR\x05names\"e\n" +
 	"\aConfirm\x12\x0e\n" +
@@ -1713,18 +1774,19 @@ var file_v1_cluster_proto_depIdxs = []int32{
 	6,  // 17: sluice.cluster.v1.Notice.entries:type_name -> sluice.cluster.v1.Entry
 	20, // 18: sluice.cluster.v1.Beat.digests:type_name -> sluice.cluster.v1.Beat.DigestsEntry
 	3,  // 19: sluice.cluster.v1.Beat.clock:type_name -> sluice.cluster.v1.Revision
-	10, // 20: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
-	6,  // 21: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 22: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
-	6,  // 23: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 24: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
-	16, // 25: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
-	0,  // 26: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
-	27, // [27:27] is the sub-list for method output_type
-	27, // [27:27] is the sub-list for method input_type
-	27, // [27:27] is the sub-list for extension type_name
-	27, // [27:27] is the sub-list for extension extendee
-	0,  // [0:27] is the sub-list for field type_name
+	3,  // 20: sluice.cluster.v1.Beat.in_step:type_name -> sluice.cluster.v1.Revision
+	10, // 21: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
+	6,  // 22: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 23: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
+	6,  // 24: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 25: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
+	16, // 26: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
+	0,  // 27: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
+	28, // [28:28] is the sub-list for method output_type
+	28, // [28:28] is the sub-list for method input_type
+	28, // [28:28] is the sub-list for extension type_name
+	28, // [28:28] is the sub-list for extension extendee
+	0,  // [0:28] is the sub-list for field type_name
 }
 
 func init() { file_v1_cluster_proto_init() }
