@@ -3,6 +3,7 @@ package main
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync"
 	"time"
@@ -117,4 +118,19 @@ func (a *applier) WaitProgrammed(ctx context.Context, seq uint64) error {
 			return ctx.Err()
 		}
 	}
+}
+
+// Obeys waits until the change of that sequence is in force, and is the first reason why
+// one of these objects is not.
+func (a *applier) Obeys(ctx context.Context, seq uint64, ids []store.ID) error {
+	if err := a.WaitProgrammed(ctx, seq); err != nil {
+		return err
+	}
+	_, problems := a.Programmed()
+	for _, id := range ids {
+		if problem := problems[id]; problem != nil {
+			return fmt.Errorf("%s cannot be put in force there: %w", id, problem)
+		}
+	}
+	return nil
 }

@@ -111,13 +111,11 @@ func toldMember(m cluster.Member) admin.Member {
 // Confirm waits until every live peer obeys changes. Who dies meanwhile has not confirmed
 // them, and is none of those that have.
 func (p *peers) Confirm(ctx context.Context, changes []store.Change) admin.Confirmation {
-	waiting := p.live()
-	var told admin.Confirmation
-	for _, u := range p.cluster.Confirm(ctx, changes) {
-		delete(waiting, u.Member.ID)
+	came := p.cluster.Confirm(ctx, changes)
+	told := admin.Confirmation{Confirmed: len(came.Confirmed)}
+	for _, u := range came.Unconfirmed {
 		told.Unconfirmed = append(told.Unconfirmed, admin.Unconfirmed{Node: u.Member.ID, Host: u.Member.Host, Why: unconfirmedText(u.Err)})
 	}
-	told.Confirmed = len(waiting)
 	return told
 }
 
@@ -127,17 +125,6 @@ func unconfirmedText(err error) string {
 		return "no answer in time; sluice members tells how it is"
 	}
 	return err.Error()
-}
-
-// live are the other gateways that live.
-func (p *peers) live() map[string]bool {
-	live := map[string]bool{}
-	for _, m := range p.cluster.Members() {
-		if !m.Self && m.State == cluster.Alive {
-			live[m.ID] = true
-		}
-	}
-	return live
 }
 
 // Keys are what keys each live member has.

@@ -24,9 +24,9 @@ type clusterPart interface {
 	// what was set.
 	SetDraining(draining bool)
 	Draining() bool
-	// Confirm waits until every live member obeys these changes, and tells who has not
-	// said so.
-	Confirm(ctx context.Context, changes []store.Change) []cluster.Unconfirmed
+	// Confirm waits until every live member obeys these changes, and tells who has said so
+	// and who has not.
+	Confirm(ctx context.Context, changes []store.Change) cluster.Confirmation
 	// Observe tells the peers what this gateway has seen of endpoints.
 	Observe(hints []cluster.Hint)
 	// Steward is which live node looks after the lease of a registration; Renew passes a
@@ -62,7 +62,7 @@ func (n *node) openCluster() error {
 	n.peers.cluster, err = newCluster(
 		n.cfg.clusterConfig(host, n.gateway.Addr().String(), n.door.Addr().String()),
 		cluster.Parts{
-			Store: n.store, InForce: n.applier.WaitProgrammed,
+			Store: n.store, InForce: n.applier.Obeys,
 			Renewed: n.leases.Renewed,
 			Hint:    func(h cluster.Hint) { n.gateway.Hint(h.Backend, h.Address, h.Down) },
 			Peers:   n.countPeers,

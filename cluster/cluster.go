@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"log/slog"
+	"maps"
 	"net/netip"
 	"slices"
 	"time"
@@ -17,8 +18,9 @@ import (
 // from any goroutine, and must not block unless it is said.
 type Parts struct {
 	Store *store.Store
-	// InForce waits until this gateway obeys the change of that sequence.
-	InForce func(ctx context.Context, seq uint64) error
+	// InForce waits until this gateway obeys the change of that sequence, and tells why one
+	// of these objects cannot be in force here.
+	InForce func(ctx context.Context, seq uint64, ids []store.ID) error
 	// Renewed takes a renewal that a peer has passed on; nil drops it.
 	Renewed func(id store.ID)
 	// Hint takes what a peer has seen of an endpoint; nil drops it.
@@ -87,6 +89,12 @@ const (
 	ReachYes     Reach = "yes"
 	ReachNo      Reach = "no"
 )
+
+// Confirmation is what came of asking every member that lived: each is in one of the two.
+type Confirmation struct {
+	Confirmed   []Member // they obey
+	Unconfirmed []Unconfirmed
+}
 
 // Unconfirmed is a live member that has not said that it obeys a change, and why.
 type Unconfirmed struct {
@@ -187,17 +195,40 @@ func (c *Cluster) SetDraining(draining bool) { c.membership.SetDraining(draining
 // Draining tells what SetDraining has set.
 func (c *Cluster) Draining() bool { return c.membership.Draining() }
 
-// Confirm waits until every live member obeys these changes, or ctx is done, and tells
-// who has not said so.
-func (c *Cluster) Confirm(ctx context.Context, changes []store.Change) []Unconfirmed {
-	failed := c.loop.confirm(ctx, changes)
-	var told []Unconfirmed
-	for _, m := range c.Members() {
-		if err := failed[m.ID]; err != nil {
-			told = append(told, Unconfirmed{m, err})
+// Confirm waits until every live member obeys these changes, or ctx is done. Who leaves
+// meanwhile has not confirmed them.
+func (c *Cluster) Confirm(ctx context.Context, changes []store.Change) (told Confirmation) {
+	before := c.Members()
+	answers := c.loop.confirm(ctx, changes)
+	known := c.known(before)
+	for _, id := range slices.Sorted(maps.Keys(answers)) {
+		if err := answers[id]; err != nil {
+			told.Unconfirmed = append(told.Unconfirmed, Unconfirmed{known.member(id), err})
+		} else {
+			told.Confirmed = append(told.Confirmed, known.member(id))
 		}
 	}
 	return told
+}
+
+// acquaintances are members by their IDs.
+type acquaintances map[string]Member
+
+// known are the members of now, and of before those that are not known any more.
+func (c *Cluster) known(before []Member) acquaintances {
+	known := acquaintances{}
+	for _, m := range append(before, c.Members()...) {
+		known[m.ID] = m
+	}
+	return known
+}
+
+// member is one of them; of who is none there is the ID.
+func (a acquaintances) member(id string) Member {
+	if m, known := a[id]; known {
+		return m
+	}
+	return Member{ID: id}
 }
 
 // Observe tells the peers what this gateway has seen of endpoints.

@@ -1,10 +1,13 @@
 package cluster
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	clusterv1 "sluice/cluster/v1"
@@ -20,8 +23,12 @@ const (
 	maxConfirmFor = 5 * time.Minute
 )
 
-// errAway is of a peer that is not there any more.
-var errAway = errors.New("it does not live any more")
+var (
+	// errAway is of a peer that was asked and is not there any more.
+	errAway = errors.New("it does not live any more, and has not said whether it obeys")
+	// errOutdone is of a version that lost to one that had not seen it: nobody obeys it.
+	errOutdone = errors.New("a change that was made elsewhere at the same time has won: see sluice conflicts")
+)
 
 // confirms are the waits for peers to obey: those of this node, and those that this node
 // is waited for.
@@ -35,11 +42,15 @@ type confirms struct {
 type ownConfirm struct {
 	message *clusterv1.Confirm
 	waiting map[string]bool
-	failed  map[string]error
+	answers confirmation
 	until   time.Time // by the steady clock
 	again   time.Time
-	done    func(map[string]error) // called once, with why peers do not obey
+	done    func(confirmation) // called once
 }
+
+// confirmation has each peer that lived when it was asked, with why it does not obey; nil
+// when it does.
+type confirmation map[string]error
 
 type confirmKey struct {
 	peer string
@@ -48,41 +59,51 @@ type confirmKey struct {
 
 // owedConfirm is waited for by a peer.
 type owedConfirm struct {
-	missing map[store.ID]store.Revision
+	asked   map[store.ID]edict
+	missing map[store.ID]bool // of asked: not heard of yet
 	until   time.Time
 	obeying bool // all is merged, and the gateway is waited for
+}
+
+// edict is a version that is to be obeyed.
+type edict struct {
+	revision store.Revision
+	deleted  bool
 }
 
 func newConfirms() confirms {
 	return confirms{own: map[uint64]*ownConfirm{}, owed: map[confirmKey]*owedConfirm{}}
 }
 
-// confirm asks all live peers to say when they obey these versions. It returns a number
-// for giveUp; done is called once, or never after giveUp.
-func (e *exchange) confirm(changes []store.Change, within time.Duration, done func(map[string]error)) uint64 {
+// confirm asks all peers that live, whether the exchange knows them yet or not, to say
+// when they obey these versions. It returns a number for giveUp; done is called once, or
+// never after giveUp.
+func (e *exchange) confirm(changes []store.Change, within time.Duration, done func(confirmation)) uint64 {
 	e.follow()
-	if len(e.live) == 0 || len(changes) == 0 {
+	asked := e.others()
+	if len(asked) == 0 || len(changes) == 0 {
 		done(nil)
 		return 0
 	}
-	if len(e.confirms.own) >= maxConfirms {
-		done(e.forAll(fmt.Errorf("%d writes wait for the peers, limit %d", len(e.confirms.own), maxConfirms)))
+	if err := e.confirms.fits(len(changes)); err != nil {
+		done(forAll(asked, err))
 		return 0
 	}
-	if len(changes) > maxRecords/8 {
-		done(e.forAll(fmt.Errorf("%d changes in one write, limit of a wait %d", len(changes), maxRecords/8)))
-		return 0
+	if e.confirms.seq == 0 { // no number is one of this node's life before
+		e.confirms.seq = e.rand.Uint64()
 	}
-	e.confirms.seq++
+	e.confirms.seq = max(e.confirms.seq+1, 1)
 	c := &ownConfirm{
-		message: &clusterv1.Confirm{Id: e.confirms.seq}, waiting: map[string]bool{}, failed: map[string]error{},
+		message: &clusterv1.Confirm{Id: e.confirms.seq}, waiting: map[string]bool{}, answers: confirmation{},
 		until: e.now().Add(min(within, maxConfirmFor)), done: done,
 	}
 	for _, change := range changes {
-		entry := &clusterv1.Entry{Name: wireName(change.ID), Revision: wireRevision(change.After.Revision), Sum: sumOf(change.After)}
-		c.message.Entries = append(c.message.Entries, entry)
+		c.message.Entries = append(c.message.Entries, &clusterv1.Entry{
+			Name: wireName(change.ID), Revision: wireRevision(change.After.Revision), Sum: sumOf(change.After),
+			Deleted: change.After.Deleted,
+		})
 	}
-	for _, id := range e.live {
+	for _, id := range asked {
 		c.waiting[id] = true
 	}
 	e.confirms.own[c.message.Id] = c
@@ -90,9 +111,25 @@ func (e *exchange) confirm(changes []store.Change, within time.Duration, done fu
 	return c.message.Id
 }
 
-func (e *exchange) forAll(err error) map[string]error {
-	all := map[string]error{}
-	for _, id := range e.live {
+// fits refuses what is more than can be waited for.
+func (cs *confirms) fits(changes int) error {
+	if len(cs.own) >= maxConfirms {
+		return fmt.Errorf("it was not asked: %d writes wait for the peers, limit %d", len(cs.own), maxConfirms)
+	}
+	if changes > maxRecords/8 {
+		return fmt.Errorf("it was not asked: %d changes in one write, limit of a wait %d", changes, maxRecords/8)
+	}
+	return nil
+}
+
+// others are the other nodes that live by membership, at this moment.
+func (e *exchange) others() []string {
+	return slices.DeleteFunc(slices.Clone(e.courier.Live()), func(id string) bool { return id == e.self })
+}
+
+func forAll(peers []string, err error) confirmation {
+	all := confirmation{}
+	for _, id := range peers {
 		all[id] = err
 	}
 	return all
@@ -103,24 +140,23 @@ func (e *exchange) askConfirm(c *ownConfirm) {
 	now := e.now()
 	c.again = now.Add(confirmAgain)
 	c.message.Within = uint32(max(c.until.Sub(now), 0).Milliseconds())
-	for _, id := range e.live {
-		if c.waiting[id] {
-			e.send(id, &clusterv1.Message{Body: &clusterv1.Message_Confirm{Confirm: c.message}})
-		}
+	for _, id := range slices.Sorted(maps.Keys(c.waiting)) {
+		e.send(id, &clusterv1.Message{Body: &clusterv1.Message_Confirm{Confirm: c.message}})
 	}
 }
 
-// giveUp returns who has not answered, and forgets the wait.
-func (e *exchange) giveUp(id uint64, err error) map[string]error {
+// giveUp returns the answers so far, with err for those that have not answered, and
+// forgets the wait.
+func (e *exchange) giveUp(id uint64, err error) confirmation {
 	c := e.confirms.own[id]
 	if c == nil {
 		return nil
 	}
 	delete(e.confirms.own, id)
 	for peer := range c.waiting {
-		c.failed[peer] = err
+		c.answers[peer] = err
 	}
-	return c.failed
+	return c.answers
 }
 
 // answered takes what a peer says.
@@ -138,12 +174,10 @@ func (cs *confirms) settle(id uint64, peer string, err error) {
 		return
 	}
 	delete(c.waiting, peer)
-	if err != nil {
-		c.failed[peer] = err
-	}
+	c.answers[peer] = err
 	if len(c.waiting) == 0 {
 		delete(cs.own, id)
-		c.done(c.failed)
+		c.done(c.answers)
 	}
 }
 
@@ -173,9 +207,10 @@ func (e *exchange) takeConfirm(from string, c *clusterv1.Confirm) {
 		return
 	}
 	within := min(time.Duration(c.Within)*time.Millisecond, maxConfirmFor)
-	owed := &owedConfirm{missing: map[store.ID]store.Revision{}, until: e.now().Add(within)}
+	owed := &owedConfirm{asked: map[store.ID]edict{}, missing: map[store.ID]bool{}, until: e.now().Add(within)}
 	for _, entry := range c.Entries {
-		owed.missing[nameID(entry.Name)] = revisionOf(entry.Revision)
+		id := nameID(entry.Name)
+		owed.asked[id], owed.missing[id] = edict{revisionOf(entry.Revision), entry.Deleted}, true
 	}
 	e.confirms.owed[key] = owed
 	for _, entry := range c.Entries { // asked for by name: refused before or not
@@ -202,51 +237,93 @@ func (cs *confirms) owedKeys() []confirmKey {
 		keys = append(keys, key)
 	}
 	slices.SortFunc(keys, func(a, b confirmKey) int {
-		if a.id != b.id {
-			return int(a.id) - int(b.id)
-		}
-		return slices.Compare([]byte(a.peer), []byte(b.peer))
+		return cmp.Or(cmp.Compare(a.id, b.id), strings.Compare(a.peer, b.peer))
 	})
 	return keys
 }
 
 // advance takes out what is there, and when that is all waits for the gateway.
 func (e *exchange) advance(key confirmKey, owed *owedConfirm) {
-	for id, revision := range owed.missing {
-		v := e.have.versions[id]
-		switch {
-		case v == nil || !v.knows(revision):
-			continue
-		case v.carried != nil:
-			e.answerConfirm(key, fmt.Errorf("%s is of a newer version of Sluice than it: kept, and not in force there", id))
+	for id := range owed.missing {
+		heard, err := e.holds(id, owed.asked[id])
+		if err != nil {
+			e.answerConfirm(key, err)
 			return
 		}
-		delete(owed.missing, id)
+		if heard {
+			delete(owed.missing, id)
+		}
 	}
 	if len(owed.missing) > 0 {
 		return
 	}
 	owed.obeying = true
 	seq, within := e.snapshot.Seq(), owed.until.Sub(e.now())
-	if e.parts.InForce == nil {
-		e.answerConfirm(key, nil)
-		return
-	}
+	ids := slices.SortedFunc(maps.Keys(owed.asked), store.ID.Compare)
 	fits := e.spawn(func(ctx context.Context) func(context.Context) {
 		ctx, cancel := context.WithTimeout(ctx, within)
 		defer cancel()
-		err := e.parts.InForce(ctx, seq)
-		return func(context.Context) { e.answerConfirm(key, err) }
+		var err error
+		if e.parts.InForce != nil {
+			err = e.parts.InForce(ctx, seq, ids)
+		}
+		return func(context.Context) { e.answerConfirm(key, cmp.Or(err, e.holdsAll(owed))) }
 	})
 	if !fits {
 		e.answerConfirm(key, errors.New("too much is under way there"))
 	}
 }
 
+// holds tells whether a version was heard of here, and if so why it is not the one that
+// holds: what was made in its knowledge is as good, what was made without has won over it.
+func (e *exchange) holds(id store.ID, asked edict) (heard bool, err error) {
+	v := e.have.versions[id]
+	switch {
+	case v == nil:
+		return false, nil
+	case v.carried != nil && (v.knows(asked.revision) || v.revision.Compare(asked.revision) > 0):
+		return true, fmt.Errorf("%s is of a newer version of Sluice than it: kept, and not in force there", id)
+	case !v.knows(asked.revision):
+		return false, nil
+	case v.carried != nil || v.revision == asked.revision:
+		return true, nil
+	case lostIn(v.object, asked.revision):
+		return true, fmt.Errorf("%s: %w", id, errOutdone)
+	case asked.deleted && !v.object.Deleted && v.object.Owner.File != "":
+		return true, fmt.Errorf("%s is not deleted: %s declares it", id, v.object.Owner.File)
+	case asked.deleted && !v.object.Deleted:
+		return true, fmt.Errorf("%s is there again since", id)
+	case v.object.Deleted && !asked.deleted:
+		return true, fmt.Errorf("%s has been deleted since", id)
+	}
+	return true, nil
+}
+
+// lostIn tells whether a version of that revision lost to what o has not seen: it is among
+// the lost versions, or was let go of for later ones.
+func lostIn(o *store.Object, r store.Revision) bool {
+	return slices.ContainsFunc(o.Lost, func(lost *store.Object) bool { return lost.Revision.Compare(r) >= 0 })
+}
+
+// holdsAll is why not all that was asked for holds here any more, or nil.
+func (e *exchange) holdsAll(owed *owedConfirm) error {
+	e.follow()
+	for _, id := range slices.SortedFunc(maps.Keys(owed.asked), store.ID.Compare) {
+		heard, err := e.holds(id, owed.asked[id])
+		if err != nil {
+			return err
+		}
+		if !heard {
+			return fmt.Errorf("%s is not there any more", id)
+		}
+	}
+	return nil
+}
+
 // refused tells those that wait for an object that it was not taken.
 func (cs *confirms) refused(e *exchange, from string, id store.ID, err error) {
 	for _, key := range cs.owedKeys() {
-		if _, waits := cs.owed[key].missing[id]; waits && key.peer == from {
+		if key.peer == from && cs.owed[key].missing[id] {
 			e.answerConfirm(key, fmt.Errorf("it refuses %w", err))
 		}
 	}
@@ -273,11 +350,10 @@ func textFor(err error) string {
 
 // tickConfirms asks again, and forgets what nobody waits for any more.
 func (e *exchange) tickConfirms() {
+	e.missAway()
 	now := e.now()
-	for id := uint64(1); id <= e.confirms.seq && len(e.confirms.own) > 0; id++ {
-		c := e.confirms.own[id]
-		switch {
-		case c == nil:
+	for _, id := range slices.Sorted(maps.Keys(e.confirms.own)) {
+		switch c := e.confirms.own[id]; {
 		case !now.Before(c.until):
 			c.done(e.giveUp(id, context.DeadlineExceeded))
 		case !now.Before(c.again):
@@ -287,6 +363,32 @@ func (e *exchange) tickConfirms() {
 	for key, owed := range e.confirms.owed {
 		if !now.Before(owed.until) && !owed.obeying {
 			delete(e.confirms.owed, key)
+		}
+	}
+}
+
+// missAway ends the waits for those that membership does not have any more, also when the
+// exchange has never known them.
+func (e *exchange) missAway() {
+	if len(e.confirms.own)+len(e.keyAsks.open) == 0 {
+		return
+	}
+	live := map[string]bool{}
+	for _, id := range e.others() {
+		live[id] = true
+	}
+	for id, c := range e.confirms.own {
+		for peer := range c.waiting {
+			if !live[peer] {
+				e.confirms.settle(id, peer, errAway)
+			}
+		}
+	}
+	for id, ask := range e.keyAsks.open {
+		for peer := range ask.waiting {
+			if !live[peer] {
+				e.keyAsks.settle(id, peer, keyReply{Err: errGone})
+			}
 		}
 	}
 }

@@ -353,12 +353,12 @@ func TestExchangeIsNotStaleWhenAllAre(t *testing.T) {
 
 func TestExchangeConfirms(t *testing.T) {
 	sim := openSimulation(t, 3)
-	var failed map[string]error
+	var failed confirmation
 	asked := false
 	confirm := func(n *simNode, label string, more time.Duration) {
 		asked = false
 		result := n.apply(simBackend("b0", label))
-		n.exchange.confirm(result.Changes, 3*time.Second, func(f map[string]error) { failed, asked = f, true })
+		n.exchange.confirm(result.Changes, 3*time.Second, func(c confirmation) { failed, asked = c.failed(), true })
 		sim.run(more)
 	}
 	if confirm(sim.nodes[0], "x", 100*time.Millisecond); !asked || len(failed) != 0 {
@@ -387,8 +387,8 @@ func TestExchangeConfirmsWhenTheGatewayObeys(t *testing.T) {
 	sim.inForce = func(n *simNode) error { return fmt.Errorf("node %d is on strike", n.index) }
 	sim.begin()
 	result := sim.nodes[0].apply(simBackend("b0", "x"))
-	var failed map[string]error
-	sim.nodes[0].exchange.confirm(result.Changes, time.Second, func(f map[string]error) { failed = f })
+	var failed confirmation
+	sim.nodes[0].exchange.confirm(result.Changes, time.Second, func(c confirmation) { failed = c })
 	sim.run(time.Second)
 	if err := failed[sim.nodes[1].id]; err == nil || err.Error() != "node 1 is on strike" {
 		t.Errorf("failed %v", failed)

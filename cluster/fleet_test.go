@@ -186,7 +186,7 @@ func (n *fleetNode) Renew(steward string, id store.ID)         { n.cluster.Renew
 func (n *fleetNode) reach(context.Context, store.ID, string) bool { return false }
 
 // inForce is at once: there is no gateway.
-func (n *fleetNode) inForce(context.Context, uint64) error { return nil }
+func (n *fleetNode) inForce(context.Context, uint64, []store.ID) error { return nil }
 
 // end has the node say goodbye and stop.
 func (n *fleetNode) end() {

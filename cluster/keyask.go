@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"errors"
+	"fmt"
 	"strings"
 
 	clusterv1 "sluice/cluster/v1"
@@ -11,8 +12,13 @@ import (
 // maxKeyAsks bounds how many changes of keys are under way.
 const maxKeyAsks = 16
 
-// errKeyless is of a node that cannot change its keys.
-var errKeyless = errors.New("it has no keys")
+var (
+	// errKeyless is of a node that cannot change its keys.
+	errKeyless = errors.New("it has no keys")
+	// errGone is of a node that was asked, and errNotAsked of one that was not.
+	errGone     = errors.New("it does not live any more")
+	errNotAsked = errors.New("it was not asked: it has joined meanwhile")
+)
 
 // keyAsks are the questions about keys that peers have not answered yet.
 type keyAsks struct {
@@ -28,24 +34,40 @@ type keyAsk struct {
 
 func newKeyAsks() keyAsks { return keyAsks{open: map[uint64]*keyAsk{}} }
 
-// askKeys has all live peers do the same to their keys. It returns a number for
-// giveUpKeys.
+// askKeys has all peers that live, whether the exchange knows them yet or not, do the same
+// to their keys. It returns a number for giveUpKeys.
 func (e *exchange) askKeys(verb keyVerb, key string, done func(map[string]keyReply)) uint64 {
-	if len(e.live) == 0 || len(e.keyAsks.open) >= maxKeyAsks {
+	peers := e.others()
+	if len(peers) == 0 {
 		done(nil)
 		return 0
 	}
-	e.keyAsks.seq++
+	if n := len(e.keyAsks.open); n >= maxKeyAsks {
+		done(noKeysOf(peers, fmt.Errorf("it was not asked: %d changes of keys are under way, limit %d", n, maxKeyAsks)))
+		return 0
+	}
+	if e.keyAsks.seq == 0 { // no number is one of this node's life before
+		e.keyAsks.seq = e.rand.Uint64()
+	}
+	e.keyAsks.seq = max(e.keyAsks.seq+1, 1)
 	id := e.keyAsks.seq
 	ask := &keyAsk{waiting: map[string]bool{}, answers: map[string]keyReply{}, done: done}
 	e.keyAsks.open[id] = ask
-	for _, peer := range e.live {
+	for _, peer := range peers {
 		ask.waiting[peer] = true
 		e.send(peer, &clusterv1.Message{Body: &clusterv1.Message_KeyRequest{
 			KeyRequest: &clusterv1.KeyRequest{Id: id, Verb: wireVerb(verb), Key: key},
 		}})
 	}
 	return id
+}
+
+func noKeysOf(peers []string, err error) map[string]keyReply {
+	all := map[string]keyReply{}
+	for _, id := range peers {
+		all[id] = keyReply{Err: err}
+	}
+	return all
 }
 
 // giveUpKeys returns the answers so far, with err for those that have not answered.
@@ -86,7 +108,7 @@ func (k *keyAsks) settle(id uint64, peer string, reply keyReply) {
 // lost ends the questions to a peer that does not live any more.
 func (k *keyAsks) lost(peer string) {
 	for id := range k.open {
-		k.settle(id, peer, keyReply{Err: errAway})
+		k.settle(id, peer, keyReply{Err: errGone})
 	}
 }
 

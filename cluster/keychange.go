@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"fmt"
+	"maps"
 	"slices"
 	"strings"
 )
@@ -70,14 +71,13 @@ func (c *Cluster) changeKeys(ctx context.Context, verb keyVerb, key string, obje
 	return c.keyAnswers(c.loop.askKeys(ctx, verb, print)), nil
 }
 
-// keyAnswers are what was replied, in the order of the nodes.
+// keyAnswers are what was replied, in the order of the nodes, also of those that are not
+// known any more.
 func (c *Cluster) keyAnswers(replies map[string]keyReply) (answers []KeyAnswer) {
-	for _, m := range c.Members() {
-		reply, answered := replies[m.ID]
-		if !answered {
-			continue
-		}
-		answers = append(answers, KeyAnswer{Member: m, Keys: reply.Keys, Warning: reply.Warning, Err: reply.Err})
+	known := c.known(nil)
+	for _, id := range slices.Sorted(maps.Keys(replies)) {
+		reply := replies[id]
+		answers = append(answers, KeyAnswer{Member: known.member(id), Keys: reply.Keys, Warning: reply.Warning, Err: reply.Err})
 	}
 	return answers
 }

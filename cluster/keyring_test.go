@@ -13,6 +13,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"sluice/store"
 )
 
 // testKey is a key of which all bytes are the same.
@@ -214,7 +216,7 @@ func TestKeyringIsRefused(t *testing.T) {
 // run starts the whole of a node.
 func run(t *testing.T, b *body, file string) *Cluster {
 	t.Helper()
-	c, err := New(Config{KeyFile: file, Join: b.join}, Parts{Store: b.store, Transport: b.net.transport(b.id), InForce: func(context.Context, uint64) error { return nil }}, nil)
+	c, err := New(Config{KeyFile: file, Join: b.join}, Parts{Store: b.store, Transport: b.net.transport(b.id), InForce: func(context.Context, uint64, []store.ID) error { return nil }}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

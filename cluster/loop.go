@@ -3,6 +3,7 @@ package cluster
 import (
 	"bytes"
 	"context"
+	"fmt"
 	"log/slog"
 	"maps"
 	"math/rand/v2"
@@ -324,43 +325,46 @@ func (l *loop) renew(steward string, id store.ID) {
 	}
 }
 
-// confirm waits until every live peer obeys the changes or ctx is done, and tells of each
-// that has not said so, why.
-func (l *loop) confirm(ctx context.Context, changes []store.Change) map[string]error {
+// confirm waits until every peer that lives obeys the changes or ctx is done. Each peer
+// that has lived meanwhile is in the answer, with why it has not said that it obeys.
+func (l *loop) confirm(ctx context.Context, changes []store.Change) confirmation {
 	within := maxConfirmFor
 	if deadline, ok := ctx.Deadline(); ok {
 		within = time.Until(deadline)
 	}
-	failed, err := await(ctx, l, func(e *exchange, done func(map[string]error)) uint64 {
+	before := l.courier.Live()
+	answers, err := await(ctx, l, func(e *exchange, done func(confirmation)) uint64 {
 		return e.confirm(changes, within, done)
 	}, (*exchange).giveUp)
-	if err != nil {
-		failed = map[string]error{}
-		for _, id := range l.courier.Live() {
-			failed[id] = err
-		}
+	if err == nil {
+		return answers
 	}
-	return failed
+	return forAll(append(before, l.courier.Live()...), fmt.Errorf("it was not asked: %w", err))
 }
 
 // askKeys does the same to the keys of all live nodes, this one first, until ctx is done.
+// Each node that lives when it returns has an answer.
 func (l *loop) askKeys(ctx context.Context, verb keyVerb, key string) map[string]keyReply {
 	self := l.parts.Store.Node()
 	own := keyReply{Err: errKeyless}
 	if l.keys != nil {
 		own = l.ownKeys(verb, key)
 	}
+	all := map[string]keyReply{self: own}
 	if own.Err != nil {
-		return map[string]keyReply{self: own}
+		return all
 	}
+	before := l.courier.Live()
 	answers, err := await(ctx, l, func(e *exchange, done func(map[string]keyReply)) uint64 {
 		return e.askKeys(verb, key, done)
 	}, (*exchange).giveUpKeys)
-	all := map[string]keyReply{self: own}
-	maps.Copy(all, answers)
 	if err != nil {
-		for _, id := range l.courier.Live() {
-			all[id] = keyReply{Err: err}
+		answers = noKeysOf(before, fmt.Errorf("it was not asked: %w", err))
+	}
+	maps.Copy(all, answers)
+	for _, id := range l.courier.Live() {
+		if _, answered := all[id]; !answered {
+			all[id] = keyReply{Err: errNotAsked}
 		}
 	}
 	return all

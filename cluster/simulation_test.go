@@ -243,7 +243,7 @@ func (n *simNode) start() {
 	n.queue = &memberlist.TransmitLimitedQueue{RetransmitMult: retransmitMult, NumNodes: func() int { return len(n.live) + 1 }}
 	parts := Parts{Store: s}
 	if sim.inForce != nil {
-		parts.InForce = func(context.Context, uint64) error { return sim.inForce(n) }
+		parts.InForce = func(context.Context, uint64, []store.ID) error { return sim.inForce(n) }
 	}
 	n.exchange = newExchange(setting{
 		store: &simStore{s, n}, parts: parts, courier: n, now: func() time.Time { return sim.now }, wall: n.wall,

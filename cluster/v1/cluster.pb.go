@@ -653,7 +653,9 @@ type Entry struct {
 	Name     *Name                  `protobuf:"bytes,1,opt,name=name,proto3" json:"name,omitempty"`
 	Revision *Revision              `protobuf:"bytes,2,opt,name=revision,proto3" json:"revision,omitempty"`
 	// Of the version with what it has seen: two nodes that have the same sum have the same.
-	Sum           uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	Sum uint64 `protobuf:"fixed64,3,opt,name=sum,proto3" json:"sum,omitempty"`
+	// In a Confirm: the version is a deletion.
+	Deleted       bool `protobuf:"varint,4,opt,name=deleted,proto3" json:"deleted,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -707,6 +709,13 @@ func (x *Entry) GetSum() uint64 {
 		return x.Sum
 	}
 	return 0
+}
+
+func (x *Entry) GetDeleted() bool {
+	if x != nil {
+		return x.Deleted
+	}
+	return false
 }
 
 // Notice names versions that the sender has: who lacks them asks for them.
@@ -1639,11 +1648,12 @@ const file_v1_cluster_proto_rawDesc = "" +
 	"\x04Name\x12\x12\n" +
 	"\x04kind\x18\x01 \x01(\tR\x04kind\x12\x1c\n" +
 	"\tnamespace\x18\x02 \x01(\tR\tnamespace\x12\x12\n" +
-	"\x04name\x18\x03 \x01(\tR\x04name\"\x7f\n" +
+	"\x04name\x18\x03 \x01(\tR\x04name\"\x99\x01\n" +
 	"\x05Entry\x12+\n" +
 	"\x04name\x18\x01 \x01(\v2\x17.sluice.cluster.v1.NameR\x04name\x127\n" +
 	"\brevision\x18\x02 \x01(\v2\x1b.sluice.cluster.v1.RevisionR\brevision\x12\x10\n" +
-	"\x03sum\x18\x03 \x01(\x06R\x03sum\"<\n" +
+	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x18\n" +
+	"\adeleted\x18\x04 \x01(\bR\adeleted\"<\n" +
 	"\x06Notice\x122\n" +
 	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xb9\x04\n" +
 	"\x04Beat\x12\x10\n" +
