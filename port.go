@@ -14,9 +14,13 @@ import (
 )
 
 // explainListen adds to an error of opening a listener on addr what to do
-// about it. flag is the one that chose addr.
+// about it. flag is the one that chose addr. What failed otherwise, such as a key
+// file that must not be read, it leaves as it is.
 func explainListen(err error, flag, addr string) error {
+	var listen *net.OpError
 	switch {
+	case !errors.As(err, &listen):
+		return err
 	case errors.Is(err, syscall.EADDRINUSE):
 		holder := "another process"
 		if _, port, splitErr := net.SplitHostPort(addr); splitErr == nil {

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -137,6 +138,9 @@ func (l keyLines) encode() []byte {
 // readKeyFile reads a file of keys, and says whether others than its owner and group may.
 func readKeyFile(name string) (lines keyLines, open bool, err error) {
 	f, err := os.Open(name)
+	if errors.Is(err, fs.ErrPermission) {
+		return nil, false, fmt.Errorf("read the keys of gossip: %w; the user that runs the node must own the file", err)
+	}
 	if err != nil {
 		return nil, false, fmt.Errorf("read the keys of gossip: %w", err)
 	}
