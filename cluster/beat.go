@@ -62,6 +62,7 @@ type peer struct {
 	pause       time.Duration // between comparisons
 	nextAnswer  time.Time     // when it may compare with us again
 	hints       int           // taken of it in this second
+	double      double
 }
 
 type clockSample struct{ offset, rtt time.Duration }
@@ -226,6 +227,9 @@ func (e *exchange) ownBeat(p *peer) *clusterv1.Beat {
 	}
 	if e.steps.met && !e.steps.since.IsZero() {
 		b.CompleteSince = e.steps.since.UnixMilli()
+	}
+	if seen, ok := e.have.highest[p.id]; ok {
+		b.Seen = wireRevision(seen)
 	}
 	return b
 }

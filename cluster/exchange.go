@@ -28,6 +28,8 @@ type shared interface {
 	Snapshot() *store.Snapshot
 	Clock() store.Revision
 	Merge(ctx context.Context, objects []*store.Object) (*store.MergeResult, error)
+	Forgot(r store.Revision) bool
+	SetBack(ctx context.Context, forgotten store.Revision) (bool, error)
 	Forget(ctx context.Context, ids []store.ID, by store.Author, reason string) (*store.Result, error)
 	Records(name string) *store.Records
 	LastChange(id store.ID) uint64
@@ -206,6 +208,10 @@ func (e *exchange) receiveOne(ctx context.Context, in incoming) {
 		return
 	}
 	p := e.peerOf(m.From)
+	if known := e.courier.Life(m.From); m.Life != known {
+		e.refuseStranger(p, m.Life, known)
+		return
+	}
 	p.heard(m.Stream, e.now(), e.wall())
 	e.dispatch(ctx, p, m, in.at)
 }
@@ -218,6 +224,7 @@ func (e *exchange) dispatch(ctx context.Context, p *peer, m *clusterv1.Message, 
 	case *clusterv1.Message_Notice:
 		e.want(p.id, body.Notice.Entries)
 	case *clusterv1.Message_Beat:
+		e.recollect(ctx, p, revisionOf(body.Beat.Seen))
 		e.takeBeat(p, m.Stream, body.Beat, at)
 	case *clusterv1.Message_Compare:
 		e.answerCompare(p, body.Compare)
@@ -262,13 +269,13 @@ func (e *exchange) end() {
 
 // send makes and sends a message over TCP.
 func (e *exchange) send(to string, m *clusterv1.Message) {
-	m.From, m.Stream = e.self, true
+	m.From, m.Life, m.Stream = e.self, e.courier.Life(e.self), true
 	e.courier.Send(to, encodeMessage(m))
 }
 
 // packet makes a message for UDP, nil when it does not fit.
 func (e *exchange) packet(m *clusterv1.Message) []byte {
-	m.From, m.Stream = e.self, false
+	m.From, m.Life, m.Stream = e.self, e.courier.Life(e.self), false
 	if b := encodeMessage(m); len(b) <= e.courier.PacketRoom() {
 		return b
 	}

@@ -81,7 +81,12 @@ func (in *intruder) tell(message []byte) {
 // say sends a message in the name of somebody.
 func (in *intruder) say(from string, m *clusterv1.Message) {
 	in.f.t.Helper()
-	m.Version, m.From = 1, from
+	m.Version, m.From, m.Life = 1, from, "a"
+	for _, node := range in.list.Members() { // what everybody's metadata tell
+		if told, err := decodeMeta(node.Meta); err == nil && node.Name == from {
+			m.Life = told.Life
+		}
+	}
 	encoded, err := proto.Marshal(m)
 	if err != nil {
 		in.f.t.Fatal(err)
@@ -333,7 +338,7 @@ func TestClusterBoundsAFlood(t *testing.T) {
 		digest := f.nodes[0].store.Snapshot().Digest()
 		in := f.newIntruder("intruder")
 		defer in.list.Shutdown()
-		beat, err := proto.Marshal(&clusterv1.Message{Version: 1, From: in.id, Body: &clusterv1.Message_Beat{Beat: &clusterv1.Beat{Seq: 1, Wall: time.Now().UnixMicro()}}})
+		beat, err := proto.Marshal(&clusterv1.Message{Version: 1, From: in.id, Life: "a", Body: &clusterv1.Message_Beat{Beat: &clusterv1.Beat{Seq: 1, Wall: time.Now().UnixMicro()}}})
 		if err != nil {
 			t.Fatal(err)
 		}

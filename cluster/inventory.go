@@ -37,6 +37,7 @@ func (v *version) knows(r store.Revision) bool { return v != nil && v.vector.See
 type inventory struct {
 	versions map[store.ID]*version
 	kinds    map[string]*kindInventory
+	highest  map[string]store.Revision // of each node, of all that was ever put
 }
 
 type kindInventory struct {
@@ -46,7 +47,7 @@ type kindInventory struct {
 }
 
 func newInventory() *inventory {
-	return &inventory{versions: map[store.ID]*version{}, kinds: map[string]*kindInventory{}}
+	return &inventory{versions: map[store.ID]*version{}, kinds: map[string]*kindInventory{}, highest: map[string]store.Revision{}}
 }
 
 func bucketOf(id store.ID) int { return int(xxhash.Sum64String(id.String()) % numBuckets) }
@@ -54,6 +55,7 @@ func bucketOf(id store.ID) int { return int(xxhash.Sum64String(id.String()) % nu
 // put takes the place of another version of the same ID.
 func (inv *inventory) put(v *version) {
 	inv.drop(v.id)
+	inv.noteHighest(v.vector)
 	kind := inv.kinds[v.id.Kind]
 	if kind == nil {
 		kind = &kindInventory{}

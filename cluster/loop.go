@@ -38,6 +38,7 @@ type courier interface {
 	Send(to string, message []byte)       // by TCP; a bounded queue for each peer, dropped beyond and counted
 	SendPacket(to string, message []byte) // by UDP at once, best effort
 	PacketRoom() int                      // the most bytes of a message that fits one packet
+	Life(id string) string                // the life of a live node, or of this one, by which a copy of it is told from it
 }
 
 // keyVerb is what is done to the keys of a node.

@@ -18,6 +18,7 @@ func (s silence) Live() []string            { return s }
 func (s silence) Send(string, []byte)       {}
 func (s silence) SendPacket(string, []byte) {}
 func (s silence) PacketRoom() int           { return 1300 }
+func (s silence) Life(string) string        { return "" }
 
 // openLoop has a loop with a store of its own; Run is the caller's.
 func openLoop(t *testing.T, peers ...string) *loop {

@@ -163,6 +163,19 @@ func (m *membership) alone() bool {
 	return m.aloneLocked()
 }
 
+// Life is by what a copy of a node that lives, or of this one, is told from it.
+func (m *membership) Life(id string) string {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	if id == m.self {
+		return m.life
+	}
+	if n := m.members[id]; n != nil {
+		return n.meta.Life
+	}
+	return ""
+}
+
 // Live are the other live nodes, in the order of their IDs.
 func (m *membership) Live() []string {
 	m.mu.Lock()

@@ -88,6 +88,9 @@ func decodeMessage(b []byte) (*clusterv1.Message, error) {
 	if !isNode(m.From) {
 		return nil, badMessage("sender %q", cut(m.From))
 	}
+	if len(m.Life) > maxNodeLen {
+		return nil, badMessage("life of %d bytes, limit %d", len(m.Life), maxNodeLen)
+	}
 	return m, checkBody(m)
 }
 
@@ -215,7 +218,7 @@ func checkBeat(b *clusterv1.Beat) error {
 	if len(b.Content) != contentSize {
 		return badMessage("digest of %d bytes, want %d", len(b.Content), contentSize)
 	}
-	for _, r := range [...]*clusterv1.Revision{b.Clock, b.InStep} {
+	for _, r := range [...]*clusterv1.Revision{b.Clock, b.InStep, b.Seen} {
 		if r == nil {
 			continue
 		}

@@ -32,6 +32,7 @@ func (e *exchange) problems() []string {
 			list = append(list, fmt.Sprintf("the clock of node %s is %s: changes are refused where it is behind", id, offsetText(offset)))
 		}
 	}
+	list = append(list, e.doubleProblems()...)
 	if e.staleness.stale && len(e.live) > 0 {
 		list = append(list, fmt.Sprintf("this node was apart from its peers since %s, longer than deletions are remembered: it serves them nothing until it has compared with one of them",
 			e.steps.heard.UTC().Format(time.RFC3339)))

@@ -230,6 +230,15 @@ func (s *simStore) Merge(ctx context.Context, objects []*store.Object) (*store.M
 	return result, err
 }
 
+func (s *simStore) SetBack(ctx context.Context, forgotten store.Revision) (bool, error) {
+	before := s.Snapshot()
+	done, err := s.Store.SetBack(ctx, forgotten)
+	for _, o := range s.Snapshot().Since(before) {
+		s.node.sim.truth.note(s.node, before.Find(o.ID), o) // the same under another name
+	}
+	return done, err
+}
+
 // start opens the store and begins to exchange.
 func (n *simNode) start() {
 	sim := n.sim
@@ -326,8 +335,9 @@ func (n *simNode) lookAround() {
 
 // The courier of a node.
 
-func (n *simNode) Live() []string  { return n.live }
-func (n *simNode) PacketRoom() int { return 1300 }
+func (n *simNode) Live() []string     { return n.live }
+func (n *simNode) PacketRoom() int    { return 1300 }
+func (n *simNode) Life(string) string { return "" }
 
 func (n *simNode) Send(to string, message []byte) {
 	n.sent += len(message) + 200 // for the connection

@@ -105,7 +105,7 @@ func (c *checker) checkObjects() {
 	if digest != c.snap.digest {
 		c.say("the digest is not that of the objects")
 	}
-	if c.node.Seq != c.snap.seq || c.node.Clock.after(c.store.clock.seen()) || c.node.Node != c.store.clock.node {
+	if c.node.Seq != c.snap.seq || c.node.Clock.after(c.store.clock.seen()) || c.node.Node != c.store.clock.name() {
 		c.say("the node is at %+v on the disk, and serves %d", c.node, c.snap.seq)
 	}
 }

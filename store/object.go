@@ -230,7 +230,7 @@ const (
 	ActionAdopt    = "adopt"
 	ActionRelease  = "release"
 	ActionRestore  = "restore"
-	ActionReassert = "reassert" // deleted elsewhere, and still declared or alive here
+	ActionReassert = "reassert" // deleted elsewhere, and still declared or alive here; or said under another name
 	ActionForget   = "forget"   // deleted elsewhere while this node was away for long
 	ActionSettle   = "settle"   // of a conflict: the version that won stays
 	ActionConflict = "conflict" // two nodes changed the object unknown to each other

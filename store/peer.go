@@ -106,7 +106,7 @@ func (p *plan) taken(theirs *Object) (*Object, error) {
 	if err != nil {
 		return nil, err
 	}
-	if taken.Owner.File == "" && taken.Revision.Node == p.store.clock.node {
+	if taken.Owner.File == "" && taken.Revision.Node == p.store.clock.name() {
 		taken.Owner.Kind = OwnerAPI
 	}
 	taken.Lost = slices.Clone(theirs.Lost)

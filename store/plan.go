@@ -34,6 +34,8 @@ type plan struct {
 
 	// Made by finish.
 	clock     Revision // the highest revision of the changes
+	first     Revision // the lowest that was made here, but for first words of files
+	made      Revision // the highest that was made here
 	changes   []*Change
 	touched   []*Object // that changed in what is no change: the line of a file, a vector
 	unchanged []ID
@@ -496,7 +498,7 @@ func (p *plan) sort() {
 				p.touched = append(p.touched, o)
 			}
 		case old == nil && o.Owner.Kind == OwnerFile:
-			p.stamp(o, firstWord(p.store.clock.node, o))
+			p.stamp(o, firstWord(p.store.clock.name(), o))
 			p.note(old, o)
 		default:
 			p.stamp(o, revision)
@@ -522,9 +524,20 @@ func (p *plan) stamp(o *Object, revision Revision) {
 	o.Revision = Revision{}
 	if !p.txn.DryRun {
 		o.Revision, o.Vector = revision, o.Vector.with(revision).latest(maxPast, nil)
-		if revision.after(p.clock) {
-			p.clock = revision
-		}
+		p.makes(revision)
+	}
+}
+
+// makes notes a revision that is made here. First words of files are older than all.
+func (p *plan) makes(r Revision) {
+	if r.after(p.clock) {
+		p.clock = r
+	}
+	if r.after(p.made) {
+		p.made = r
+	}
+	if r.Wall > firstWall && (p.first.IsZero() || p.first.after(r)) {
+		p.first = r
 	}
 }
 

@@ -100,11 +100,28 @@ func isNode(s string) bool {
 // clock makes the revisions of one node.
 type clock struct {
 	// Fixed at construction.
-	node string
-	now  func() time.Time
+	now    func() time.Time
+	before Revision // the highest that was made when the store was opened
 
-	mu   sync.Mutex
-	last Revision // the highest that was made or seen
+	mu    sync.Mutex
+	node  string
+	last  Revision // the highest that was made or seen
+	made  Revision // the highest that was made
+	first Revision // the first that was made since the store was opened
+}
+
+// name is under which name revisions are made.
+func (c *clock) name() string {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.node
+}
+
+// rename has revisions be made under another name.
+func (c *clock) rename(node string) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.node = node
 }
 
 // peek is the revision that follows all that were made and seen. It is made only by
@@ -141,9 +158,9 @@ func (c *clock) follow(r Revision) Revision {
 	case next.after(r):
 		return next
 	case r.Counter == 1<<32-1:
-		return Revision{r.Wall + 1, 0, c.node}
+		return Revision{r.Wall + 1, 0, next.Node}
 	}
-	return Revision{r.Wall, r.Counter + 1, c.node}
+	return Revision{r.Wall, r.Counter + 1, next.Node}
 }
 
 // seen is the highest revision that was made or seen.
@@ -161,6 +178,35 @@ func (c *clock) advance(r Revision) {
 	if r.after(c.last) {
 		c.last = r
 	}
+}
+
+// keep notes the revisions of a transaction: the highest of all, and the lowest and the
+// highest of those that were made.
+func (c *clock) keep(all, first, made Revision) {
+	c.advance(all)
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	if c.first.IsZero() {
+		c.first = first
+	}
+	if made.after(c.made) {
+		c.made = made
+	}
+}
+
+// highest is the highest revision that was made.
+func (c *clock) highest() Revision {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return c.made
+}
+
+// forgot tells whether this node has made a revision of which it does not know: it is
+// later than all before the store was opened, and none of those since.
+func (c *clock) forgot(r Revision) bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return r.Node == c.node && r.Wall > firstWall && r.after(c.before) && (c.first.after(r) || r.after(c.made))
 }
 
 // check refuses a revision from too far in the future.

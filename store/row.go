@@ -32,6 +32,7 @@ type nodeRow struct {
 	Node      string    `json:"node"`
 	Seq       uint64    `json:"seq"`            // of the last change
 	Clock     Revision  `json:"clock"`          // the highest revision made or seen
+	Made      Revision  `json:"made,omitzero"`  // the highest revision made; its Node may be a former name
 	Forgotten uint64    `json:"forgotten"`      // the highest sequence that history has dropped
 	Until     time.Time `json:"until,omitzero"` // the time of that change
 }

@@ -65,6 +65,7 @@ type Store struct {
 	opts  Options
 	disk  *disk.DB
 	clock *clock
+	node  string
 	done  chan struct{} // closed by Close
 
 	// writing is full while somebody writes.
@@ -84,6 +85,7 @@ type Store struct {
 	timeline *timeline
 	tail     []*Change // the latest changes, ascending and without a gap
 	closed   bool
+	renamed  string // why the node has another name, or gets one
 }
 
 // Open opens the store in opts.Dir, or makes one.
@@ -167,15 +169,26 @@ func (s *Store) Close() error {
 // Snapshot is everything as it is now. It costs one atomic load.
 func (s *Store) Snapshot() *Snapshot { return s.snapshot.Load() }
 
-// Node is the name of this node, made when the store was.
-func (s *Store) Node() string { return s.clock.node }
+// Node is the name of this node, made when the store was. It is another one after the
+// store has lost something, from the next start on when that was found out by SetBack.
+func (s *Store) Node() string { return s.node }
 
 // Clock is the highest revision that this node has made or seen.
 func (s *Store) Clock() Revision { return s.clock.seen() }
 
 // Recovery says what was wrong with the files when they were opened, what took over,
 // and where what was damaged lies now. It is empty when nothing was.
-func (s *Store) Recovery() string { return s.disk.Recovery() }
+func (s *Store) Recovery() string {
+	s.mu.RLock()
+	defer s.mu.RUnlock()
+	said := make([]string, 0, 2)
+	for _, text := range [...]string{s.disk.Recovery(), s.renamed} {
+		if text != "" {
+			said = append(said, text)
+		}
+	}
+	return strings.Join(said, "; ")
+}
 
 // begin waits until nobody else writes; end lets the next one.
 func (s *Store) begin(ctx context.Context) error {
@@ -217,7 +230,16 @@ func (s *Store) load() error {
 			return err
 		}
 	}
-	s.clock = &clock{node: node.Node, now: s.opts.Now, last: node.Clock}
+	if node.Made.IsZero() && !node.Clock.IsZero() { // an older version has not kept it
+		node.Made = Revision{node.Clock.Wall, node.Clock.Counter, node.Node}
+	}
+	if s.disk.Lossy() {
+		if node, err = s.renameLossy(node); err != nil {
+			return err
+		}
+	}
+	s.node = node.Node
+	s.clock = &clock{node: node.Node, now: s.opts.Now, last: node.Clock, made: node.Made, before: node.Made}
 	s.timeline.last, s.timeline.forgotten, s.timeline.until = node.Seq, node.Forgotten, node.Until
 	empty := &Snapshot{superseded: make(chan struct{})}
 	s.snapshot.Store(empty.with(node.Seq, objects))

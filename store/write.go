@@ -110,7 +110,7 @@ func (s *Store) commit(p *plan) error {
 	if err := s.disk.Update(c.write); err != nil {
 		return fmt.Errorf("write %d changes: %w", len(p.changes), err)
 	}
-	s.clock.advance(p.clock)
+	s.clock.keep(p.clock, p.first, p.made)
 	s.publish(p.next, p.changes, c.events, c.dropped)
 	return nil
 }
@@ -169,11 +169,14 @@ func (s *Store) encode(p *plan) (*commitment, error) {
 	defer s.mu.RUnlock()
 	c.dropped = s.timeline.surplus(c.events)
 	c.node = nodeRow{
-		Format: rowFormat, Node: s.clock.node, Seq: p.next.seq, Clock: s.clock.seen(),
+		Format: rowFormat, Node: s.clock.name(), Seq: p.next.seq, Clock: s.clock.seen(), Made: s.clock.highest(),
 		Forgotten: s.timeline.forgotten, Until: s.timeline.until,
 	}
 	if p.clock.after(c.node.Clock) {
 		c.node.Clock = p.clock
+	}
+	if p.made.after(c.node.Made) {
+		c.node.Made = p.made
 	}
 	for _, e := range c.dropped {
 		if e.seq > c.node.Forgotten {

@@ -94,6 +94,9 @@ type Message struct {
 	From string `protobuf:"bytes,2,opt,name=from,proto3" json:"from,omitempty"`
 	// It goes over TCP.
 	Stream bool `protobuf:"varint,3,opt,name=stream,proto3" json:"stream,omitempty"`
+	// The sender's life, which its metadata tells: another node that has the same ID, as a
+	// copied machine has, has another one.
+	Life string `protobuf:"bytes,4,opt,name=life,proto3" json:"life,omitempty"`
 	// Types that are valid to be assigned to Body:
 	//
 	//	*Message_Changes
@@ -162,6 +165,13 @@ func (x *Message) GetStream() bool {
 		return x.Stream
 	}
 	return false
+}
+
+func (x *Message) GetLife() string {
+	if x != nil {
+		return x.Life
+	}
+	return ""
 }
 
 func (x *Message) GetBody() isMessage_Body {
@@ -798,6 +808,9 @@ type Beat struct {
 	// Milliseconds since 1970: what the sender lacks of all that its peers had since then
 	// was deleted. 0 means that it cannot say so.
 	CompleteSince int64 `protobuf:"varint,15,opt,name=complete_since,json=completeSince,proto3" json:"complete_since,omitempty"`
+	// The highest revision of the receiver's that the sender has seen: a receiver that does
+	// not know it was set back to an earlier state.
+	Seen          *Revision `protobuf:"bytes,20,opt,name=seen,proto3" json:"seen,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -935,6 +948,13 @@ func (x *Beat) GetCompleteSince() int64 {
 		return x.CompleteSince
 	}
 	return 0
+}
+
+func (x *Beat) GetSeen() *Revision {
+	if x != nil {
+		return x.Seen
+	}
+	return nil
 }
 
 // Compare asks where two nodes differ.
@@ -1608,11 +1628,12 @@ var File_v1_cluster_proto protoreflect.FileDescriptor
 
 const file_v1_cluster_proto_rawDesc = "" +
 	"\n" +
-	"\x10v1/cluster.proto\x12\x11sluice.cluster.v1\"\xfc\x05\n" +
+	"\x10v1/cluster.proto\x12\x11sluice.cluster.v1\"\x90\x06\n" +
 	"\aMessage\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\rR\aversion\x12\x12\n" +
 	"\x04from\x18\x02 \x01(\tR\x04from\x12\x16\n" +
-	"\x06stream\x18\x03 \x01(\bR\x06stream\x126\n" +
+	"\x06stream\x18\x03 \x01(\bR\x06stream\x12\x12\n" +
+	"\x04life\x18\x04 \x01(\tR\x04life\x126\n" +
 	"\achanges\x18\n" +
 	" \x01(\v2\x1a.sluice.cluster.v1.ChangesH\x00R\achanges\x123\n" +
 	"\x06notice\x18\v \x01(\v2\x19.sluice.cluster.v1.NoticeH\x00R\x06notice\x12-\n" +
@@ -1655,7 +1676,7 @@ const file_v1_cluster_proto_rawDesc = "" +
 	"\x03sum\x18\x03 \x01(\x06R\x03sum\x12\x18\n" +
 	"\adeleted\x18\x04 \x01(\bR\adeleted\"<\n" +
 	"\x06Notice\x122\n" +
-	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xb9\x04\n" +
+	"\aentries\x18\x01 \x03(\v2\x18.sluice.cluster.v1.EntryR\aentries\"\xea\x04\n" +
 	"\x04Beat\x12\x10\n" +
 	"\x03seq\x18\x01 \x01(\x04R\x03seq\x12\x12\n" +
 	"\x04wall\x18\x02 \x01(\x03R\x04wall\x12\x19\n" +
@@ -1672,7 +1693,8 @@ const file_v1_cluster_proto_rawDesc = "" +
 	"\tudp_tried\x18\f \x01(\rR\budpTried\x12\x1b\n" +
 	"\ttcp_tried\x18\r \x01(\rR\btcpTried\x124\n" +
 	"\ain_step\x18\x0e \x01(\v2\x1b.sluice.cluster.v1.RevisionR\x06inStep\x12%\n" +
-	"\x0ecomplete_since\x18\x0f \x01(\x03R\rcompleteSince\x1a:\n" +
+	"\x0ecomplete_since\x18\x0f \x01(\x03R\rcompleteSince\x12/\n" +
+	"\x04seen\x18\x14 \x01(\v2\x1b.sluice.cluster.v1.RevisionR\x04seen\x1a:\n" +
 	"\fDigestsEntry\x12\x10\n" +
 	"\x03key\x18\x01 \x01(\tR\x03key\x12\x14\n" +
 	"\x05value\x18\x02 \x01(\x06R\x05value:\x028\x01\"^\n" +
@@ -1785,18 +1807,19 @@ var file_v1_cluster_proto_depIdxs = []int32{
 	20, // 18: sluice.cluster.v1.Beat.digests:type_name -> sluice.cluster.v1.Beat.DigestsEntry
 	3,  // 19: sluice.cluster.v1.Beat.clock:type_name -> sluice.cluster.v1.Revision
 	3,  // 20: sluice.cluster.v1.Beat.in_step:type_name -> sluice.cluster.v1.Revision
-	10, // 21: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
-	6,  // 22: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 23: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
-	6,  // 24: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
-	5,  // 25: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
-	16, // 26: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
-	0,  // 27: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
-	28, // [28:28] is the sub-list for method output_type
-	28, // [28:28] is the sub-list for method input_type
-	28, // [28:28] is the sub-list for extension type_name
-	28, // [28:28] is the sub-list for extension extendee
-	0,  // [0:28] is the sub-list for field type_name
+	3,  // 21: sluice.cluster.v1.Beat.seen:type_name -> sluice.cluster.v1.Revision
+	10, // 22: sluice.cluster.v1.Compare.kinds:type_name -> sluice.cluster.v1.KindSums
+	6,  // 23: sluice.cluster.v1.Inventory.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 24: sluice.cluster.v1.Ask.names:type_name -> sluice.cluster.v1.Name
+	6,  // 25: sluice.cluster.v1.Confirm.entries:type_name -> sluice.cluster.v1.Entry
+	5,  // 26: sluice.cluster.v1.Renewed.names:type_name -> sluice.cluster.v1.Name
+	16, // 27: sluice.cluster.v1.Hints.hints:type_name -> sluice.cluster.v1.Hint
+	0,  // 28: sluice.cluster.v1.KeyRequest.verb:type_name -> sluice.cluster.v1.KeyVerb
+	29, // [29:29] is the sub-list for method output_type
+	29, // [29:29] is the sub-list for method input_type
+	29, // [29:29] is the sub-list for extension type_name
+	29, // [29:29] is the sub-list for extension extendee
+	0,  // [0:29] is the sub-list for field type_name
 }
 
 func init() { file_v1_cluster_proto_init() }

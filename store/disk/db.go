@@ -68,6 +68,7 @@ type DB struct {
 	opts     Options
 	bolt     *bbolt.DB
 	recovery string
+	lossy    bool
 	unlock   func() error
 	grown    chan struct{} // tells Run that the journal is long
 
@@ -89,6 +90,10 @@ type DB struct {
 // Recovery says what was wrong with the files when they were opened, what took
 // over, and where what was damaged lies now. It is empty when nothing was.
 func (db *DB) Recovery() string { return db.recovery }
+
+// Lossy tells whether something that was written may be missing since the files were
+// opened: an older file took over, and no journal says what came after it.
+func (db *DB) Lossy() bool { return db.lossy }
 
 // Close waits for the transactions that are under way, and lets go of the files.
 func (db *DB) Close() error {

@@ -47,6 +47,7 @@ type opening struct {
 
 	said     []string // sentences of the recovery
 	tookOver bool     // the copy or the journal did
+	lossy    bool     // what was written last may be missing
 	oneMeta  bool     // one of the meta pages of the file of rows is not valid
 	began    uint64   // change that the file of rows ended with, before the journal
 }
@@ -102,7 +103,7 @@ func (o *opening) finish(bolt *bbolt.DB, j *journal, unlock func() error) (*DB, 
 			return nil, errors.Join(err, bolt.Close())
 		}
 	}
-	db.recovery = strings.Join(o.said, "; ")
+	db.recovery, db.lossy = strings.Join(o.said, "; "), o.lossy
 	return db, nil
 }
 

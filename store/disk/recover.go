@@ -51,6 +51,7 @@ func (o *opening) replace(cause error, from *sources, st state) error {
 		return err
 	}
 	o.tookOver = true
+	o.lossy = o.lossy || !from.whole
 	o.say("%s took over, as of change %d%s", from, st.sequence, at(st))
 	if Damaged(from.copyErr) || newer(from.copyErr) {
 		return o.setAside(copyName, from.copyErr)
@@ -192,6 +193,7 @@ func (o *opening) readJournal(yield func(entry) error) (*reading, error) {
 
 // doubt says what cannot be excluded without a journal.
 func (o *opening) doubt(bolt *bbolt.DB) error {
+	o.lossy = true
 	st, err := boltState(bolt)
 	o.say("the rows are those of change %d%s, and what was written after that, if there was anything, is lost", st.sequence, at(st))
 	return err
