@@ -77,8 +77,8 @@ func (n *node) openCluster() error {
 
 // countPeers is told when other gateways live than before: they share the limits of the
 // cluster, and leases pass from those who are gone to those who are there.
-func (n *node) countPeers(live int) {
-	n.gateway.SetPeers(live)
+func (n *node) countPeers(sharing int) {
+	n.gateway.SetPeers(sharing)
 	n.leases.Reconsider()
 }
 

@@ -43,8 +43,8 @@ func carriedVersion(id store.ID, c *carried, wall time.Time) (*version, error) {
 	}
 	v := &version{id: id, revision: revision, vector: seen, sum: c.Sum, carried: c}
 	if deleted {
-		v.buried = changed
-		v.faded = wall.Sub(changed) >= tombstoneFades
+		v.buried = store.Buried(v.revision, changed)
+		v.faded = v.fades(wall)
 	}
 	return v, nil
 }

@@ -25,9 +25,10 @@ type Parts struct {
 	Renewed func(id store.ID)
 	// Hint takes what a peer has seen of an endpoint; nil drops it.
 	Hint func(Hint)
-	// Peers is called when the number of live gateways, this one included, has changed,
+	// Peers is called when the number of live gateways that take clients has changed, this
+	// one included and those that drain left out,
 	// and when the set of them has.
-	Peers func(live int)
+	Peers func(sharing int)
 
 	Now func() time.Time // nil means time.Now
 	// Transport takes the place of the network in tests; nil means Config.Bind.

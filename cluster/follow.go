@@ -14,6 +14,7 @@ const sweepPace = 20 * time.Second
 // until ctx is done.
 func (m *membership) follow(ctx context.Context) {
 	var last []string
+	sharing := 0
 	write := time.NewTimer(memoryPause)
 	defer write.Stop()
 	sweep := time.NewTicker(sweepPace)
@@ -24,11 +25,15 @@ func (m *membership) follow(ctx context.Context) {
 			m.remember()
 			return
 		case <-m.changed:
-			if live := m.Live(); !slices.Equal(live, last) {
-				last = live
+			live, share := m.Live(), m.sharing()
+			joined := !slices.Equal(live, last)
+			if joined {
 				m.hooks.Changed()
-				m.tellPeers(len(live) + 1)
 			}
+			if joined || share != sharing {
+				m.tellPeers(share)
+			}
+			last, sharing = live, share
 			write.Reset(memoryPause)
 		case <-write.C:
 			m.remember()
@@ -39,9 +44,23 @@ func (m *membership) follow(ctx context.Context) {
 	}
 }
 
-func (m *membership) tellPeers(live int) {
+// sharing is how many live nodes take clients: those that drain are left out, but for this
+// one, whose clients have a part as long as it has any.
+func (m *membership) sharing() int {
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	n := 1
+	for _, other := range m.members {
+		if other.state == Alive && !other.meta.Draining {
+			n++
+		}
+	}
+	return n
+}
+
+func (m *membership) tellPeers(sharing int) {
 	if m.parts.Peers != nil {
-		m.parts.Peers(live)
+		m.parts.Peers(sharing)
 	}
 }
 

@@ -12,8 +12,8 @@ import (
 func (e *exchange) versionOf(o *store.Object) *version {
 	v := &version{id: o.ID, revision: o.Revision, vector: o.Vector, sum: sumOf(o), object: o}
 	if o.Deleted {
-		v.buried = o.Changed
-		v.faded = e.wall().Sub(o.Changed) >= tombstoneFades
+		v.buried = o.Buried()
+		v.faded = v.fades(e.wall())
 	}
 	return v
 }

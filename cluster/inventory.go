@@ -32,6 +32,12 @@ type version struct {
 // knows tells whether the version was made in the knowledge of r, or is r.
 func (v *version) knows(r store.Revision) bool { return v != nil && v.vector.Seen(r) }
 
+// fades tells whether a tombstone is no part of the sums: its last twenty-fourth has begun.
+func (v *version) fades(now time.Time) bool {
+	life := store.TombstoneLifeOf(v.id.Kind)
+	return now.Sub(v.buried) >= life-life/24
+}
+
 // inventory is what this node has, with sums by which two nodes find quickly where they
 // differ: 64 bits of each version, combined by XOR, by kind and in 256 groups of it.
 type inventory struct {
@@ -92,7 +98,7 @@ func (k *kindInventory) count(bucket int, v *version) {
 // fade leaves tombstones out of the sums that are old by now.
 func (inv *inventory) fade(now time.Time) {
 	for _, v := range inv.versions {
-		if v.buried.IsZero() || v.faded || now.Sub(v.buried) < tombstoneFades {
+		if v.buried.IsZero() || v.faded || !v.fades(now) {
 			continue
 		}
 		kind := inv.kinds[v.id.Kind]

@@ -156,8 +156,8 @@ func scoped(scope store.LimitScope, share *policy.Share) *policy.Share {
 	return share
 }
 
-// SetPeers says how many gateways of the cluster live, this one included: so many share the
-// limits that are the cluster's. It holds from the next RPC on, and waits for nobody.
+// SetPeers says how many gateways of the cluster live and take clients, this one included:
+// so many share the limits that are the cluster's. It holds from the next RPC on, and waits for nobody.
 func (g *Gateway) SetPeers(live int) { g.share.Set(live) }
 
 // rate is the limit that l asks for: the one that is there already, or a new one.

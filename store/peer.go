@@ -78,7 +78,7 @@ func (p *plan) merge(theirs *Object, room *room) error {
 		return err
 	}
 	mine := p.current(taken.ID)
-	if mine == nil && taken.Deleted && p.now.Sub(taken.Changed) > TombstoneLife {
+	if mine == nil && taken.Deleted && taken.fades(p.now) {
 		p.unchanged = append(p.unchanged, taken.ID)
 		return nil
 	}

@@ -135,9 +135,11 @@ func (s *Snapshot) with(seq uint64, changed []*Object) *Snapshot {
 // without is a snapshot that has forgotten some tombstones.
 func (s *Snapshot) without(tombstones []*Object) *Snapshot {
 	next := &Snapshot{seq: s.seq, live: s.live, digest: s.digest, superseded: make(chan struct{})}
-	next.tombstones = slices.DeleteFunc(slices.Clone(s.tombstones), func(o *Object) bool {
-		return slices.Contains(tombstones, o)
-	})
+	gone := make(map[*Object]bool, len(tombstones))
+	for _, o := range tombstones {
+		gone[o] = true
+	}
+	next.tombstones = slices.DeleteFunc(slices.Clone(s.tombstones), func(o *Object) bool { return gone[o] })
 	return next
 }
 

@@ -20,11 +20,6 @@ import (
 )
 
 const (
-	// TombstoneLife is how long a deletion is remembered, so that a peer that was
-	// away for that long does not bring the object back.
-	TombstoneLife = 24 * time.Hour
-	// sweepEvery is how often Run looks for tombstones to forget.
-	sweepEvery = 10 * time.Minute
 	// maxObjects bounds the memory that a snapshot takes.
 	maxObjects = 100_000
 	// tailLen is how many of the latest changes watchers get without the disk.
@@ -67,6 +62,8 @@ type Store struct {
 	clock *clock
 	node  string
 	done  chan struct{} // closed by Close
+	// crowded asks Run to forget tombstones.
+	crowded chan struct{}
 
 	// writing is full while somebody writes.
 	writing chan struct{}
@@ -107,7 +104,7 @@ func Open(opts Options) (*Store, error) {
 		return nil, err
 	}
 	s := &Store{
-		opts: opts, disk: db, done: make(chan struct{}),
+		opts: opts, disk: db, done: make(chan struct{}), crowded: make(chan struct{}, 1),
 		writing: make(chan struct{}, 1), shadowed: map[ID]fileWord{},
 		timeline: newTimeline(*opts.limits),
 	}
@@ -131,21 +128,6 @@ func (s *Store) Run(ctx context.Context) error {
 	s.sweepUntil(ctx)
 	wg.Wait()
 	return err
-}
-
-func (s *Store) sweepUntil(ctx context.Context) {
-	ticker := time.NewTicker(sweepEvery)
-	defer ticker.Stop()
-	for {
-		select {
-		case <-ctx.Done():
-			return
-		case <-ticker.C:
-		}
-		if err := s.sweep(ctx); err != nil && ctx.Err() == nil {
-			s.opts.Log.Warn("tombstones not forgotten", "error", err)
-		}
-	}
 }
 
 // Close waits for the write that is under way and lets go of the files. Watchers end
@@ -357,35 +339,5 @@ func (s *Store) publish(next *Snapshot, changes []*Change, events, dropped []eve
 	old := s.snapshot.Swap(next)
 	s.mu.Unlock()
 	close(old.superseded)
-}
-
-// sweep forgets the tombstones that have outlived TombstoneLife.
-func (s *Store) sweep(ctx context.Context) error {
-	if err := s.begin(ctx); err != nil {
-		return err
-	}
-	defer s.end()
-	snap := s.Snapshot()
-	var old []*Object
-	for _, o := range snap.tombstones {
-		if s.opts.Now().Sub(o.Changed) > TombstoneLife {
-			old = append(old, o)
-		}
-	}
-	if len(old) == 0 {
-		return nil
-	}
-	err := s.disk.Update(func(tx *disk.Tx) error {
-		for _, o := range old {
-			if err := tx.Delete(objectRows, objectKey(o.ID)); err != nil {
-				return err
-			}
-		}
-		return nil
-	})
-	if err != nil {
-		return fmt.Errorf("forget %d tombstones: %w", len(old), err)
-	}
-	s.publish(snap.without(old), nil, nil, nil)
-	return nil
+	s.crowds(next)
 }
