@@ -43,6 +43,38 @@ func (o *Object) checkState() Faults {
 	return list.faults()
 }
 
+// latest is the latest time at which something of the object's state can have begun. The
+// change may have been made since the clock was set back; its revision was not.
+func (o *Object) latest() time.Time {
+	at := o.Changed
+	if wall := time.UnixMilli(o.Revision.Wall); wall.After(at) {
+		at = wall
+	}
+	return at.Add(maxAhead)
+}
+
+// dateState has nothing of the state begin later than the object was changed, such as what
+// was restored from a copy of a node whose clock was ahead: no peer would take it.
+func (o *Object) dateState() {
+	latest := o.latest()
+	late := slices.ContainsFunc(o.State.Splits, func(s RuleSplit) bool { return s.Since.After(latest) }) ||
+		slices.ContainsFunc(o.State.Drains, func(d Drain) bool { return d.Since.After(latest) })
+	if !late {
+		return
+	}
+	o.State.Splits, o.State.Drains = slices.Clone(o.State.Splits), slices.Clone(o.State.Drains)
+	for i := range o.State.Splits {
+		if s := &o.State.Splits[i]; s.Since.After(latest) {
+			s.Since = o.Changed
+		}
+	}
+	for i := range o.State.Drains {
+		if d := &o.State.Drains[i]; d.Since.After(latest) {
+			d.Since = o.Changed
+		}
+	}
+}
+
 func (o *Object) checkSplits(list *faultList) {
 	rules := map[string]bool{}
 	for i := range o.State.Splits {
@@ -51,7 +83,7 @@ func (o *Object) checkSplits(list *faultList) {
 			list.add(Position{}, "splits", "rule %s: want the name or number of a rule, each once", quote(split.Rule))
 		}
 		rules[split.Rule] = true
-		if split.Since.After(o.Changed.Add(maxAhead)) {
+		if split.Since.After(o.latest()) {
 			list.add(Position{}, "splits.since", "%s is later than the change", split.Since.UTC().Format(time.RFC3339))
 		}
 		split.checkForeign(list)
@@ -148,7 +180,7 @@ func (o *Object) checkDrains(list *faultList) {
 		if grace < 0 || grace > maxTimeout || grace%time.Millisecond != 0 {
 			list.add(Position{}, "drains.grace", "%s is out of range, want %s to %s", grace, Duration(time.Millisecond), Duration(maxTimeout))
 		}
-		if d.Since.After(o.Changed.Add(maxAhead)) {
+		if d.Since.After(o.latest()) {
 			list.add(Position{}, "drains.since", "%s is later than the change", d.Since.UTC().Format(time.RFC3339))
 		}
 		if problem := checkBy(d.By); problem != "" {

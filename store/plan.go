@@ -526,6 +526,7 @@ func (p *plan) stamp(o *Object, revision Revision) {
 		o.Revision, o.Vector = revision, o.Vector.with(revision).latest(maxPast, nil)
 		p.makes(revision)
 	}
+	o.dateState()
 }
 
 // makes notes a revision that is made here. First words of files are older than all.
