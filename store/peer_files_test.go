@@ -213,8 +213,9 @@ func TestRegistrationThatIsHeldIsReasserted(t *testing.T) {
 			mustWrite(t, a, Txn{Author: Author{Actor: "token cart"}, Ops: []Op{{Apply: r}}})
 			id := ResourceID(r)
 			gossip(t, a, b, c)
-			held := func(tombstone *Object) bool { return test.held && tombstone.ID == id }
-			b.holds.Store(&held)
+			if leases := NewLeases(b, LeaseOptions{Now: wall.Now}); test.held {
+				leases.Holds(id)
+			}
 			wall.pass(time.Second)
 			mustWrite(t, a, Txn{Author: test.by, Ops: []Op{{ID: id, Delete: true}}})
 			exchange(t, a, b)
@@ -401,5 +402,24 @@ func TestStoreMergeForgetsNodesThatWereLongAgo(t *testing.T) {
 	other := mustGet(t, b, cartV1)
 	if other.VersionSum() != mustGet(t, a, cartV1).VersionSum() || a.Snapshot() != settled || len(other.State.Drains) != 1 {
 		t.Errorf("the nodes have %s and %s", brief(o), brief(other))
+	}
+}
+
+// Files that change from one container to the next are no conflict. What those of a node
+// declared that is gone for good can be taken over, and removed.
+func TestFilesOfNodesThatAreGone(t *testing.T) {
+	wall := newTestClock()
+	old, pod := openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now})
+	mustSync(t, old, labelled("old")+"---\n"+backendText("cart-v2", ""))
+	mustSync(t, pod, labelled("new"))
+	gossip(t, old, pod)
+	if got := labelOf(t, pod); got != "new of file in.yaml:1" || len(pod.Snapshot().Conflicts()) > 0 {
+		t.Errorf("%s, conflicts %v", got, pod.Snapshot().Conflicts())
+	}
+	wall.pass(48 * time.Hour)
+	mustWrite(t, pod, Txn{Ops: []Op{{ID: cartV2, Adopt: true}}})
+	mustWrite(t, pod, Txn{Ops: []Op{{ID: cartV2, Delete: true}}})
+	if pod.Snapshot().Find(cartV2).live() {
+		t.Error("what nobody declares any more is there")
 	}
 }
