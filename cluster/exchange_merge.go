@@ -123,8 +123,14 @@ func (e *exchange) merge(ctx context.Context) {
 	e.followMerge(batch.from)
 }
 
-// refuseMerge counts what the store refused.
+// refuseMerge counts what the store refused. That somebody else is to say something first is
+// no fault of the peer.
 func (e *exchange) refuseMerge(a arrival, r store.Refusal) {
+	if errors.Is(r.Err, store.ErrNotNow) {
+		e.unwanted.add(unwantedKey{r.ID, a.sum}, e.now())
+		e.confirms.refused(e, a.peer, r.ID, r.Err)
+		return
+	}
 	if !errors.Is(r.Err, store.ErrClockAhead) {
 		e.refuseObject(a.peer, r.ID, a.sum, refusedInvalid, r.Err)
 		return

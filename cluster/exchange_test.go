@@ -415,6 +415,44 @@ func TestExchangePassesRenewalsAndHintsOn(t *testing.T) {
 	if len(hints) != maxHints || !hints[0].Down || hints[0].Node != sim.nodes[0].id {
 		t.Errorf("%d hints, want %d", len(hints), maxHints)
 	}
+	sim.loss = 1 // of packets
+	e.renew(sim.nodes[1].id, store.ID{Kind: store.RegistrationKind, Namespace: "default", Name: "r50"})
+	sim.run(1100 * time.Millisecond)
+	if len(renewed) != 51 {
+		t.Errorf("%d renewals, want 51", len(renewed))
+	}
+}
+
+// stewardIs is peers of which one looks after every lease.
+type stewardIs string
+
+func (s stewardIs) Steward(store.ID, string) string { return string(s) }
+func (s stewardIs) Renew(string, store.ID)          {}
+
+// The end of a lease that somebody else is to speak of is no fault of the peer that tells of
+// it, and is asked for again a while later.
+func TestExchangeTakesEndsOfLeasesLater(t *testing.T) {
+	sim := openSimulation(t, 3)
+	a, b, c := sim.nodes[0], sim.nodes[1], sim.nodes[2]
+	a.apply(simBackend("b0", "x"))
+	spec := store.RegistrationSpec{Backend: "b0", Address: "10.0.0.1:1", Weight: 1, Lease: store.Duration(time.Minute)}
+	r := &store.Registration{Meta: store.Meta{Name: store.RegistrationName(spec.Backend, spec.Address)}, Spec: spec}
+	a.write(store.Txn{Ops: []store.Op{{Apply: r}}})
+	id := a.store.Snapshot().All(store.RegistrationKind)[0].ID
+	mustAgree(t, sim, 10*time.Second)
+	store.NewLeases(b.store, store.LeaseOptions{Now: b.wall, Peers: stewardIs(a.id)})
+	c.write(store.Txn{Author: store.Author{Actor: "lease"}, Ops: []store.Op{{ID: id, Delete: true}}})
+	sim.run(20 * time.Second)
+	if _, there := b.store.Snapshot().Get(id); !there {
+		t.Error("it has ended at once")
+	}
+	if n := b.exchange.stats().Refused[refusedInvalid]; n != 0 {
+		t.Errorf("%d objects are said to be invalid", n)
+	}
+	mustAgree(t, sim, 3*time.Minute)
+	if _, there := b.store.Snapshot().Get(id); there {
+		t.Error("it never ends")
+	}
 }
 
 func TestExchangeAsksForKeys(t *testing.T) {

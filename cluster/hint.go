@@ -10,8 +10,11 @@ import (
 )
 
 const (
-	// notesEvery is how long renewals and hints are gathered before they are sent.
-	notesEvery = 200 * time.Millisecond
+	// notesEvery is how long hints are gathered before they are sent, and renewalsEvery
+	// renewals: the shortest lease is a second long, and its node asks the endpoint before it
+	// ends it.
+	notesEvery    = 200 * time.Millisecond
+	renewalsEvery = time.Second
 	// maxHints is how many hints a node sends in a second, and takes of one peer.
 	maxHints = 100
 	// maxRenewals bounds the renewals that wait to be sent.
@@ -21,9 +24,11 @@ const (
 )
 
 // notes are what goes to peers in passing: nothing is lost for good when one does not
-// arrive.
+// arrive. Of renewals some are lost in any case, when who looks after a lease dies; none is
+// because a network is busy, so they go over TCP.
 type notes struct {
 	next     time.Time
+	renewed  time.Time // when renewals were sent last
 	second   time.Time // when hints are counted anew
 	sent     int       // hints since
 	renewals map[string]map[store.ID]bool
@@ -68,7 +73,10 @@ func (e *exchange) tickNotes() {
 		return
 	}
 	e.notes.next = now.Add(notesEvery)
-	e.sendRenewals()
+	if now.Sub(e.notes.renewed) >= renewalsEvery {
+		e.notes.renewed = now
+		e.sendRenewals()
+	}
 	if now.Sub(e.notes.second) >= time.Second {
 		e.notes.second, e.notes.sent = now, 0
 		for _, p := range e.peers {
@@ -86,14 +94,8 @@ func (e *exchange) sendRenewals() {
 			names = append(names, wireName(id))
 		}
 		slices.SortFunc(names, func(a, b *clusterv1.Name) int { return nameID(a).Compare(nameID(b)) })
-		many := len(names) > maxBurst*notesInChunk
-		size := notesInChunk
-		if many {
-			size = entriesInChunk
-		}
-		for chunk := range slices.Chunk(names, size) {
-			m := &clusterv1.Message{Body: &clusterv1.Message_Renewed{Renewed: &clusterv1.Renewed{Names: chunk}}}
-			e.sendShort(steward, m)
+		for chunk := range slices.Chunk(names, entriesInChunk) {
+			e.send(steward, &clusterv1.Message{Body: &clusterv1.Message_Renewed{Renewed: &clusterv1.Renewed{Names: chunk}}})
 		}
 	}
 	clear(e.notes.renewals)

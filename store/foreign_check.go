@@ -87,6 +87,9 @@ func (o *Object) checkContent() error {
 	if err := o.Owner.check(); err != nil {
 		return err
 	}
+	if o.ID.Kind == RegistrationKind && o.Owner.OfFile() {
+		return errors.New("no file declares a registration")
+	}
 	if r, ok := o.Resource.(*Registration); ok {
 		if faults := r.checkForeign(o.ID); len(faults) > 0 {
 			return faults

@@ -200,6 +200,7 @@ var forgeries = []forgery{
 	{"one that is neither has lost", foreignDrain, inLost(func(o *Object) { o.Created = time.Time{} }), "does not say when"},
 	{"one of a bad state has lost", foreignDrain, inLost(func(o *Object) { o.State.Disabled = true }), "only a route"},
 
+	{"a registration of a file", foreignRegistration, func(o *Object) { o.Owner.File = "a:1" }, "no file declares"},
 	{"a registration of another name", foreignRegistration, inRegistration(func(r *Registration) { r.Spec.Address = "10.0.0.2:1" }), "is not the name of a registration"},
 	{"a registration without end", foreignRegistration, inRegistration(func(r *Registration) { r.Spec.Lease = Duration(25 * time.Hour) }), "out of range"},
 	{"a registration of no lease", foreignRegistration, inRegistration(func(r *Registration) { r.Spec.Lease = 0 }), "out of range"},
@@ -378,6 +379,42 @@ func TestPeekForeignReadsRowsOfLaterVersions(t *testing.T) {
 	}
 	if _, _, _, _, err := PeekForeign(make([]byte, maxForeign+1)); err == nil {
 		t.Error("a huge row is read")
+	}
+}
+
+// A clock that was ahead, and was set right, leaves states that began later than the object
+// was changed: peers take them as soon as they take its revision.
+func TestStoreMergeTakesStatesOfAClockThatWasAhead(t *testing.T) {
+	wall := newTestClock()
+	a, b := openStore(t, Options{Now: wall.Now}), openStore(t, Options{Now: wall.Now})
+	applyText(t, a, splitText("cart", "cart-v1=90", "cart-v2=10"))
+	ahead := 2 * time.Minute
+	wall.pass(ahead)
+	split := SplitEdit{Shares: []Share{{"cart-v1", 1}, {"cart-v2", 1}}, At: wall.Now()}
+	drain := State{Drains: []Drain{{Since: wall.Now()}}}
+	mustWrite(t, a, Txn{Ops: []Op{setState(cartV1, drain), splitOp(cart, split)}})
+	wall.pass(-ahead)
+	applyText(t, a, backendText("cart-v1", ", labels: {by: a}"))
+	mustWrite(t, a, Txn{Ops: []Op{setState(cart, State{Splits: mustGet(t, a, cart).State.Splits, Disabled: true})}})
+	all := a.Snapshot().All("")
+	result, err := b.Merge(t.Context(), []*Object{travelled(t, mustGet(t, a, cartV1))})
+	if err != nil || len(result.Refused) != 1 || !errors.Is(result.Refused[0].Err, ErrClockAhead) {
+		t.Errorf("%+v, %v", result, err)
+	}
+	wall.pass(ahead)
+	send(t, b, all...)
+	if got, want := b.Snapshot().Digest(), a.Snapshot().Digest(); got != want {
+		t.Errorf("digests %s and %s", got, want)
+	}
+	before := foreignDrain(t)
+	before.Changed = before.Changed.Add(-ahead)
+	travelled(t, before)
+	// What was restored from there on a node that knows nothing of it begins when it is.
+	c := openStore(t, Options{Now: wall.Now, AllowUnresolved: true})
+	wall.pass(-time.Hour)
+	mustWrite(t, c, Txn{AllowUnresolved: true, Ops: []Op{{Exact: mustGet(t, a, cartV1)}, {Exact: mustGet(t, a, cart)}}})
+	for _, o := range c.Snapshot().All("") {
+		travelled(t, o)
 	}
 }
 

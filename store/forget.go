@@ -4,7 +4,7 @@ import "context"
 
 // Forget drops objects without a tombstone that other nodes would get: they were deleted
 // elsewhere while this node was away for longer than TombstoneLife. History has it. What
-// a file here declares stays.
+// a file here declares stays, and so does what a process that lives has registered here.
 func (s *Store) Forget(ctx context.Context, ids []ID, author Author, reason string) (*Result, error) {
 	author.Reason = reason
 	txn := &Txn{Author: author, Action: ActionForget, AllowUnresolved: true}
@@ -18,7 +18,7 @@ func (s *Store) Forget(ctx context.Context, ids []ID, author Author, reason stri
 
 func (p *plan) forget(id ID) {
 	o := p.current(id)
-	if !o.live() || o.Owner.Kind == OwnerFile {
+	if !o.live() || o.Owner.Kind == OwnerFile || p.store.keeps(id) {
 		return
 	}
 	p.edit(id).bury()

@@ -47,7 +47,8 @@ type LeaseOptions struct {
 // of a process elsewhere tells the steward; only the steward ends what it has not heard
 // of. A node that begins to look after a lease, as all do after a start, gives it a whole
 // one; and since the process may not have known whom to tell, ends it only when the
-// endpoint cannot be reached either, until the first renewal has come.
+// endpoint cannot be reached either, until the first renewal has come. So it does, for a
+// while, when renewals come by other nodes, which may not get through.
 //
 // The methods may be called from any goroutine.
 type Leases struct {
@@ -75,6 +76,7 @@ type lease struct {
 	until   time.Time // when it is over, if it is mine
 	assured time.Time // until when a renewal holds that has come here; zero before the first
 	passed  bool      // that renewal came by a peer
+	spared  int       // how often it was over since, and the endpoint was there
 	holders int       // as long as there are any, it does not end
 	forward time.Time // when one that is held is to be renewed at its steward again
 	ending  bool      // it is over, and the disk is being told
@@ -82,6 +84,9 @@ type lease struct {
 	inherited bool // who renews it may not have known where
 	asking    bool // somebody finds out whether the endpoint is there
 	unreached bool // it is not
+
+	doubted Revision  // of the tombstone of another node that was refused last, for now
+	since   time.Time // when it was refused first
 }
 
 // NewLeases makes the leases of a store. Run ends them.
@@ -97,8 +102,7 @@ func NewLeases(s *Store, opts LeaseOptions) *Leases {
 		wake: make(chan struct{}, 1), writing: make(chan struct{}, 1),
 	}
 	l.follow(s.Snapshot())
-	outlives := l.outlives
-	s.holds.Store(&outlives)
+	s.leases.Store(l)
 	return l
 }
 
@@ -223,7 +227,7 @@ func (l *Leases) track(o *Object, mine bool) {
 		l.hurry()
 	}
 	known.mine, known.of = mine, o.Revision
-	known.until, known.assured, known.passed = until, until, false
+	known.until, known.assured, known.passed, known.spared = until, until, false, 0
 	known.ending, known.inherited, known.unreached = false, false, false
 }
 

@@ -9,7 +9,7 @@ type LeasePeers interface {
 	// written at a node: that node while it lives. Whoever asks knows of changes by
 	// Leases.Reconsider.
 	Steward(id ID, writer string) string
-	// Renew passes a renewal on to the steward. It may be lost.
+	// Renew passes a renewal on to the steward. It may be lost, when who lives changes.
 	Renew(steward string, id ID)
 }
 

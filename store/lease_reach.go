@@ -13,13 +13,17 @@ const (
 	// reachAgain is how long an endpoint that is there has peace at least, though nobody
 	// renews its lease.
 	reachAgain = 10 * time.Second
+	// maxSpared is how many more leases an endpoint has that is there, and of which the
+	// renewals came by a peer: these may be lost on their way, but not for ever.
+	maxSpared = 2
 )
 
 // asks tells whether a lease that is over ends only when its endpoint cannot be reached:
 // nobody has renewed it since this node looks after it, since nobody may have known where
-// to. The caller holds mu.
+// to, or who does so may not get through to this node. The caller holds mu.
 func (l *Leases) asks(known *lease) bool {
-	return known.inherited && !known.unreached && l.opts.Reach != nil
+	doubted := known.inherited || known.passed && known.spared < maxSpared
+	return doubted && !known.unreached && l.opts.Reach != nil
 }
 
 // doubtful are the registrations whose endpoints are to be asked now: no more at a time
@@ -62,8 +66,9 @@ func (l *Leases) reach(ctx context.Context, id ID) {
 	}
 	known.asking = false
 	switch {
-	case ctx.Err() != nil || !known.inherited: // nobody waited, or it was renewed meanwhile
+	case ctx.Err() != nil || known.until.After(l.opts.Now()): // nobody waited, or it was renewed meanwhile
 	case there:
+		known.spared++
 		known.until = l.opts.Now().Add(max(term, reachAgain))
 	default:
 		known.unreached = true

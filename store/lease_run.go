@@ -177,10 +177,8 @@ func (l *Leases) bury(ctx context.Context, due []ID) (ended []ID, err error) {
 			case !o.live():
 			case l.steward(o) != l.store.Node():
 				continue
-			default:
-				if err := p.remove(id); err != nil {
-					return err
-				}
+			default: // whoever is said to own it: one that cannot be ended would keep all
+				p.edit(id).bury()
 			}
 			ended = append(ended, id)
 		}

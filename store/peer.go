@@ -138,10 +138,7 @@ func (p *plan) here(mine, o *Object) (*Object, error) {
 		if fileHere {
 			return p.reassert(mine, o, fmt.Sprintf("%s declares it", mine.Owner.File)), nil
 		}
-		if mine.live() && p.store.outlives(o) {
-			return p.reassert(mine, o, "it is renewed here"), nil
-		}
-		return o, nil
+		return p.ended(mine, o)
 	}
 	word, declared := p.shadowed[o.ID]
 	if fileHere {
@@ -157,6 +154,25 @@ func (p *plan) here(mine, o *Object) (*Object, error) {
 		p.shadow(o.ID, &word)
 	}
 	return o, nil
+}
+
+// ended is what a deletion elsewhere becomes here.
+func (p *plan) ended(mine, tombstone *Object) (*Object, error) {
+	if !mine.live() {
+		return tombstone, nil
+	}
+	switch p.store.judge(mine, tombstone) {
+	case kept:
+		return p.reassert(mine, tombstone, "it is renewed here"), nil
+	case upheld:
+		o := tombstone.copy()
+		p.stamp(o, p.store.clock.follow(p.clock))
+		o.Author = tombstone.Author
+		return o, nil
+	case delayed:
+		return nil, fmt.Errorf("%s: ended by %s: %w", tombstone.ID, tombstone.Revision.Node, ErrNotNow)
+	}
+	return tombstone, nil
 }
 
 // reassert is a new version of what this node has, against a deletion elsewhere.

@@ -71,9 +71,9 @@ type Store struct {
 	// writes.
 	shadowed map[ID]fileWord
 
-	// holds tells whether a registration goes on that another node has ended. NewLeases
-	// sets it; nil holds nothing.
-	holds atomic.Pointer[func(tombstone *Object) bool]
+	// leases are asked what becomes of a registration that another node has ended.
+	// NewLeases sets it; nil keeps nothing.
+	leases atomic.Pointer[Leases]
 
 	// snapshot is replaced under mu; whoever needs no more than it takes no lock.
 	snapshot atomic.Pointer[Snapshot]
