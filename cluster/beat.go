@@ -14,6 +14,10 @@ const (
 	// takes to ask all within beatTurn.
 	beatEvery = time.Second
 	beatTurn  = 20
+	// newsPeers is how many peers are told before their turn that this node has something
+	// else by now, newsAfter it has.
+	newsPeers = 3
+	newsAfter = 500 * time.Millisecond
 	// streamTurn is each how many beats to a peer one goes over TCP.
 	streamTurn = 4
 	// settle is how long digests may differ before they are compared: what has just
@@ -142,6 +146,8 @@ type beats struct {
 	seq   uint64
 	mine  []ownDigest // what this node obeyed lately, the latest last
 	fades time.Time
+	tell  time.Time // when some are told that this node has something else; zero: nothing is new
+	told  time.Time // when some were told last
 }
 
 // ownDigest is a digest of this node's and until when it was that.
@@ -157,6 +163,12 @@ func (e *exchange) tickBeats() {
 		if p := e.peers[id]; !p.recheck.IsZero() && !now.Before(p.recheck) {
 			p.recheck = time.Time{}
 			e.beat(p, false)
+		}
+	}
+	if b := &e.beats; !b.tell.IsZero() && !now.Before(b.tell) {
+		b.tell, b.told = time.Time{}, now
+		for _, id := range e.some(e.live, newsPeers) {
+			e.beat(e.peers[id], false)
 		}
 	}
 	if now.Before(e.beats.next) {

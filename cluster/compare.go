@@ -185,7 +185,7 @@ func (e *exchange) offer(to string, versions []*version) {
 // pull is what is being fetched from a peer.
 type pull struct {
 	wanted []*clusterv1.Entry
-	open   map[store.ID]bool // asked for, and not come
+	open   map[store.ID]*clusterv1.Entry // asked for, and not come
 	until  time.Time
 }
 
@@ -220,7 +220,7 @@ func (e *exchange) want(from string, entries []*clusterv1.Entry) {
 			continue
 		}
 		if p == nil {
-			p = &pull{open: map[store.ID]bool{}}
+			p = &pull{open: map[store.ID]*clusterv1.Entry{}}
 			e.pulls[from] = p
 		}
 		if len(p.wanted) < maxWanted {
@@ -239,10 +239,10 @@ func (e *exchange) ask(from string, p *pull) {
 		entry := p.wanted[0]
 		p.wanted = p.wanted[1:]
 		id := nameID(entry.Name)
-		if p.open[id] || !e.lacks(entry) {
+		if p.open[id] != nil || !e.lacks(entry) {
 			continue
 		}
-		p.open[id] = true
+		p.open[id] = entry
 		e.asked[id] = asked{entry.Sum, from}
 		names = append(names, entry.Name)
 	}
@@ -296,8 +296,8 @@ func (e *exchange) arrived(ctx context.Context, from string, c *clusterv1.Change
 	}
 	for _, name := range c.Later {
 		id := nameID(name)
-		if a, ok := e.asked[id]; ok && a.peer == from && p.open[id] {
-			p.wanted = append(p.wanted, &clusterv1.Entry{Name: name, Revision: &clusterv1.Revision{Wall: 1, Node: from}, Sum: a.sum})
+		if entry := p.open[id]; entry != nil {
+			p.wanted = append(p.wanted, entry)
 			e.closeAsk(from, p, id)
 		}
 	}

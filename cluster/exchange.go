@@ -73,6 +73,7 @@ type exchange struct {
 	notes      notes // renewals and hints on their way
 	staleness  staleness
 	steps      steps
+	unknowns   unknowns
 	ahead      map[string]time.Time // nodes of which the clock made revisions that were refused, and when last
 
 	merged, conflicts uint64
@@ -100,7 +101,7 @@ func newExchange(s setting) *exchange {
 		refused: newRefusalLog(s.log), have: newInventory(), peers: map[string]*peer{},
 		liveSet: map[string]bool{}, pulls: map[string]*pull{}, asked: map[store.ID]asked{},
 		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{},
-		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(), steps: newSteps(),
+		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(), steps: newSteps(), unknowns: newUnknowns(),
 	}
 	return e
 }
@@ -128,6 +129,9 @@ func (e *exchange) setLive(ctx context.Context) {
 		if !before[id] {
 			fresh = append(fresh, id)
 			e.peerOf(id).met()
+			if n := e.unknowns.came(id); n > 0 {
+				e.log.Debug("a gateway was heard before it was known to live", "node", id, "messages", n)
+			}
 		}
 	}
 	e.judgeStaleness()
@@ -144,6 +148,7 @@ func (e *exchange) setLive(ctx context.Context) {
 
 // lost forgets what was under way with a peer.
 func (e *exchange) lost(id string) {
+	e.unknowns.left(id, e.now())
 	e.dropPull(id)
 	e.confirms.lost(id)
 	e.keyAsks.lost(id)
@@ -204,7 +209,7 @@ func (e *exchange) receiveOne(ctx context.Context, in incoming) {
 	case m.From == e.self: // gossip came around
 		return
 	case !e.liveSet[m.From]:
-		e.refuse(m.From, &refusalError{refusedWrongSender, errNotLive})
+		e.refuseUnknown(m.From)
 		return
 	}
 	p := e.peerOf(m.From)
@@ -258,6 +263,7 @@ func (e *exchange) tick(ctx context.Context) {
 	e.tickNotes()
 	e.tickStale(ctx)
 	e.tickSteps()
+	e.tickUnknown()
 }
 
 // end writes down what would be lost.

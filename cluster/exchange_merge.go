@@ -49,18 +49,12 @@ type arrival struct {
 // are at an end.
 func (e *exchange) takeChanges(ctx context.Context, from string, stream bool, c *clusterv1.Changes) {
 	var carriedNew []*version
-	for _, o := range c.Objects {
-		if v := e.have.versions[objectID(o)]; v != nil && v.sum == o.Sum {
-			continue
+	rows := e.unseen(c)
+	for i, d := range decodeRows(rows) {
+		if e.takeObject(ctx, from, rows[i], d, c.Answer) {
+			carriedNew = append(carriedNew, e.have.versions[objectID(rows[i])])
 		}
-		key := rowKey(o)
-		if !c.Answer && e.seen.has(key) {
-			continue
-		}
-		if e.takeObject(ctx, from, o, c.Answer) {
-			carriedNew = append(carriedNew, e.have.versions[objectID(o)])
-		}
-		e.seen.add(key)
+		e.seen.add(rowKey(rows[i]))
 	}
 	e.keepCarried()
 	e.relay(slices.DeleteFunc(carriedNew, func(v *version) bool { return e.carrying[v.id] != v.carried }))
@@ -69,11 +63,24 @@ func (e *exchange) takeChanges(ctx context.Context, from string, stream bool, c 
 	}
 }
 
+// unseen are the rows of a message that are worth reading.
+func (e *exchange) unseen(c *clusterv1.Changes) (rows []*clusterv1.Object) {
+	for _, o := range c.Objects {
+		if v := e.have.versions[objectID(o)]; v != nil && v.sum == o.Sum {
+			continue
+		}
+		if c.Answer || !e.seen.has(rowKey(o)) {
+			rows = append(rows, o)
+		}
+	}
+	return rows
+}
+
 // takeObject queues one version for the store, or keeps it when it is of a newer
 // vocabulary; it tells whether that was new.
-func (e *exchange) takeObject(ctx context.Context, from string, o *clusterv1.Object, answer bool) (carriedNew bool) {
+func (e *exchange) takeObject(ctx context.Context, from string, o *clusterv1.Object, d decoded, answer bool) (carriedNew bool) {
 	id := objectID(o)
-	object, err := store.DecodeForeign(id, o.Row)
+	object, err := d.object, d.err
 	if err != nil {
 		if o.Level > store.Vocabulary {
 			return e.carry(from, id, o)
@@ -195,6 +202,7 @@ func (e *exchange) changes() []*version {
 	before := e.snapshot
 	e.snapshot = snap
 	e.beats.noteOwn(before.Digest(), snap.Digest(), e.now())
+	e.beats.news(e.now())
 	var fresh []*version
 	changedObjects(before, snap, func(o *store.Object) {
 		if v := e.versionOf(o); e.outdoes(v) {
@@ -239,6 +247,18 @@ func (b *beats) noteOwn(before, after string, now time.Time) {
 	b.mine = append(b.mine, ownDigest{before, now})
 	if len(b.mine) > 16 {
 		b.mine = slices.Delete(b.mine, 0, 1)
+	}
+}
+
+// news has some peers told before their turn that this node has something else now, when
+// that has reached them by itself.
+func (b *beats) news(now time.Time) {
+	if !b.tell.IsZero() {
+		return
+	}
+	b.tell = now.Add(newsAfter)
+	if again := b.told.Add(beatEvery); b.tell.Before(again) {
+		b.tell = again
 	}
 }
 

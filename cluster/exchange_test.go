@@ -284,6 +284,7 @@ func TestExchangeRefusesBadObjects(t *testing.T) {
 		m.From = "stranger"
 		e.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}})
 	}
+	sim.run(memberSoon + time.Second)
 	got := e.stats().Refused
 	if got[refusedInvalid] != 100 || got[refusedMalformed] != 100 || got[refusedWrongSender] != 100 {
 		t.Errorf("refused %v", got)
@@ -347,6 +348,95 @@ func TestExchangeIsNotStaleWhenAllAre(t *testing.T) {
 	for _, n := range sim.nodes {
 		if n.label("b0") != "x" || n.exchange.staleness.stale {
 			t.Errorf("node %d has b0 %q, stale %v", n.index, n.label("b0"), n.exchange.staleness.stale)
+		}
+	}
+}
+
+// What is too much for one answer is asked for again at once, also where an older version
+// of it is known.
+func TestExchangeAsksForTheRestOfAnAnswer(t *testing.T) {
+	sim := openSimulation(t, 2)
+	a, b := sim.nodes[0], sim.nodes[1]
+	var text strings.Builder
+	for i := range 5 {
+		text.WriteString("---\n" + simBackend(fmt.Sprintf("b%d", i), "old"))
+	}
+	a.apply(text.String())
+	mustAgree(t, sim, 5*time.Second)
+	sim.cut[1] = 1
+	a.apply(strings.ReplaceAll(text.String(), "old", "new"))
+	var entries []*clusterv1.Entry
+	var names []*clusterv1.Name
+	for i := range 5 {
+		v := a.exchange.have.versions[backendID(fmt.Sprintf("b%d", i))]
+		entries, names = append(entries, wireEntry(v)), append(names, wireName(v.id))
+	}
+	var asked [][]*clusterv1.Name
+	sim.seen = func(message []byte) {
+		if m, err := decodeMessage(message); err == nil && m.GetAsk() != nil {
+			asked = append(asked, m.GetAsk().Names)
+		}
+	}
+	b.exchange.want(a.id, entries)
+	b.exchange.arrived(t.Context(), a.id, &clusterv1.Changes{Answer: true, Last: true, Gone: names[:1], Later: names[1:]})
+	if len(asked) != 2 || len(asked[0]) != 5 || len(asked[1]) != 4 {
+		t.Errorf("asked %v", asked)
+	}
+}
+
+// Messages and word of who lives come by different ways: who is a member soon, or was one,
+// is no stranger.
+func TestExchangeTakesMembersThatComeAndGoForNoStrangers(t *testing.T) {
+	sim := newSimulation(t, 1, simTemplates(t, 2), simFolder(t))
+	t.Cleanup(sim.close)
+	a, b := sim.nodes[0], sim.nodes[1]
+	a.start()
+	b.start()
+	e := a.exchange
+	sends := func(from string) {
+		m := noticeMessage(nil)
+		m.From = from
+		e.receive(t.Context(), []incoming{{encodeMessage(m), sim.now}})
+	}
+	sends(b.id)
+	sends("nobody")
+	sim.run(time.Second)
+	a.lookAround()
+	sim.cut[1] = 1
+	a.lookAround()
+	sends(b.id)
+	sim.run(time.Minute)
+	if n := e.stats().Refused[refusedWrongSender]; n != 1 || e.unknowns.early != 2 {
+		t.Errorf("%d refused, want that of the stranger; %d of members, want 2", n, e.unknowns.early)
+	}
+	sends(b.id)
+	for i := range 2 * maxUnknown {
+		sends(fmt.Sprint("stranger-", i))
+	}
+	if len(e.unknowns.waiting) != maxUnknown {
+		t.Errorf("%d strangers are waited for, limit %d", len(e.unknowns.waiting), maxUnknown)
+	}
+	sim.run(10 * time.Second)
+	if n := e.stats().Refused[refusedWrongSender]; n != 2+2*maxUnknown {
+		t.Errorf("%d refused, want %d", n, 2+2*maxUnknown)
+	}
+}
+
+// Whoever has something else by now says so before its turn.
+func TestExchangeTellsOfItsNewDigest(t *testing.T) {
+	sim := openSimulation(t, 3)
+	sim.run(5 * time.Second)
+	for i := range 20 {
+		sim.nodes[0].apply(simBackend("b0", fmt.Sprint(i)))
+		sim.run(newsAfter + tickEvery + 50*time.Millisecond)
+		if i > 0 {
+			sim.run(time.Second)
+		}
+		for _, n := range sim.nodes[1:] {
+			f := n.exchange.facts(sim.nodes[0].id)
+			if f.Drift || f.Digest != sim.nodes[0].store.Snapshot().Digest() {
+				t.Errorf("change %d: node %d takes node 0 for %.8s, drift %v", i, n.index, f.Digest, f.Drift)
+			}
 		}
 	}
 }

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"fmt"
 	"log/slog"
@@ -21,8 +20,13 @@ const (
 	// not fit is dropped: the comparison mends it.
 	maxInbox      = 4096
 	maxInboxBytes = 64 << 20
-	// maxHandled is how many messages are handled before the exchange looks at the rest.
+	// maxUrgent and maxUrgentBytes bound those that take no time and are waited for.
+	maxUrgent      = 1024
+	maxUrgentBytes = 4 << 20
+	// maxHandled is how many messages are handled before the exchange looks at the rest,
+	// and maxTurn for how long.
 	maxHandled = 256
+	maxTurn    = 50 * time.Millisecond
 	// tickEvery is how often the exchange does what is due.
 	tickEvery = 100 * time.Millisecond
 	// maxWork bounds what runs beside the exchange: waits for the gateway, key files.
@@ -101,8 +105,8 @@ type loop struct {
 	keyTurn  sync.Mutex    // of whoever changes keys
 
 	mu       sync.Mutex // guards the fields below
-	inbox    []incoming
-	bytes    int // in the inbox
+	inbox    mailbox
+	urgent   mailbox
 	dropped  uint64
 	renewals map[string]map[store.ID]bool // by steward, on their way to the exchange
 	renewing int                          // in renewals
@@ -218,20 +222,33 @@ func (l *loop) post(ctx context.Context, do func(context.Context, *exchange)) er
 
 // handle gives the exchange what has come, a part at a time.
 func (l *loop) handle(ctx context.Context, e *exchange) {
-	l.mu.Lock()
-	n := min(len(l.inbox), maxHandled)
-	messages := l.inbox[:n:n]
-	l.inbox = l.inbox[n:]
-	for _, m := range messages {
-		l.bytes -= len(m.bytes)
+	begun := time.Now()
+	for range maxHandled {
+		m, ok := l.next()
+		if !ok {
+			break
+		}
+		e.receiveOne(ctx, m)
+		if time.Since(begun) >= maxTurn {
+			break
+		}
 	}
-	if len(l.inbox) == 0 {
-		l.inbox = nil
-	} else {
+	e.merge(ctx)
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if len(l.inbox.messages)+len(l.urgent.messages) > 0 {
 		l.ring()
 	}
-	l.mu.Unlock()
-	e.receive(ctx, messages)
+}
+
+// next is what is to be handled next, what is urgent first.
+func (l *loop) next() (m incoming, ok bool) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if m, ok = l.urgent.take(); ok {
+		return m, ok
+	}
+	return l.inbox.take()
 }
 
 func (l *loop) ring() {
@@ -279,12 +296,16 @@ func (l *loop) receive(message []byte) {
 	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.inbox) >= maxInbox || l.bytes+len(message) > maxInboxBytes {
+	fits := false
+	if isUrgent(message) {
+		fits = l.urgent.put(message, now, maxUrgent, maxUrgentBytes)
+	} else {
+		fits = l.inbox.put(message, now, maxInbox, maxInboxBytes)
+	}
+	if !fits {
 		l.dropped++
 		return
 	}
-	l.inbox = append(l.inbox, incoming{bytes.Clone(message), now})
-	l.bytes += len(message)
 	l.ring()
 }
 

@@ -214,11 +214,26 @@ func (m *membership) node(id string) (memberlist.Node, bool) {
 	return n.node, true
 }
 
-// hasRoomFor tells whether one more node may be known.
+// hasRoomFor tells whether one more node may be known: whoever has been gone the longest
+// makes room for it.
 func (m *membership) hasRoomFor(id string) bool {
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return m.members[id] != nil || len(m.members) < maxMembers
+	if m.members[id] != nil || len(m.members) < maxMembers {
+		return true
+	}
+	oldest := ""
+	for id, n := range m.members {
+		if n.state != Alive && (oldest == "" || n.since.Before(m.members[oldest].since)) {
+			oldest = id
+		}
+	}
+	if oldest == "" {
+		return false
+	}
+	delete(m.members, oldest)
+	delete(m.partings, oldest)
+	return true
 }
 
 // Members are all that are known, in the order of their IDs, this node included.

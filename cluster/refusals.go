@@ -223,13 +223,28 @@ func (r *refusals) counted() map[string]uint64 {
 	return counts
 }
 
-// Write takes a line of memberlist's log.
-func (r *refusals) Write(line []byte) (int, error) {
-	text := string(line[:min(len(line), maxRefusalLine)])
+// lineHandler takes the lines of memberlist's log, of which each is a record that has
+// nothing but a message.
+type lineHandler struct{ refusals *refusals }
+
+var _ slog.Handler = lineHandler{}
+
+func (lineHandler) Enabled(context.Context, slog.Level) bool { return true }
+func (h lineHandler) WithAttrs([]slog.Attr) slog.Handler     { return h }
+func (h lineHandler) WithGroup(string) slog.Handler          { return h }
+
+// Handle counts what a line says.
+func (h lineHandler) Handle(_ context.Context, record slog.Record) error {
+	h.refusals.take(record.Message)
+	return nil
+}
+
+// take counts what a line of memberlist says.
+func (r *refusals) take(line string) {
+	text := line[:min(len(line), maxRefusalLine)]
 	if why := classify(text); why != "" {
-		r.add(why, fromOf(string(line)), strings.TrimSpace(strings.TrimPrefix(trimLevel(text), "memberlist: ")))
+		r.add(why, fromOf(line), strings.TrimSpace(strings.TrimPrefix(trimLevel(text), "memberlist: ")))
 	}
-	return len(line), nil
 }
 
 // classify is the reason of a line, empty for what is no trouble.

@@ -52,8 +52,9 @@ func TestRefusalsAreNamedAtAPace(t *testing.T) {
 			t.Errorf("%s: %d lines, want %d:\n%s", what, got, want, log.String())
 		}
 	}
+	memberlist := slog.NewLogLogger(lineHandler{r}, slog.LevelWarn)
 	for range 1000 {
-		fmt.Fprintln(r, "[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.1:5")
+		memberlist.Println("[ERR] memberlist: Decrypt packet failed: no installed keys could decrypt the message from=10.0.0.1:5")
 	}
 	said("a flood from one", 1)
 	r.add(wrongKey, "10.0.0.2", "")

@@ -4,7 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"log"
+	"log/slog"
 	"net"
 	"net/netip"
 	"strings"
@@ -96,7 +96,7 @@ func (s *session) config() *memberlist.Config {
 	c.UDPBufferSize = packetBytes
 	c.DeadNodeReclaimTime = reclaim
 	c.Keyring = s.m.keys.memberlist()
-	c.Logger = log.New(s.m.refusals, "", 0)
+	c.Logger = slog.NewLogLogger(lineHandler{s.m.refusals}, slog.LevelWarn)
 	d := &delegate{s}
 	c.Delegate, c.Events, c.Alive, c.Merge, c.Conflict = d, d, d, d, d
 	return c
