@@ -15,7 +15,7 @@ var (
 	driftMetric       = clusterMetric("members_drift", "Live gateways whose objects are not those of this one.")
 	bytesMetric       = clusterMetric("bytes_total", "Bytes of gossip.", "transport", "direction")
 	refusedMetric     = clusterMetric("refused_total", "Messages of gossip that were refused, by reason.", "reason")
-	droppedMetric     = clusterMetric("dropped_total", "Messages of gossip that found the queue full; a comparison makes up for them.")
+	droppedMetric     = clusterMetric("dropped_total", "Messages of gossip that found no room in a queue, by reason; a comparison makes up for them.", "reason")
 	mergedMetric      = clusterMetric("merged_total", "Versions of objects that were taken from other gateways.")
 	conflictsMetric   = clusterMetric("conflicts_total", "Of those, versions that two gateways made unknown to each other.")
 	comparisonsMetric = clusterMetric("comparisons_total", "Comparisons that were begun because digests differed.")
@@ -52,7 +52,9 @@ func (m clusterMetrics) Collect(metrics chan<- prometheus.Metric) {
 	for reason, n := range s.Refused {
 		show(refusedMetric, prometheus.CounterValue, float64(n), reason)
 	}
-	show(droppedMetric, prometheus.CounterValue, float64(s.Dropped))
+	for reason, n := range s.Dropped {
+		show(droppedMetric, prometheus.CounterValue, float64(n), reason)
+	}
 	show(mergedMetric, prometheus.CounterValue, float64(s.Merged))
 	show(conflictsMetric, prometheus.CounterValue, float64(s.Conflicts))
 	show(comparisonsMetric, prometheus.CounterValue, float64(s.Comparisons))

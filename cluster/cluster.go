@@ -255,7 +255,7 @@ type Stats struct {
 	Packets           Traffic           // UDP
 	Streams           Traffic           // TCP
 	Refused           map[string]uint64 // messages, by reason
-	Dropped           uint64            // messages that found the queue full
+	Dropped           map[string]uint64 // messages that found no room, by reason
 	Merged, Conflicts uint64            // versions taken, and those that two nodes made unknown to each other
 	Comparisons       uint64            // begun, because digests differed
 	Carried           int               // objects of a newer version that are kept and not understood
@@ -270,9 +270,10 @@ func (c *Cluster) Stats() Stats {
 	s := Stats{
 		Packets: Traffic{m.traffic.packetsIn.Load(), m.traffic.packetsOut.Load()},
 		Streams: Traffic{m.traffic.streamsIn.Load(), m.traffic.streamsOut.Load()},
-		Refused: m.refusals.counted(), Dropped: told.Dropped + m.dropped.Load(),
+		Refused: m.refusals.counted(), Dropped: told.Dropped,
 		Merged: told.Merged, Conflicts: told.Conflicts, Comparisons: told.Comparisons, Carried: told.Carried,
 	}
+	s.Dropped[droppedUnsent] += m.dropped.Load()
 	for why, n := range told.Refused {
 		s.Refused[why] += n
 	}

@@ -2,6 +2,7 @@ package cluster
 
 import (
 	"bytes"
+	"context"
 	"encoding/base64"
 	"fmt"
 	"io"
@@ -370,7 +371,55 @@ func TestClusterBoundsAFlood(t *testing.T) {
 		}
 		f.nodes[1].write(split(500))
 		took := f.awaitHas(5*time.Second, f.nodes[1], cart)
-		t.Logf("grew by %d MiB; a change then took %v; refused %v, dropped %d", (int64(most)-int64(before))>>20, took, f.nodes[0].cluster.Stats().Refused, f.nodes[0].cluster.Stats().Dropped)
+		t.Logf("grew by %d MiB; a change then took %v; refused %v, dropped %v", (int64(most)-int64(before))>>20, took, f.nodes[0].cluster.Stats().Refused, f.nodes[0].cluster.Stats().Dropped)
+	})
+}
+
+// A member that fills the inbox of a node while that is held up by its disk takes nobody
+// else's place: what others ask is answered when the node goes on.
+func TestClusterHearsOthersDuringAFlood(t *testing.T) {
+	inBubble(t, 3, func(t *testing.T, f *fleet) {
+		f.nodes[0].apply(shop)
+		f.awaitEqual(10 * time.Second)
+		in := f.newIntruder("intruder")
+		defer in.list.Shutdown()
+		in.only = f.nodes[0].id()
+		pass(2 * time.Second)
+		const stall = time.Second
+		if err := f.nodes[0].cluster.loop.post(t.Context(), func(context.Context, *exchange) { pass(stall) }); err != nil {
+			t.Fatal(err)
+		}
+		begin := time.Now()
+		flood := changes("Backend", "evil", 1, []byte("x"))
+		flood.Version, flood.From = 1, in.id
+		message, err := proto.Marshal(flood)
+		if err != nil {
+			t.Fatal(err)
+		}
+		for i := range maxInbox + maxInbox/inboxShares {
+			for _, m := range in.list.Members() {
+				if m.Name == in.only {
+					_ = in.list.SendBestEffort(m, message) // refused is as good
+				}
+			}
+			if i%100 == 0 {
+				pass(time.Millisecond)
+			}
+		}
+		waiting, stop := context.WithTimeout(t.Context(), confirmAgain-100*time.Millisecond)
+		defer stop()
+		f.nodes[1].write(split(500))
+		o, _ := f.nodes[1].store.Snapshot().Get(cart)
+		came := f.nodes[1].cluster.Confirm(waiting, []store.Change{{ID: cart, After: o}})
+		if dropped := f.nodes[0].cluster.Stats().Dropped; dropped[droppedShare] == 0 || dropped[droppedFull] > 0 {
+			t.Errorf("dropped %v, want some of one sender", dropped)
+		}
+		if len(came.Confirmed) != 2 || len(came.Unconfirmed) != 1 || came.Unconfirmed[0].Member.ID != in.id {
+			t.Errorf("confirmed %d, not %+v; want all but the flooder", len(came.Confirmed), came.Unconfirmed)
+		}
+		if has := f.nodes[0].store.Snapshot().Digest(); has != f.nodes[1].store.Snapshot().Digest() {
+			t.Errorf("after %v the change is not there", time.Since(begin))
+		}
 	})
 }
 

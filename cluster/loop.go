@@ -16,17 +16,10 @@ import (
 )
 
 const (
-	// maxInbox and maxInboxBytes bound the messages that wait for the exchange. What does
-	// not fit is dropped: the comparison mends it.
-	maxInbox      = 4096
-	maxInboxBytes = 64 << 20
-	// maxUrgent and maxUrgentBytes bound those that take no time and are waited for.
-	maxUrgent      = 1024
-	maxUrgentBytes = 4 << 20
-	// maxHandled is how many messages are handled before the exchange looks at the rest,
-	// and maxTurn for how long.
-	maxHandled = 256
-	maxTurn    = 50 * time.Millisecond
+	// maxHandled is how many messages are handled, and maxHandling for how long, before
+	// the exchange looks at the rest: a beat is late by as much.
+	maxHandled  = 256
+	maxHandling = 50 * time.Millisecond
 	// tickEvery is how often the exchange does what is due.
 	tickEvery = 100 * time.Millisecond
 	// maxWork bounds what runs beside the exchange: waits for the gateway, key files.
@@ -82,7 +75,7 @@ type peerFacts struct {
 // loopStats are the counters of the exchange.
 type loopStats struct {
 	Refused           map[string]uint64
-	Dropped           uint64
+	Dropped           map[string]uint64
 	Merged, Conflicts uint64
 	Comparisons       uint64
 	Carried           int
@@ -105,9 +98,8 @@ type loop struct {
 	keyTurn  sync.Mutex    // of whoever changes keys
 
 	mu       sync.Mutex // guards the fields below
-	inbox    mailbox
-	urgent   mailbox
-	dropped  uint64
+	inbox    inbox
+	live     map[string]bool              // the other nodes, as far as the exchange knows
 	renewals map[string]map[store.ID]bool // by steward, on their way to the exchange
 	renewing int                          // in renewals
 	hints    map[hintKey]bool
@@ -127,7 +119,7 @@ func newLoop(parts Parts, courier courier, log *slog.Logger) *loop {
 		parts: parts, log: log, courier: courier,
 		requests: make(chan func(context.Context, *exchange), maxRequests),
 		wake:     make(chan struct{}, 1), changed: make(chan struct{}, 1),
-		renewals: map[string]map[store.ID]bool{}, hints: map[hintKey]bool{},
+		inbox: newInbox(), renewals: map[string]map[store.ID]bool{}, hints: map[hintKey]bool{},
 	}
 	l.queue.RetransmitMult = retransmitMult
 	l.queue.NumNodes = func() int { return int(l.nodes.Load()) }
@@ -143,6 +135,7 @@ func (l *loop) Run(ctx context.Context) error {
 	defer cancel()
 	e := l.exchange(ctx, &beside)
 	e.start(ctx)
+	l.noteLive(e)
 	ticker := time.NewTicker(tickEvery)
 	defer ticker.Stop()
 	for {
@@ -155,7 +148,7 @@ func (l *loop) Run(ctx context.Context) error {
 			l.handle(ctx, e)
 		case <-l.changed:
 			e.setLive(ctx)
-			l.nodes.Store(int64(len(e.live) + 1))
+			l.noteLive(e)
 		case <-snap.Superseded():
 			e.follow()
 		case do := <-l.requests:
@@ -220,34 +213,37 @@ func (l *loop) post(ctx context.Context, do func(context.Context, *exchange)) er
 	}
 }
 
-// handle gives the exchange what has come, a part at a time.
+// noteLive notes who lives: each of them has a share of the inbox of its own.
+func (l *loop) noteLive(e *exchange) {
+	l.nodes.Store(int64(len(e.live) + 1))
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.live = e.liveSet // replaced as a whole
+}
+
+// handle gives the exchange what has come, a part at a time: what is urgent
+// first, also when it comes in between, and one merge for the whole.
 func (l *loop) handle(ctx context.Context, e *exchange) {
-	begun := time.Now()
-	for range maxHandled {
+	begin := time.Now()
+	for n := 0; n < maxHandled && time.Since(begin) < maxHandling; n++ {
 		m, ok := l.next()
 		if !ok {
 			break
 		}
 		e.receiveOne(ctx, m)
-		if time.Since(begun) >= maxTurn {
-			break
-		}
 	}
 	e.merge(ctx)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if len(l.inbox.messages)+len(l.urgent.messages) > 0 {
+	if !l.inbox.empty() {
 		l.ring()
 	}
 }
 
-// next is what is to be handled next, what is urgent first.
+// next is the message to be handled next.
 func (l *loop) next() (m incoming, ok bool) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if m, ok = l.urgent.take(); ok {
-		return m, ok
-	}
 	return l.inbox.take()
 }
 
@@ -287,26 +283,22 @@ func (l *loop) publish(e *exchange) {
 	l.view = v
 }
 
-// receive takes a message; the bytes stay the caller's. What finds the inbox full is
-// dropped and counted.
+// receive takes a message; the bytes stay the caller's. What finds no room in the inbox is
+// dropped and counted. Who is no live member shares one part of it with all of these.
 func (l *loop) receive(message []byte) {
 	now := time.Now()
 	if l.parts.Now != nil {
 		now = l.parts.Now()
 	}
+	sender, to := addressee(message)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	fits := false
-	if isUrgent(message) {
-		fits = l.urgent.put(message, now, maxUrgent, maxUrgentBytes)
-	} else {
-		fits = l.inbox.put(message, now, maxInbox, maxInboxBytes)
+	if !l.live[sender] {
+		sender = ""
 	}
-	if !fits {
-		l.dropped++
-		return
+	if l.inbox.put(to, sender, message, now) {
+		l.ring()
 	}
-	l.ring()
 }
 
 // broadcasts are messages for the next packet of gossip.
@@ -438,7 +430,7 @@ func (l *loop) stats() loopStats {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	s := l.view.stats
-	s.Dropped = l.dropped
+	s.Dropped = maps.Clone(l.inbox.dropped)
 	if s.Refused == nil {
 		s.Refused = newRefusalLog(l.log).copy()
 	}

@@ -1,7 +1,6 @@
 package cluster
 
 import (
-	"bytes"
 	"context"
 	"errors"
 	"log/slog"
@@ -9,7 +8,6 @@ import (
 	"testing/synctest"
 	"time"
 
-	clusterv1 "sluice/cluster/v1"
 	"sluice/store"
 )
 
@@ -31,23 +29,6 @@ func openLoop(t *testing.T, peers ...string) *loop {
 	}
 	t.Cleanup(func() { _ = s.Close() })
 	return newLoop(Parts{Store: s}, silence(peers), slog.New(slog.DiscardHandler))
-}
-
-func TestLoopDropsWhatItHasNoRoomFor(t *testing.T) {
-	l := openLoop(t)
-	for range maxInbox + 10 {
-		l.receive([]byte("message"))
-	}
-	if n := l.stats().Dropped; n != 10 {
-		t.Errorf("%d dropped, want 10", n)
-	}
-	large := openLoop(t)
-	for range maxInboxBytes/maxSingle + 2 {
-		large.receive(make([]byte, maxSingle))
-	}
-	if n := large.stats().Dropped; n != 2 {
-		t.Errorf("%d large ones dropped, want 2", n)
-	}
 }
 
 // Whoever waits for peers that say nothing waits as long as he wants, and no longer.
@@ -85,34 +66,6 @@ func TestLoopConfirmEndsWithItsContext(t *testing.T) {
 			t.Error("confirmed by a loop that does not run")
 		}
 	})
-}
-
-// What is waited for overtakes what takes long, and a turn has an end.
-func TestLoopHandlesUrgentMessagesFirst(t *testing.T) {
-	l := openLoop(t)
-	changes := encodeMessage(&clusterv1.Message{From: "peer", Stream: true, Body: &clusterv1.Message_Changes{Changes: &clusterv1.Changes{Last: true}}})
-	beat := encodeMessage(&clusterv1.Message{From: "peer", Life: "life", Stream: true, Body: &clusterv1.Message_Beat{Beat: &clusterv1.Beat{Seq: 1}}})
-	for range maxInbox {
-		l.receive(changes)
-	}
-	l.receive(beat)
-	if n := l.stats().Dropped; n != 0 {
-		t.Errorf("%d dropped", n)
-	}
-	if m, _ := l.next(); !bytes.Equal(m.bytes, beat) {
-		t.Errorf("%x is handled first", m.bytes)
-	}
-	for range maxUrgent + 10 {
-		l.receive(beat)
-	}
-	if n := l.stats().Dropped; n != 10 {
-		t.Errorf("%d dropped, want 10", n)
-	}
-	for _, garbage := range [][]byte{nil, {0xff}, []byte("message"), {0x08}, changes[:5]} {
-		if isUrgent(garbage) {
-			t.Errorf("%x is urgent", garbage)
-		}
-	}
 }
 
 func TestLoopAsksForKeys(t *testing.T) {

@@ -153,8 +153,8 @@ func (f *fleet) converges(changes int, within time.Duration) {
 func (f *fleet) noneRefused() {
 	f.t.Helper()
 	for _, n := range f.up() {
-		if stats := n.cluster.Stats(); n.refusals() > 0 || stats.Dropped > 0 {
-			f.t.Errorf("%s refused %v and dropped %d\n%s", n.name, stats.Refused, stats.Dropped, n.log.tail(5))
+		if stats := n.cluster.Stats(); n.refusals() > 0 || total(stats.Dropped) > 0 {
+			f.t.Errorf("%s refused %v and dropped %v\n%s", n.name, stats.Refused, stats.Dropped, n.log.tail(5))
 		}
 	}
 }
