@@ -121,7 +121,8 @@ func carriedWins(mine, theirs *version) bool {
 	case mine.revision == theirs.revision && mine.carried == nil:
 		return mine.sum != theirs.sum // it says more than what is understood here
 	case mine.revision == theirs.revision:
-		return theirs.sum != mine.sum && (covers(theirs.vector, mine.vector) != covers(mine.vector, theirs.vector) && covers(theirs.vector, mine.vector) || theirs.sum > mine.sum)
+		more, less := covers(theirs.vector, mine.vector), covers(mine.vector, theirs.vector)
+		return more && !less || more == less && theirs.sum > mine.sum
 	case mine.knows(theirs.revision):
 		return false
 	case theirs.knows(mine.revision):

@@ -607,3 +607,26 @@ func largeDescriptors(t *testing.T, number int) []byte {
 	}
 	return b
 }
+
+// Of two rows of a newer version under one revision both sides choose the same, also when
+// neither has seen all that the other has.
+func TestCarriedWinsAtOneSide(t *testing.T) {
+	r := store.Revision{Wall: 5, Node: "a"}
+	row := func(sum uint64, seen ...string) *version {
+		v := &version{revision: r, vector: store.Vector{"a": r}, sum: sum, carried: &carried{}}
+		for _, node := range seen {
+			v.vector[node] = store.Revision{Wall: 1, Node: node}
+		}
+		return v
+	}
+	for _, pair := range [][2]*version{
+		{row(1, "b", "c"), row(2, "b")}, // the first is to hold
+		{row(2, "b", "c"), row(1, "b")},
+		{row(2, "b"), row(1, "c")},
+		{row(2, "b"), row(1, "b")},
+	} {
+		if !carriedWins(pair[1], pair[0]) || carriedWins(pair[0], pair[1]) || carriedWins(pair[0], pair[0]) {
+			t.Errorf("sums %d and %d, which have seen %v and %v", pair[0].sum, pair[1].sum, pair[0].vector, pair[1].vector)
+		}
+	}
+}

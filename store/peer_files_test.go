@@ -385,12 +385,16 @@ func TestStoreMergeForgetsNodesThatWereLongAgo(t *testing.T) {
 	mustSync(t, a, backendText("cart-v1", ""))
 	mustSync(t, b, backendText("cart-v1", ""))
 	first := mustGet(t, b, cartV1)
-	for i := range maxNodes + 1 {
+	pods := maxNodes + 1
+	if raceDetector {
+		pods = 2 * maxPast
+	}
+	send(t, a, times(pods, func(i int) *Object {
 		o := first.copy()
 		o.Revision.Node = fmt.Sprintf("pod%05d", i)
 		o.Vector = Vector{}.with(o.Revision)
-		send(t, a, o)
-	}
+		return o
+	})...)
 	mustWrite(t, a, Txn{Ops: []Op{setState(cartV1, drainedWhole(true))}})
 	o := mustGet(t, a, cartV1)
 	if len(o.Vector) != maxPast || !o.Vector.Seen(o.Revision) {
