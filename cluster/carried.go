@@ -91,11 +91,11 @@ func (e *exchange) carry(from string, id store.ID, o *clusterv1.Object) bool {
 	c := &carried{Level: o.Level, Sum: o.Sum, Row: o.Row}
 	theirs, err := carriedVersion(id, c, e.wall())
 	if err != nil {
-		e.refuseObject(from, id, o.Sum, refusedInvalid, err)
+		e.refuseObject(from, id, o.Sum, badObject, err)
 		return false
 	}
 	if ahead := time.UnixMilli(theirs.revision.Wall).Sub(e.wall()); ahead > maxAhead {
-		e.refuseObject(from, id, o.Sum, refusedClockAhead, fmt.Errorf("%s: %w", theirs.revision, store.ErrClockAhead))
+		e.refuseObject(from, id, o.Sum, clockAhead, fmt.Errorf("%s: %w", theirs.revision, store.ErrClockAhead))
 		e.ahead[theirs.revision.Node] = e.now()
 		return false
 	}
@@ -103,7 +103,7 @@ func (e *exchange) carry(from string, id store.ID, o *clusterv1.Object) bool {
 		return false
 	}
 	if err := e.roomFor(id, c); err != nil {
-		e.refuseObject(from, id, o.Sum, refusedInvalid, err)
+		e.refuseObject(from, id, o.Sum, badObject, err)
 		return false
 	}
 	e.carrying[id] = c

@@ -131,7 +131,7 @@ func New(cfg Config, parts Parts, log *slog.Logger) (*Cluster, error) {
 	if err != nil {
 		return nil, err
 	}
-	l.courier = m
+	l.courier, l.refusals = m, m.refusals // one log of what is refused
 	if m.keys != nil {
 		l.keys = m.keys.change
 	}
@@ -270,13 +270,10 @@ func (c *Cluster) Stats() Stats {
 	s := Stats{
 		Packets: Traffic{m.traffic.packetsIn.Load(), m.traffic.packetsOut.Load()},
 		Streams: Traffic{m.traffic.streamsIn.Load(), m.traffic.streamsOut.Load()},
-		Refused: m.refusals.counted(), Dropped: told.Dropped,
+		Refused: told.Refused, Dropped: told.Dropped,
 		Merged: told.Merged, Conflicts: told.Conflicts, Comparisons: told.Comparisons, Carried: told.Carried,
 	}
 	s.Dropped[droppedUnsent] += m.dropped.Load()
-	for why, n := range told.Refused {
-		s.Refused[why] += n
-	}
 	for _, member := range m.Members() {
 		switch member.State {
 		case Alive:

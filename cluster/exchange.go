@@ -52,7 +52,7 @@ type exchange struct {
 	keys    keyHolder // nil: this node has none
 
 	queue    *memberlist.TransmitLimitedQueue // may be asked by other goroutines
-	refused  *refusalLog
+	refused  *refusals
 	snapshot *store.Snapshot // that the inventory is of
 	have     *inventory
 	peers    map[string]*peer // all that were ever live
@@ -91,6 +91,7 @@ type setting struct {
 	now, wall func() time.Time
 	rand      *rand.Rand
 	log       *slog.Logger
+	refused   *refusals
 	spawn     spawner
 }
 
@@ -98,7 +99,7 @@ func newExchange(s setting) *exchange {
 	e := &exchange{
 		self: s.store.Node(), store: s.store, parts: s.parts, courier: s.courier,
 		now: s.now, wall: s.wall, rand: s.rand, log: s.log, spawn: s.spawn,
-		refused: newRefusalLog(s.log), have: newInventory(), peers: map[string]*peer{},
+		refused: s.refused, have: newInventory(), peers: map[string]*peer{},
 		liveSet: map[string]bool{}, pulls: map[string]*pull{}, asked: map[store.ID]asked{},
 		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{},
 		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(), steps: newSteps(), unknowns: newUnknowns(),
@@ -250,7 +251,7 @@ func (e *exchange) dispatch(ctx context.Context, p *peer, m *clusterv1.Message, 
 	case *clusterv1.Message_KeyResponse:
 		e.keyAsks.answered(p.id, body.KeyResponse)
 	default:
-		e.refuse(p.id, &refusalError{refusedUnknown, errUnknownBody})
+		e.refuse(p.id, &refusalError{newerMessage, errUnknownBody})
 	}
 }
 

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/cespare/xxhash/v2"
@@ -85,7 +86,7 @@ func (e *exchange) takeObject(ctx context.Context, from string, o *clusterv1.Obj
 		if o.Level > store.Vocabulary {
 			return e.carry(from, id, o)
 		}
-		e.refuseObject(from, id, o.Sum, refusedInvalid, err)
+		e.refuseObject(from, id, o.Sum, badObject, err)
 		return false
 	}
 	if _, twice := e.intake.from[id]; twice || len(e.intake.objects) == maxBatch || e.intake.bytes+len(o.Row) > maxBatchBytes {
@@ -139,10 +140,10 @@ func (e *exchange) refuseMerge(a arrival, r store.Refusal) {
 		return
 	}
 	if !errors.Is(r.Err, store.ErrClockAhead) {
-		e.refuseObject(a.peer, r.ID, a.sum, refusedInvalid, r.Err)
+		e.refuseObject(a.peer, r.ID, a.sum, badObject, r.Err)
 		return
 	}
-	e.refuseObject(a.peer, r.ID, a.sum, refusedClockAhead, r.Err)
+	e.refuseObject(a.peer, r.ID, a.sum, clockAhead, r.Err)
 	e.ahead[a.peer] = e.now()
 	if len(e.ahead) > maxPeers {
 		clear(e.ahead)
@@ -150,19 +151,20 @@ func (e *exchange) refuseMerge(a arrival, r store.Refusal) {
 }
 
 // refuseObject counts an object that is refused, and does not want it for a while.
-func (e *exchange) refuseObject(from string, id store.ID, sum uint64, reason string, err error) {
+func (e *exchange) refuseObject(from string, id store.ID, sum uint64, why reason, err error) {
 	e.unwanted.add(unwantedKey{id, sum}, e.now())
-	e.refuse(from, &refusalError{reason, err})
+	e.refuse(from, &refusalError{why, err})
 	e.confirms.refused(e, from, id, err)
 }
 
 func (e *exchange) refuse(from string, err error) {
-	reason := refusedMalformed
+	why := malformed
 	var refusal *refusalError
 	if errors.As(err, &refusal) {
-		reason, err = refusal.reason, refusal.err
+		why, err = refusal.reason, refusal.err
 	}
-	e.refused.refuse(e.now(), from, reason, err)
+	text := err.Error()
+	e.refused.add(why, from, strings.ToValidUTF8(text[:min(len(text), maxRefusalLine)], "?"))
 }
 
 // follow takes note of what has changed in the store, and announces it: it was changed

@@ -164,7 +164,7 @@ func TestExchangeRefusesTheFuture(t *testing.T) {
 	sim.nodes[1].apply(simBackend("b0", "future"))
 	sim.run(5 * time.Second)
 	n := sim.nodes[0]
-	if n.label("b0") != "" || n.exchange.stats().Refused[refusedClockAhead] == 0 {
+	if n.label("b0") != "" || n.exchange.stats().Refused[string(clockAhead)] == 0 {
 		t.Errorf("taken %q, refused %v", n.label("b0"), n.exchange.stats().Refused)
 	}
 	problems := strings.Join(n.exchange.problems(), "\n")
@@ -263,7 +263,7 @@ func TestExchangeBoundsWhatItCarries(t *testing.T) {
 	if n := len(sim.nodes[0].exchange.carrying); n != maxCarried {
 		t.Errorf("%d carried, limit %d", n, maxCarried)
 	}
-	if n := sim.nodes[0].exchange.stats().Refused[refusedInvalid]; n != 5 {
+	if n := sim.nodes[0].exchange.stats().Refused[string(badObject)]; n != 5 {
 		t.Errorf("%d refused, want 5", n)
 	}
 }
@@ -272,7 +272,7 @@ func TestExchangeRefusesBadObjects(t *testing.T) {
 	sim := openSimulation(t, 2)
 	var log bytes.Buffer
 	e := sim.nodes[0].exchange
-	e.refused = newRefusalLog(slog.New(slog.NewTextHandler(&log, nil)))
+	e.refused = newRefusals(e.now, slog.New(slog.NewTextHandler(&log, nil)))
 	r := store.Revision{Wall: sim.now.UnixMilli(), Node: "newer"}
 	for range 100 {
 		bad := futureObject("Wings", "w", r)
@@ -286,7 +286,7 @@ func TestExchangeRefusesBadObjects(t *testing.T) {
 	}
 	sim.run(memberSoon + time.Second)
 	got := e.stats().Refused
-	if got[refusedInvalid] != 100 || got[refusedMalformed] != 100 || got[refusedWrongSender] != 100 {
+	if got[string(badObject)] != 100 || got[string(malformed)] != 100 || got[string(wrongSender)] != 100 {
 		t.Errorf("refused %v", got)
 	}
 	if n := strings.Count(log.String(), "\n"); n != 3 {
@@ -406,7 +406,7 @@ func TestExchangeTakesMembersThatComeAndGoForNoStrangers(t *testing.T) {
 	a.lookAround()
 	sends(b.id)
 	sim.run(time.Minute)
-	if n := e.stats().Refused[refusedWrongSender]; n != 1 || e.unknowns.early != 2 {
+	if n := e.stats().Refused[string(wrongSender)]; n != 1 || e.unknowns.early != 2 {
 		t.Errorf("%d refused, want that of the stranger; %d of members, want 2", n, e.unknowns.early)
 	}
 	sends(b.id)
@@ -417,7 +417,7 @@ func TestExchangeTakesMembersThatComeAndGoForNoStrangers(t *testing.T) {
 		t.Errorf("%d strangers are waited for, limit %d", len(e.unknowns.waiting), maxUnknown)
 	}
 	sim.run(10 * time.Second)
-	if n := e.stats().Refused[refusedWrongSender]; n != 2+2*maxUnknown {
+	if n := e.stats().Refused[string(wrongSender)]; n != 2+2*maxUnknown {
 		t.Errorf("%d refused, want %d", n, 2+2*maxUnknown)
 	}
 }
@@ -536,7 +536,7 @@ func TestExchangeTakesEndsOfLeasesLater(t *testing.T) {
 	if _, there := b.store.Snapshot().Get(id); !there {
 		t.Error("it has ended at once")
 	}
-	if n := b.exchange.stats().Refused[refusedInvalid]; n != 0 {
+	if n := b.exchange.stats().Refused[string(badObject)]; n != 0 {
 		t.Errorf("%d objects are said to be invalid", n)
 	}
 	mustAgree(t, sim, 3*time.Minute)

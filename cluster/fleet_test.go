@@ -113,7 +113,7 @@ func (f *fleet) stop() {
 // has not heard yet that it has joined.
 func (n *fleetNode) refusals() (sum uint64) {
 	for reason, count := range n.cluster.Stats().Refused {
-		if reason != refusedWrongSender {
+		if reason != string(wrongSender) {
 			sum += count
 		}
 	}

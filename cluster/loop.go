@@ -84,11 +84,13 @@ type loopStats struct {
 // loop is the one goroutine that tells peers what is new here and takes in what they tell.
 // Its methods may be called from any goroutine, also before Run.
 type loop struct {
-	// Fixed at construction, but for the courier and the keys, which are set before Run.
-	parts   Parts
-	log     *slog.Logger
-	courier courier
-	keys    keyHolder // nil: this node has none
+	// Fixed at construction, but for the courier, its refusals and the keys, which are set
+	// before Run.
+	parts    Parts
+	log      *slog.Logger
+	courier  courier
+	refusals *refusals
+	keys     keyHolder // nil: this node has none
 
 	queue    memberlist.TransmitLimitedQueue
 	nodes    atomic.Int64 // live ones, this one included
@@ -115,8 +117,11 @@ type view struct {
 
 // newLoop starts nothing. The courier may be set later, before Run.
 func newLoop(parts Parts, courier courier, log *slog.Logger) *loop {
+	if parts.Now == nil {
+		parts.Now = time.Now
+	}
 	l := &loop{
-		parts: parts, log: log, courier: courier,
+		parts: parts, log: log, courier: courier, refusals: newRefusals(parts.Now, log),
 		requests: make(chan func(context.Context, *exchange), maxRequests),
 		wake:     make(chan struct{}, 1), changed: make(chan struct{}, 1),
 		inbox: newInbox(), renewals: map[string]map[store.ID]bool{}, hints: map[hintKey]bool{},
@@ -163,13 +168,9 @@ func (l *loop) Run(ctx context.Context) error {
 
 // exchange makes the exchange that Run owns.
 func (l *loop) exchange(ctx context.Context, beside *sync.WaitGroup) *exchange {
-	wall := l.parts.Now
-	if wall == nil {
-		wall = time.Now
-	}
 	e := newExchange(setting{
-		store: l.parts.Store, parts: l.parts, courier: l.courier, now: time.Now, wall: wall,
-		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), log: l.log, spawn: l.spawner(ctx, beside),
+		store: l.parts.Store, parts: l.parts, courier: l.courier, now: time.Now, wall: l.parts.Now,
+		rand: rand.New(rand.NewPCG(rand.Uint64(), rand.Uint64())), log: l.log, refused: l.refusals, spawn: l.spawner(ctx, beside),
 	})
 	e.queue = &l.queue
 	if l.keys != nil {
@@ -286,10 +287,7 @@ func (l *loop) publish(e *exchange) {
 // receive takes a message; the bytes stay the caller's. What finds no room in the inbox is
 // dropped and counted. Who is no live member shares one part of it with all of these.
 func (l *loop) receive(message []byte) {
-	now := time.Now()
-	if l.parts.Now != nil {
-		now = l.parts.Now()
-	}
+	now := l.parts.Now()
 	sender, to := addressee(message)
 	l.mu.Lock()
 	defer l.mu.Unlock()
@@ -431,9 +429,7 @@ func (l *loop) stats() loopStats {
 	defer l.mu.Unlock()
 	s := l.view.stats
 	s.Dropped = maps.Clone(l.inbox.dropped)
-	if s.Refused == nil {
-		s.Refused = newRefusalLog(l.log).copy()
-	}
+	s.Refused = l.refusals.counted()
 	return s
 }
 

@@ -34,32 +34,17 @@ const (
 	contentSize = 32   // bytes of the digest of what is in force
 )
 
-// Why a message, or an object of one, is refused.
-const (
-	refusedMalformed   = "malformed"
-	refusedTooLarge    = "too_large"
-	refusedClockAhead  = "clock_ahead"
-	refusedInvalid     = "invalid_object"
-	refusedWrongSender = "wrong_sender"
-	refusedUnknown     = "unknown_message" // of a newer version: no fault of the sender's
-)
-
-// refusals are all reasons.
-var refusedReasons = []string{
-	refusedMalformed, refusedTooLarge, refusedClockAhead, refusedInvalid, refusedWrongSender, refusedUnknown,
-}
-
 // refusalError is what a message is refused with.
 type refusalError struct {
-	reason string
+	reason reason
 	err    error
 }
 
-func (e *refusalError) Error() string { return e.reason + ": " + e.err.Error() }
+func (e *refusalError) Error() string { return string(e.reason) + ": " + e.err.Error() }
 func (e *refusalError) Unwrap() error { return e.err }
 
 func badMessage(format string, args ...any) error {
-	return &refusalError{refusedMalformed, fmt.Errorf(format, args...)}
+	return &refusalError{malformed, fmt.Errorf(format, args...)}
 }
 
 // encodeMessage makes a message; it cannot fail with what is ours.
@@ -80,7 +65,7 @@ func decodeMessage(b []byte) (*clusterv1.Message, error) {
 	}
 	m := &clusterv1.Message{}
 	if err := proto.Unmarshal(b, m); err != nil {
-		return nil, &refusalError{refusedMalformed, err}
+		return nil, &refusalError{malformed, err}
 	}
 	if m.Version == 0 {
 		return nil, badMessage("no version")
@@ -98,7 +83,7 @@ func decodeMessage(b []byte) (*clusterv1.Message, error) {
 // empty records takes a hundred times its length.
 func weigh(b []byte) error {
 	if len(b) > maxSingle {
-		return &refusalError{refusedTooLarge, fmt.Errorf("message of %d bytes, limit %d", len(b), maxSingle)}
+		return &refusalError{tooLarge, fmt.Errorf("message of %d bytes, limit %d", len(b), maxSingle)}
 	}
 	objects, records := 0, 0
 	err := eachField(b, func(body protowire.Number, value []byte) error {
@@ -116,11 +101,11 @@ func weigh(b []byte) error {
 	})
 	switch {
 	case err != nil:
-		return &refusalError{refusedMalformed, err}
+		return &refusalError{malformed, err}
 	case records > maxRecords:
-		return &refusalError{refusedTooLarge, fmt.Errorf("message of %d records, limit %d", records, maxRecords)}
+		return &refusalError{tooLarge, fmt.Errorf("message of %d records, limit %d", records, maxRecords)}
 	case len(b) > maxMessage && objects != 1:
-		return &refusalError{refusedTooLarge, fmt.Errorf("message of %d bytes, limit %d", len(b), maxMessage)}
+		return &refusalError{tooLarge, fmt.Errorf("message of %d bytes, limit %d", len(b), maxMessage)}
 	}
 	return nil
 }

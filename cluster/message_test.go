@@ -77,28 +77,28 @@ func TestMessageRefusesWhatNobodySends(t *testing.T) {
 	tests := []struct {
 		name    string
 		message *clusterv1.Message
-		reason  string // empty: it is taken
+		reason  reason // empty: it is taken
 	}{
-		{"a kind of no name", object(func(o *clusterv1.Object) { o.Kind = "a/b" }), refusedMalformed},
-		{"no kind", object(func(o *clusterv1.Object) { o.Kind = "" }), refusedMalformed},
+		{"a kind of no name", object(func(o *clusterv1.Object) { o.Kind = "a/b" }), malformed},
+		{"no kind", object(func(o *clusterv1.Object) { o.Kind = "" }), malformed},
 		{"a kind of a later version", object(func(o *clusterv1.Object) { o.Kind = "Wings" }), ""},
-		{"a long name", object(func(o *clusterv1.Object) { o.Name = strings.Repeat("a", 254) }), refusedMalformed},
-		{"a name of another alphabet", object(func(o *clusterv1.Object) { o.Name = "é" }), refusedMalformed},
-		{"no level", object(func(o *clusterv1.Object) { o.Level = 0 }), refusedMalformed},
-		{"no row", object(func(o *clusterv1.Object) { o.Row = nil }), refusedMalformed},
-		{"no revision", entry(func(e *clusterv1.Entry) { e.Revision = nil }), refusedMalformed},
-		{"a revision of nobody", entry(func(e *clusterv1.Entry) { e.Revision.Node = "A" }), refusedMalformed},
-		{"a revision of no time", entry(func(e *clusterv1.Entry) { e.Revision.Wall = -1 }), refusedMalformed},
-		{"an entry of nothing", entry(func(e *clusterv1.Entry) { e.Name = nil }), refusedMalformed},
+		{"a long name", object(func(o *clusterv1.Object) { o.Name = strings.Repeat("a", 254) }), malformed},
+		{"a name of another alphabet", object(func(o *clusterv1.Object) { o.Name = "é" }), malformed},
+		{"no level", object(func(o *clusterv1.Object) { o.Level = 0 }), malformed},
+		{"no row", object(func(o *clusterv1.Object) { o.Row = nil }), malformed},
+		{"no revision", entry(func(e *clusterv1.Entry) { e.Revision = nil }), malformed},
+		{"a revision of nobody", entry(func(e *clusterv1.Entry) { e.Revision.Node = "A" }), malformed},
+		{"a revision of no time", entry(func(e *clusterv1.Entry) { e.Revision.Wall = -1 }), malformed},
+		{"an entry of nothing", entry(func(e *clusterv1.Entry) { e.Name = nil }), malformed},
 		{"one large object", big(1, maxMessage+1), ""},
-		{"one object that is too large", big(1, maxSingle), refusedTooLarge},
-		{"two large objects", big(2, maxMessage/2+1), refusedTooLarge},
-		{"a beat without a digest", &clusterv1.Message{Body: &clusterv1.Message_Beat{Beat: &clusterv1.Beat{}}}, refusedMalformed},
+		{"one object that is too large", big(1, maxSingle), tooLarge},
+		{"two large objects", big(2, maxMessage/2+1), tooLarge},
+		{"a beat without a digest", &clusterv1.Message{Body: &clusterv1.Message_Beat{Beat: &clusterv1.Beat{}}}, malformed},
 		{"a compare of few groups", &clusterv1.Message{Body: &clusterv1.Message_Compare{Compare: &clusterv1.Compare{
 			Kinds: []*clusterv1.KindSums{{Kind: "Backend", Buckets: make([]uint64, 3)}},
-		}}}, refusedMalformed},
-		{"a group that there is not", inventoryMessage(&clusterv1.Inventory{Kind: "Backend", Buckets: []uint32{256}}), refusedMalformed},
-		{"a long reason", &clusterv1.Message{Body: &clusterv1.Message_Confirmed{Confirmed: &clusterv1.Confirmed{Error: strings.Repeat("a", 1025)}}}, refusedMalformed},
+		}}}, malformed},
+		{"a group that there is not", inventoryMessage(&clusterv1.Inventory{Kind: "Backend", Buckets: []uint32{256}}), malformed},
+		{"a long reason", &clusterv1.Message{Body: &clusterv1.Message_Confirmed{Confirmed: &clusterv1.Confirmed{Error: strings.Repeat("a", 1025)}}}, malformed},
 	}
 	for _, test := range tests {
 		test.message.From = "k3f9x2ab"
@@ -119,8 +119,8 @@ func TestMessageBoundsRecordsBeforeReadingThem(t *testing.T) {
 	m := protowire.AppendTag(encodeMessage(&clusterv1.Message{From: "a"}), 15, protowire.BytesType)
 	m = protowire.AppendBytes(m, names)
 	var refusal *refusalError
-	if _, err := decodeMessage(m); !errors.As(err, &refusal) || refusal.reason != refusedTooLarge {
-		t.Errorf("%v, want %s", err, refusedTooLarge)
+	if _, err := decodeMessage(m); !errors.As(err, &refusal) || refusal.reason != tooLarge {
+		t.Errorf("%v, want %s", err, tooLarge)
 	}
 }
 
@@ -133,7 +133,7 @@ func TestExchangeIgnoresMessagesOfNewerVersions(t *testing.T) {
 	m = protowire.AppendTag(m, 99, protowire.BytesType)
 	m = protowire.AppendBytes(m, []byte("what nobody knows yet"))
 	sim.nodes[0].exchange.receive(context.Background(), []incoming{{m, sim.now}})
-	if got := sim.nodes[0].exchange.stats().Refused[refusedUnknown]; got != 1 {
+	if got := sim.nodes[0].exchange.stats().Refused[string(newerMessage)]; got != 1 {
 		t.Errorf("%d counted, want 1", got)
 	}
 }

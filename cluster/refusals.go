@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"log/slog"
+	"net/netip"
 	"strings"
 	"sync"
 	"time"
@@ -38,8 +39,16 @@ const (
 	unfinished    reason = "unfinished"       // a stream that ended, or was silent, too early
 	unreachable   reason = "unreachable"      // a peer was; nothing was refused
 	notRemembered reason = "not_remembered"   // the disk did not take who is there
+	clockAhead    reason = "clock_ahead"      // an object with a revision from the future
+	badObject     reason = "invalid_object"
+	wrongSender   reason = "wrong_sender"
+	newerMessage  reason = "unknown_message" // of a newer version: no fault of the sender's
 	otherTrouble  reason = "other"
 )
+
+// messageReasons are why a message of a member, or an object of one, is refused: the
+// metrics have them from the start.
+var messageReasons = []reason{malformed, tooLarge, clockAhead, badObject, wrongSender, newerMessage}
 
 // sayings explain the reasons to whoever reads the log.
 var sayings = map[reason]string{
@@ -58,6 +67,10 @@ var sayings = map[reason]string{
 	badMember:     "not a node of Sluice",
 	unfinished:    "ended too early",
 	unreachable:   "a peer cannot be reached",
+	clockAhead:    "made by a clock that is too far ahead",
+	badObject:     "an object that no gateway makes",
+	wrongSender:   "of a sender that is no member, or in the name of another",
+	newerMessage:  "of a newer version; no fault",
 	notRemembered: "who is there could not be written, and is not known after a restart",
 }
 
@@ -143,15 +156,23 @@ type refusal struct {
 }
 
 func newRefusals(now func() time.Time, log *slog.Logger) *refusals {
-	return &refusals{log: log, now: now, counts: map[reason]uint64{}, lines: map[refuser]*refusal{}}
+	r := &refusals{log: log, now: now, counts: map[reason]uint64{}, lines: map[refuser]*refusal{}}
+	for _, why := range messageReasons {
+		r.counts[why] = 0
+	}
+	return r
 }
 
-// add counts something that was refused. The line is what is known of it beside the
-// reason, or empty.
-func (r *refusals) add(why reason, from, line string) {
+// add counts something that was refused. From is the node that sent it or, where nobody
+// knows which that is, an address; the line is what is known of it beside the reason, or
+// empty.
+func (r *refusals) add(why reason, from, line string) { r.addMany(why, from, line, 1) }
+
+// addMany is add of n at once.
+func (r *refusals) addMany(why reason, from, line string, n uint64) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.counts[why]++
+	r.counts[why] += n
 	key := refuser{why, from}
 	known := r.lines[key]
 	if known == nil && len(r.lines) >= maxRefusers {
@@ -162,7 +183,7 @@ func (r *refusals) add(why reason, from, line string) {
 		known = &refusal{}
 		r.lines[key] = known
 	}
-	known.count++
+	known.count += n
 	known.line = line
 	if now := r.now(); now.Sub(known.said) >= refusalPace {
 		r.say(key, known, now)
@@ -243,7 +264,11 @@ func (h lineHandler) Handle(_ context.Context, record slog.Record) error {
 func (r *refusals) take(line string) {
 	text := line[:min(len(line), maxRefusalLine)]
 	if why := classify(text); why != "" {
-		r.add(why, fromOf(line), strings.TrimSpace(strings.TrimPrefix(trimLevel(text), "memberlist: ")))
+		from := fromOf(line)
+		if from == "" && why == unreachable {
+			from = towards(line)
+		}
+		r.add(why, from, strings.TrimSpace(strings.TrimPrefix(trimLevel(text), "memberlist: ")))
 	}
 }
 
@@ -268,6 +293,20 @@ func trimLevel(line string) string {
 		}
 	}
 	return line
+}
+
+// towards is the address, without its port, of a connection that a line of memberlist says
+// has failed: it is of the peer that the line is about, whatever else it says.
+func towards(line string) string {
+	for _, mark := range []string{"->", "dial tcp ", "dial udp "} {
+		if _, rest, found := strings.Cut(line, mark); found {
+			address, _, _ := strings.Cut(rest, ": ")
+			if at, err := netip.ParseAddrPort(address); err == nil {
+				return at.Addr().Unmap().String()
+			}
+		}
+	}
+	return ""
 }
 
 // fromOf is the address, without its port, that ends a line of memberlist.

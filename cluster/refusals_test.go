@@ -42,6 +42,30 @@ func TestRefusalsClassifyLines(t *testing.T) {
 	}
 }
 
+// What memberlist says of one peer that cannot be reached has many shapes.
+func TestRefusalsNameAnUnreachablePeerOnce(t *testing.T) {
+	var log lines
+	r := newRefusals(time.Now, slog.New(slog.NewTextHandler(&log, nil)))
+	for _, line := range []string{
+		"[ERR] memberlist: Push/Pull with abcdefgh failed: dial tcp 10.0.0.1:7946: connect: connection refused",
+		"[ERR] memberlist: Failed fallback TCP ping: abcdefgh: dial tcp 10.0.0.1:7946: i/o timeout",
+		"[ERR] memberlist: Failed to send UDP ping: write udp 10.0.0.2:7946->10.0.0.1:7946: sendto: no route to host",
+	} {
+		r.take(line)
+	}
+	r.add(unreachable, "10.0.0.1", "send a message: no route to host")
+	if n := strings.Count(log.String(), "\n"); n != 1 {
+		t.Errorf("%d lines, want 1:\n%s", n, log.String())
+	}
+	for line, want := range map[string]string{
+		"dial tcp [fd00::1]:7946: connect: refused": "fd00::1", "dial tcp: lookup x": "", "->": "", "": "", "->nobody: x": "",
+	} {
+		if got := towards(line); got != want {
+			t.Errorf("%q leads to %q, want %q", line, got, want)
+		}
+	}
+}
+
 func TestRefusalsAreNamedAtAPace(t *testing.T) {
 	now := time.Unix(1000, 0)
 	var log lines

@@ -57,7 +57,7 @@ func (e *exchange) refuseStranger(p *peer, life, known string) {
 	}
 	p.double.last = now
 	if p.double.lasts() {
-		e.refuse(p.id, &refusalError{refusedWrongSender, fmt.Errorf("it has the life %q, and node %s the life %q; was a data directory copied?", cut(life), p.id, known)})
+		e.refuse(p.id, &refusalError{wrongSender, fmt.Errorf("it has the life %q, and node %s the life %q; was a data directory copied?", cut(life), p.id, known)})
 	}
 }
 

@@ -99,7 +99,7 @@ func TestExchangeRefusesACopyOfAPeer(t *testing.T) {
 	heard := a.exchange.peers[b.id].heardAt
 	hear := func() { a.exchange.receive(context.Background(), []incoming{{encodeMessage(message), sim.now}}) }
 	hear()
-	if n := a.exchange.stats().Refused[refusedWrongSender] + a.exchange.stats().Refused[refusedInvalid]; n > 0 || len(a.exchange.problems()) > 0 {
+	if n := a.exchange.stats().Refused[string(wrongSender)] + a.exchange.stats().Refused[string(badObject)]; n > 0 || len(a.exchange.problems()) > 0 {
 		t.Errorf("refused %d at once, problems %q", n, a.exchange.problems())
 	}
 	if a.exchange.peers[b.id].heardAt != heard {
@@ -109,7 +109,7 @@ func TestExchangeRefusesACopyOfAPeer(t *testing.T) {
 		sim.run(5 * time.Second)
 		hear()
 	}
-	if n := a.exchange.stats().Refused[refusedWrongSender]; n == 0 {
+	if n := a.exchange.stats().Refused[string(wrongSender)]; n == 0 {
 		t.Error("nothing was refused")
 	}
 	if told := strings.Join(a.exchange.problems(), "; "); !strings.Contains(told, "two nodes speak as "+b.id) {

@@ -254,9 +254,10 @@ func (n *simNode) start() {
 	if sim.inForce != nil {
 		parts.InForce = func(context.Context, uint64, []store.ID) error { return sim.inForce(n) }
 	}
+	log := sim.log.With("node", n.index)
 	n.exchange = newExchange(setting{
 		store: &simStore{s, n}, parts: parts, courier: n, now: func() time.Time { return sim.now }, wall: n.wall,
-		rand: rand.New(rand.NewPCG(sim.rng.Uint64(), 1)), log: sim.log.With("node", n.index), spawn: n.spawn,
+		rand: rand.New(rand.NewPCG(sim.rng.Uint64(), 1)), log: log, refused: newRefusals(func() time.Time { return sim.now }, log), spawn: n.spawn,
 	})
 	n.exchange.queue = n.queue
 	n.live = nil

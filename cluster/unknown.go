@@ -38,7 +38,7 @@ func (e *exchange) refuseUnknown(id string) {
 	}
 	w := s.waiting[id]
 	if w == nil && len(s.waiting) >= maxUnknown {
-		e.refuse(id, &refusalError{refusedWrongSender, errNotLive})
+		e.refuse(id, &refusalError{wrongSender, errNotLive})
 		return
 	}
 	if w == nil {
@@ -72,8 +72,7 @@ func (e *exchange) tickUnknown() {
 	s, now := &e.unknowns, e.now()
 	for id, w := range s.waiting {
 		if now.Sub(w.since) >= memberSoon {
-			e.refused.counts[refusedWrongSender] += w.count - 1
-			e.refuse(id, &refusalError{refusedWrongSender, errNotLive})
+			e.refused.addMany(wrongSender, id, errNotLive.Error(), w.count)
 			delete(s.waiting, id)
 		}
 	}

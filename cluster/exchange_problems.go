@@ -14,7 +14,7 @@ const aheadFor = 5 * time.Minute
 // stats are the counters so far.
 func (e *exchange) stats() loopStats {
 	return loopStats{
-		Refused: e.refused.copy(), Merged: e.merged, Conflicts: e.conflicts,
+		Refused: e.refused.counted(), Merged: e.merged, Conflicts: e.conflicts,
 		Comparisons: e.compares.begun, Carried: len(e.carrying),
 	}
 }
