@@ -60,10 +60,15 @@ func (o *Object) asLost() *Object {
 // normalLost are versions that lost to winner as they are kept: the latest ones, in
 // order, each that says something else.
 func normalLost(winner *Object, all []*Object) []*Object {
+	if len(all) == 0 {
+		return nil
+	}
 	slices.SortFunc(all, func(a, b *Object) int { return b.Revision.Compare(a.Revision) })
 	var kept []*Object
+	room := winner.roomForLost()
 	for _, lost := range all {
 		switch {
+		case lost.manifestBytes() > room: // history has it
 		case len(kept) == maxLost(winner.ID.Kind):
 			return kept
 		case lost.yields(winner), slices.ContainsFunc(kept, lost.yields):
@@ -72,6 +77,25 @@ func normalLost(winner *Object, all []*Object) []*Object {
 		}
 	}
 	return kept
+}
+
+// maxTogether bounds the manifests of a version and of those that lost to it, in bytes:
+// they travel in one row, beside their heads.
+const maxTogether = maxForeign - 1<<20
+
+// roomForLost is how large the manifest of each version that lost may be: no part of what
+// is kept depends on which others are.
+func (o *Object) roomForLost() int {
+	return (maxTogether - o.manifestBytes()) / max(maxLost(o.ID.Kind), 1)
+}
+
+// manifestBytes is how long the manifest is.
+func (o *Object) manifestBytes() int {
+	manifest, err := o.Manifest()
+	if err != nil {
+		return maxForeign
+	}
+	return len(manifest)
 }
 
 // equalVersions tells whether two lists have the same versions.
