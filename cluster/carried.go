@@ -3,6 +3,7 @@ package cluster
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"slices"
 	"strings"
@@ -19,7 +20,20 @@ const (
 	// maxCarried and maxCarriedBytes bound what is kept for nodes of a newer version.
 	maxCarried      = 1000
 	maxCarriedBytes = 16 << 20
+	// carriedPace is how often what is carried is looked through.
+	carriedPace = time.Minute
+	// overriddenFor is how long it is a problem that a change here has won over what is
+	// not understood here, and maxOverridden bounds how many are told of.
+	overriddenFor = 24 * time.Hour
+	maxOverridden = 100
 )
+
+// carriage is what belongs to all that is carried.
+type carriage struct {
+	next       time.Time              // when it is looked through, by the steady clock
+	again      bool                   // something is understood and could not be taken yet
+	overridden map[store.ID]time.Time // what was won over by what did not know it, and when
+}
 
 // carried is a version that a newer version of this program wrote. It is not in force
 // here, but it is kept and passed on, and tried again when this program has been
@@ -51,38 +65,129 @@ func carriedVersion(id store.ID, c *carried, wall time.Time) (*version, error) {
 
 // loadCarried reads what is carried, and takes into the store what is understood by now.
 func (e *exchange) loadCarried(ctx context.Context) {
-	var understood []*store.Object
+	var outdone []string
 	err := e.store.Records(carriedRecords).Scan("", func(key string, value []byte) bool {
 		kind, rest, _ := strings.Cut(key, "/")
 		namespace, name, _ := strings.Cut(rest, "/")
 		id := store.ID{Kind: kind, Namespace: namespace, Name: name}
 		c := &carried{}
 		if json.Unmarshal(value, c) != nil {
+			outdone = append(outdone, key)
 			return true
 		}
-		if o, err := store.DecodeForeign(id, c.Row); err == nil {
-			understood = append(understood, o)
+		v, err := carriedVersion(id, c, e.wall())
+		if err != nil || !carriedWins(e.have.versions[id], v) {
+			outdone = append(outdone, key)
+			return true
 		}
-		if v, err := carriedVersion(id, c, e.wall()); err == nil && carriedWins(e.have.versions[id], v) {
-			e.carrying[id] = c
-			e.have.put(v)
-		}
+		e.carrying[id] = c
+		e.have.put(v)
+		e.witness(v)
 		return true
 	})
 	if err != nil {
 		e.log.Warn("objects of a newer version not read", "error", err)
 	}
+	e.forgetRows(outdone)
+	e.takeUnderstood(ctx)
+}
+
+// takeUnderstood takes into the store what is carried and understood by now. What the
+// store refuses is carried on while that may change: when the clock has come so far, or by
+// a version that allows more.
+func (e *exchange) takeUnderstood(ctx context.Context) {
+	e.carriage.again = false
+	var understood []*store.Object
+	for id, c := range e.carrying {
+		if o, err := store.DecodeForeign(id, c.Row); err == nil {
+			understood = append(understood, o)
+		}
+	}
 	if len(understood) == 0 {
 		return
 	}
-	if _, err := e.store.Merge(ctx, understood); err != nil {
-		e.log.Warn("objects of a newer version not taken, after this one has become newer", "objects", len(understood), "error", err)
+	slices.SortFunc(understood, func(a, b *store.Object) int { return a.ID.Compare(b.ID) })
+	result, err := e.store.Merge(ctx, understood)
+	if err != nil {
+		e.carriage.again = true
+		e.log.Warn("objects of a newer version not taken, after this one has become newer; tried again", "objects", len(understood), "error", err)
 		return
 	}
+	kept := map[store.ID]bool{}
+	for _, r := range result.Refused {
+		ahead := errors.Is(r.Err, store.ErrClockAhead)
+		kept[r.ID] = ahead || e.carrying[r.ID].Level > store.Vocabulary
+		e.carriage.again = e.carriage.again || ahead
+		e.log.Warn("object of a newer version refused, after this one has become newer", "object", r.ID, "carried_on", kept[r.ID], "error", r.Err)
+	}
 	for _, o := range understood {
-		e.dropCarried(o.ID)
+		if !kept[o.ID] {
+			e.dropCarried(o.ID)
+		}
 	}
 	e.follow()
+}
+
+// tickCarried tries again what could not be taken, and forgets tombstones when their time
+// is over, as the store does.
+func (e *exchange) tickCarried(ctx context.Context) {
+	now := e.now()
+	if now.Before(e.carriage.next) {
+		return
+	}
+	e.carriage.next = now.Add(carriedPace)
+	if e.carriage.again {
+		e.takeUnderstood(ctx)
+	}
+	e.ageCarried(ctx)
+	for id, at := range e.carriage.overridden {
+		if now.Sub(at) >= overriddenFor {
+			delete(e.carriage.overridden, id)
+		}
+	}
+}
+
+// ageCarried forgets the tombstones that are older than tombstones become. What they have
+// deleted goes with them, if the store has it still: nobody else has.
+func (e *exchange) ageCarried(ctx context.Context) {
+	var aged, left []store.ID
+	for id := range e.carrying {
+		v := e.have.versions[id]
+		if v.buried.IsZero() || e.wall().Sub(v.buried) < store.TombstoneLifeOf(id.Kind) {
+			continue
+		}
+		aged = append(aged, id)
+		if o := e.snapshot.Find(id); o != nil && !o.Deleted {
+			left = append(left, id)
+		}
+	}
+	if len(left) > 0 {
+		author := store.Author{Actor: "cluster", Via: "peer"}
+		if _, err := e.store.Forget(ctx, left, author, "deleted by a newer version of Sluice"); err != nil {
+			e.log.Warn("objects that a newer version has deleted not dropped", "error", err)
+			return
+		}
+	}
+	for _, id := range aged {
+		e.dropCarried(id)
+	}
+	e.follow()
+}
+
+// witness has what is changed here from now on be later than what is carried: else it
+// would hold here alone.
+func (e *exchange) witness(v *version) {
+	if err := e.store.Witness(v.revision); err != nil {
+		e.log.Warn("object of a newer version is of a clock that is ahead: changes here do not win over it", "object", v.id, "error", err)
+	}
+}
+
+// override notes that what was carried has lost to a change that did not know it.
+func (e *exchange) override(id store.ID) {
+	if e.carriage.overridden == nil || len(e.carriage.overridden) >= maxOverridden {
+		e.carriage.overridden = map[store.ID]time.Time{}
+	}
+	e.carriage.overridden[id] = e.now()
 }
 
 // carry keeps a version that this program does not understand, if it holds against what
@@ -109,6 +214,7 @@ func (e *exchange) carry(from string, id store.ID, o *clusterv1.Object) bool {
 	e.carrying[id] = c
 	e.carriedDue[id] = c
 	e.have.put(theirs)
+	e.witness(theirs)
 	return true
 }
 
@@ -190,8 +296,24 @@ func (e *exchange) dropCarried(id store.ID) {
 		return
 	}
 	e.uncarry(id)
-	if err := e.store.Records(carriedRecords).Delete(carriedKey(id)); err != nil {
-		e.log.Warn("object of a newer version not forgotten", "object", id, "error", err)
+	e.forgetRows([]string{carriedKey(id)})
+}
+
+// forgetRows deletes rows of what was carried.
+func (e *exchange) forgetRows(keys []string) {
+	if len(keys) == 0 {
+		return
+	}
+	err := e.store.Records(carriedRecords).Update(func(tx store.RecordsTx) error {
+		for _, key := range keys {
+			if err := tx.Delete(key); err != nil {
+				return err
+			}
+		}
+		return nil
+	})
+	if err != nil {
+		e.log.Warn("objects of a newer version not forgotten", "objects", keys, "error", err)
 	}
 }
 
@@ -204,20 +326,27 @@ func (e *exchange) uncarry(id store.ID) {
 	}
 }
 
-// carriedProblem is a sentence about what is carried, empty when nothing is.
-func (e *exchange) carriedProblem() string {
-	if len(e.carrying) == 0 {
-		return ""
+// carriedProblems are sentences about what is carried, and about what has lost to a
+// change that could not know what it says.
+func (e *exchange) carriedProblems() (list []string) {
+	if len(e.carrying) > 0 {
+		list = append(list, namesOf(e.carrying)+": written by a newer version of Sluice, kept and passed on, and not in force here until this node is upgraded")
 	}
-	names := make([]string, 0, len(e.carrying))
-	for id := range e.carrying {
+	if len(e.carriage.overridden) > 0 {
+		list = append(list, namesOf(e.carriage.overridden)+": what a newer version of Sluice wrote was overridden by a change made where it is not understood; sluice conflicts on an upgraded node shows what is lost")
+	}
+	return list
+}
+
+// namesOf are the first few of some objects.
+func namesOf[V any](ids map[store.ID]V) string {
+	names := make([]string, 0, len(ids))
+	for id := range ids {
 		names = append(names, id.String())
 	}
 	slices.Sort(names)
-	more := ""
 	if n := len(names) - 3; n > 0 {
-		names, more = names[:3], fmt.Sprintf(" and %d more", n)
+		return fmt.Sprintf("%s and %d more", strings.Join(names[:3], ", "), n)
 	}
-	return fmt.Sprintf("%s%s: written by a newer version of Sluice, kept and passed on, and not in force here until this node is upgraded",
-		strings.Join(names, ", "), more)
+	return strings.Join(names, ", ")
 }

@@ -27,6 +27,7 @@ type shared interface {
 	Node() string
 	Snapshot() *store.Snapshot
 	Clock() store.Revision
+	Witness(r store.Revision) error
 	Merge(ctx context.Context, objects []*store.Object) (*store.MergeResult, error)
 	Forgot(r store.Revision) bool
 	SetBack(ctx context.Context, forgotten store.Revision) (bool, error)
@@ -66,6 +67,7 @@ type exchange struct {
 	asked      map[store.ID]asked // by whatever pull
 	carrying   map[store.ID]*carried
 	carriedDue map[store.ID]*carried // of carrying: not written down yet
+	carriage   carriage
 	beats      beats
 	compares   comparisons
 	confirms   confirms
@@ -262,6 +264,7 @@ func (e *exchange) tick(ctx context.Context) {
 	e.tickPulls()
 	e.tickConfirms()
 	e.tickNotes()
+	e.tickCarried(ctx)
 	e.tickStale(ctx)
 	e.tickSteps()
 	e.tickUnknown()

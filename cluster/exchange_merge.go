@@ -234,10 +234,11 @@ func (e *exchange) outdoes(v *version) bool {
 	if carriedWins(v, c) {
 		return false
 	}
-	delete(e.carrying, v.id)
-	if err := e.store.Records(carriedRecords).Delete(carriedKey(v.id)); err != nil {
-		e.log.Warn("object of a newer version not forgotten", "object", v.id, "error", err)
+	if !v.knows(c.revision) {
+		e.override(v.id)
 	}
+	delete(e.carrying, v.id)
+	e.forgetRows([]string{carriedKey(v.id)})
 	return true
 }
 

@@ -37,10 +37,7 @@ func (e *exchange) problems() []string {
 		list = append(list, fmt.Sprintf("this node was apart from its peers since %s, longer than deletions are remembered: it serves them nothing until it has compared with one of them",
 			e.steps.heard.UTC().Format(time.RFC3339)))
 	}
-	if text := e.carriedProblem(); text != "" {
-		list = append(list, text)
-	}
-	return list
+	return append(list, e.carriedProblems()...)
 }
 
 func offsetText(offset time.Duration) string {

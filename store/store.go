@@ -158,6 +158,16 @@ func (s *Store) Node() string { return s.node }
 // Clock is the highest revision that this node has made or seen.
 func (s *Store) Clock() Revision { return s.clock.seen() }
 
+// Witness notes a revision of something that this store does not hold: what is changed
+// here from now on is later. One that is more than 60 s ahead is refused.
+func (s *Store) Witness(r Revision) error {
+	if err := s.clock.check(r); err != nil {
+		return err
+	}
+	s.clock.advance(r)
+	return nil
+}
+
 // Recovery says what was wrong with the files when they were opened, what took over,
 // and where what was damaged lies now. It is empty when nothing was.
 func (s *Store) Recovery() string {
