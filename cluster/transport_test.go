@@ -64,8 +64,10 @@ func TestSocketsCarryACluster(t *testing.T) {
 	if in := second.m.traffic.streamsIn.Load(); in < 18<<20 {
 		t.Errorf("counted %d bytes of streams", in)
 	}
-	if counts := second.m.refusals.counted(); len(counts) != 0 {
-		t.Errorf("refused were %v", counts)
+	for why, n := range second.m.refusals.counted() {
+		if n != 0 {
+			t.Errorf("refused were %d because of %s", n, why)
+		}
 	}
 	if err := second.m.Leave(t.Context()); err != nil {
 		t.Fatal(err)
