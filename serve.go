@@ -143,6 +143,7 @@ func (n *node) Run(ctx context.Context) error {
 		return n.peers.Run(among)
 	})
 	g.Go(func() error { return n.observe(among) })
+	g.Go(func() error { return n.redeclare(among) })
 	g.Go(func() error {
 		defer leave()
 		return n.gateway.Run(serving)

@@ -1,6 +1,7 @@
 package main
 
 import (
+	"slices"
 	"time"
 
 	"sluice/admin"
@@ -38,7 +39,7 @@ func (n *node) ready() error {
 
 // problems are what is wrong with the node, beside what its parts say themselves.
 func (n *node) problems() []string {
-	return append(n.resources.Problems(), n.peers.Problems()...)
+	return slices.Concat(n.resources.Problems(), n.peers.Problems(), n.orphanProblems())
 }
 
 // invite says, while there is no administrator, how the first one is made. The

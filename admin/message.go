@@ -94,7 +94,7 @@ func (m *manifests) message(o *store.Object, r store.Resource) (*adminv1.Object,
 	return &adminv1.Object{
 		Ref:        refMessage(o.ID),
 		Revision:   o.Revision.String(),
-		Owner:      ownerMessage(o.Owner),
+		Owner:      ownerMessage(o),
 		Manifest:   text,
 		State:      stateMessage(o.State),
 		LastChange: lastChange(o),
@@ -112,9 +112,9 @@ func lastChange(o *store.Object) *adminv1.Change {
 	}
 }
 
-func ownerMessage(o store.Owner) *adminv1.Owner {
+func ownerMessage(o *store.Object) *adminv1.Owner {
 	kind := adminv1.Owner_KIND_UNSPECIFIED
-	switch o.Kind {
+	switch o.Owner.Kind {
 	case store.OwnerFile:
 		kind = adminv1.Owner_KIND_FILE
 	case store.OwnerAPI:
@@ -122,7 +122,11 @@ func ownerMessage(o store.Owner) *adminv1.Owner {
 	case store.OwnerPeer:
 		kind = adminv1.Owner_KIND_PEER
 	}
-	return &adminv1.Owner{Kind: kind, File: o.File}
+	owner := &adminv1.Owner{Kind: kind, File: o.Owner.File}
+	if o.Owner.Kind == store.OwnerPeer {
+		owner.Node = o.FileNode
+	}
+	return owner
 }
 
 // stateMessage is the state of an object. A split that changes nothing, and only

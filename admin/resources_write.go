@@ -134,7 +134,7 @@ func (s *resourceService) Delete(ctx context.Context, req *connect.Request[admin
 	}
 	return s.write(ctx, m, store.Txn{
 		Ops:             []store.Op{{ID: id, Delete: true, IfRevision: m.GetIfRevision()}},
-		AllowUnresolved: m.GetAllowUnresolved(), DryRun: m.GetDryRun(),
+		AllowUnresolved: m.GetAllowUnresolved(), DryRun: m.GetDryRun(), TakeOver: m.GetTakeOver(),
 	})
 }
 

@@ -107,7 +107,7 @@ func equalVersions(a, b []*Object) bool {
 // ask the same; or it is the first word of a file, which has nothing to say of splits and
 // the like, and nothing at all to that of another file, since each is obeyed where it is.
 func (o *Object) yields(to *Object) bool {
-	if o.Revision.Wall == firstWall && to.Revision.Wall == firstWall {
+	if o.Revision.Wall == firstWall && (to.Revision.Wall == firstWall || !to.Deleted && to.Owner.OfFile()) {
 		return true
 	}
 	if o.Deleted != to.Deleted || !o.State.equal(to.State) && o.Revision.Wall != firstWall {

@@ -9,6 +9,7 @@ type otherWord struct {
 	resource Resource
 	manifest [sha256.Size]byte
 	file     string // of another node, file:line
+	node     string // which one, as far as it is known
 }
 
 // Elsewhere is what the other nodes have in place of Resource, because a file of this
@@ -27,20 +28,20 @@ func (o *Object) travelling() *Object {
 	}
 	t := o.copy()
 	t.Resource, t.manifest, t.elsewhere = o.elsewhere.resource, o.elsewhere.manifest, nil
-	t.Owner = Owner{Kind: OwnerPeer, File: o.elsewhere.file}
+	t.Owner, t.FileNode = Owner{Kind: OwnerPeer, File: o.elsewhere.file}, o.elsewhere.node
 	return t
 }
 
-// underFile has a file of this node declare a version that a file declares elsewhere.
-func (o *Object) underFile(word *fileWord) error {
-	other := &otherWord{o.Resource, o.manifest, o.Owner.File}
+// underFile has a file of a node, this one, declare a version that a file declares elsewhere.
+func (o *Object) underFile(word *fileWord, node string) error {
+	other := &otherWord{o.Resource, o.manifest, o.Owner.File, o.FileNode}
 	if err := o.setResource(word.resource); err != nil {
 		return err
 	}
 	if o.manifest == other.manifest {
 		o.Resource, other = other.resource, nil
 	}
-	o.Owner, o.elsewhere = Owner{Kind: OwnerFile, File: word.file}, other
+	o.Owner, o.FileNode, o.elsewhere = Owner{Kind: OwnerFile, File: word.file}, node, other
 	return nil
 }
 

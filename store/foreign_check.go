@@ -87,6 +87,9 @@ func (o *Object) checkContent() error {
 	if err := o.Owner.check(); err != nil {
 		return err
 	}
+	if o.FileNode != "" && !isNode(o.FileNode) {
+		return fmt.Errorf("owner: node %s", quote(o.FileNode))
+	}
 	if o.ID.Kind == RegistrationKind && o.Owner.OfFile() {
 		return errors.New("no file declares a registration")
 	}

@@ -165,6 +165,9 @@ type Object struct {
 	// latest first, until somebody edits the object. They have neither vectors nor lost
 	// versions of their own.
 	Lost []*Object
+	// FileNode is the node whose file declares it, empty when none does or when that is not
+	// known.
+	FileNode string
 
 	elsewhere *otherWord // nil when other nodes have the same
 	checked   bool       // it came from another node and was read strictly
@@ -197,7 +200,7 @@ func (o *Object) copy() *Object {
 	return &Object{
 		ID: o.ID, Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
 		Resource: o.Resource, State: o.State, Created: o.Created, Changed: o.Changed, Author: o.Author,
-		Lost: o.Lost, elsewhere: o.elsewhere, manifest: o.manifest,
+		Lost: o.Lost, FileNode: o.FileNode, elsewhere: o.elsewhere, manifest: o.manifest,
 	}
 }
 

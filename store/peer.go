@@ -146,10 +146,10 @@ func (p *plan) here(mine, o *Object) (*Object, error) {
 	}
 	switch {
 	case o.Owner.OfFile() && fileHere:
-		return o, o.underFile(&word)
+		return o, o.underFile(&word, p.store.node)
 	case o.Owner.OfFile() && declared: // the API gave it back, elsewhere
 		p.shadow(o.ID, nil)
-		return o, o.underFile(&word)
+		return o, o.underFile(&word, p.store.node)
 	case fileHere: // the API took it over, elsewhere
 		p.shadow(o.ID, &word)
 	}

@@ -27,6 +27,8 @@ type plan struct {
 	lost       map[ID]*Object // of the changes that made a version give way
 	forgotten  map[ID]bool    // nothing is left of them
 
+	restated map[ID]bool // they are said anew though nothing has changed
+
 	restored map[ID]bool // they have the sides of an earlier version, with the rest of it
 
 	hasTargeted bool
@@ -47,7 +49,7 @@ func (s *Store) newPlan(txn *Txn) *plan {
 		store: s, txn: txn, base: s.Snapshot(), now: stamp(s.opts.Now()),
 		planned: map[ID]*Object{}, shadowed: s.shadowed,
 		reasserted: map[ID]*Object{}, lost: map[ID]*Object{}, forgotten: map[ID]bool{},
-		restored: map[ID]bool{},
+		restored: map[ID]bool{}, restated: map[ID]bool{},
 	}
 }
 
@@ -200,7 +202,19 @@ func (p *plan) declare(id ID, next *Object, owner Owner) {
 	if o.Deleted || o.manifest != next.manifest {
 		o.Resource, o.manifest, o.Deleted = next.Resource, next.manifest, false
 	}
-	o.Owner = owner
+	o.Owner, o.FileNode = owner, p.declarer(owner, o.FileNode)
+}
+
+// declarer is the node whose file declares what has that owner: this one, the one that it
+// was before, or none.
+func (p *plan) declarer(owner Owner, was string) string {
+	switch {
+	case owner.Kind == OwnerFile:
+		return p.store.node
+	case owner.OfFile():
+		return was
+	}
+	return ""
 }
 
 // fileWord is what a file declares of an object that the API owns.
@@ -308,7 +322,7 @@ func (p *plan) exact(id ID, to *Object) error {
 // remove deletes an object.
 func (p *plan) remove(id ID) error {
 	o := p.edit(id)
-	if o.Owner.OfFile() {
+	if o.Owner.OfFile() && (o.Owner.Kind == OwnerFile || !p.txn.TakeOver) {
 		return &OwnedError{id, o.Owner}
 	}
 	if word, declared := p.shadowed[id]; declared {
@@ -400,7 +414,7 @@ func (p *plan) adopt(id ID) error {
 		p.shadow(id, &fileWord{o.Resource, o.Owner.File})
 	}
 	if o.Owner.OfFile() {
-		o.Owner, o.elsewhere = Owner{Kind: OwnerAPI}, nil
+		o.Owner, o.FileNode, o.elsewhere = Owner{Kind: OwnerAPI}, "", nil
 	}
 	return nil
 }
@@ -419,7 +433,7 @@ func (p *plan) release(id ID) error {
 	if err := o.setResource(word.resource); err != nil {
 		return err
 	}
-	o.Owner, o.elsewhere = Owner{Kind: OwnerFile, File: word.file}, nil
+	o.Owner, o.FileNode, o.elsewhere = Owner{Kind: OwnerFile, File: word.file}, p.store.node, nil
 	p.shadow(id, nil)
 	return nil
 }
@@ -492,9 +506,9 @@ func (p *plan) sort() {
 		switch {
 		case old == nil && o.Deleted:
 			p.unchanged = append(p.unchanged, id)
-		case old != nil && old.same(o) && len(old.Lost) == len(o.Lost):
+		case old != nil && old.same(o) && len(old.Lost) == len(o.Lost) && !p.restated[id]:
 			p.unchanged = append(p.unchanged, id)
-			if old.Owner != o.Owner || !maps.Equal(old.Vector, o.Vector) {
+			if old.Owner != o.Owner || old.FileNode != o.FileNode || !maps.Equal(old.Vector, o.Vector) {
 				p.touched = append(p.touched, o)
 			}
 		case old == nil && o.Owner.Kind == OwnerFile:

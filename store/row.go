@@ -51,7 +51,9 @@ type objectRow struct {
 	Author   Author    `json:"author"`
 	Lost     int       `json:"lost,omitempty"` // how many
 	// Elsewhere is the place in a file of another node; nil when there is no such manifest.
-	Elsewhere *string `json:"elsewhere,omitempty"`
+	Elsewhere     *string `json:"elsewhere,omitempty"`
+	ElsewhereNode string  `json:"elsewhereNode,omitempty"`
+	FileNode      string  `json:"fileNode,omitempty"`
 }
 
 // changeRow is a Change without its sequence and its objects.
@@ -129,13 +131,13 @@ func encodeObject(o *Object) ([]byte, error) {
 func (o *Object) header() ([]byte, error) {
 	row := objectRow{
 		Revision: o.Revision, Vector: o.Vector, Owner: o.Owner, Deleted: o.Deleted,
-		Created: o.Created, Changed: o.Changed, Author: o.Author, Lost: len(o.Lost),
+		Created: o.Created, Changed: o.Changed, Author: o.Author, Lost: len(o.Lost), FileNode: o.FileNode,
 	}
 	if !o.State.equal(State{}) {
 		row.State = &o.State
 	}
 	if o.elsewhere != nil {
-		row.Elsewhere = &o.elsewhere.file
+		row.Elsewhere, row.ElsewhereNode = &o.elsewhere.file, o.elsewhere.node
 	}
 	header, err := json.Marshal(row)
 	if err != nil {
@@ -170,7 +172,7 @@ func decodeVersion(id ID, row []byte, most int) (*Object, error) {
 		if manifest, rest, err = cutPart(rest); err != nil {
 			return nil, fmt.Errorf("decode %s: %w", id, err)
 		}
-		o.elsewhere = &otherWord{manifest: sha256.Sum256(manifest), file: *h.Elsewhere}
+		o.elsewhere = &otherWord{manifest: sha256.Sum256(manifest), file: *h.Elsewhere, node: h.ElsewhereNode}
 		if o.elsewhere.resource, err = decodeManifest(id, manifest); err != nil {
 			return nil, err
 		}
@@ -189,7 +191,7 @@ func decodeVersion(id ID, row []byte, most int) (*Object, error) {
 func (h *objectRow) object(id ID) *Object {
 	o := &Object{
 		ID: id, Revision: h.Revision, Vector: h.Vector, Owner: h.Owner, Deleted: h.Deleted,
-		Created: h.Created, Changed: h.Changed, Author: h.Author,
+		Created: h.Created, Changed: h.Changed, Author: h.Author, FileNode: h.FileNode,
 	}
 	if h.State != nil {
 		o.State = *h.State

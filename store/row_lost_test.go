@@ -15,7 +15,7 @@ func ofTwoFiles(t testing.TB) *Object {
 	o := foreignDrain(t)
 	o.Owner = Owner{OwnerPeer, "theirs.yaml:1"}
 	mine := parseText(t, backendText("cart-v1", ", labels: {a: b}")).Backends[0]
-	if err := o.underFile(&fileWord{mine, "mine.yaml:2"}); err != nil {
+	if err := o.underFile(&fileWord{mine, "mine.yaml:2"}, "mine"); err != nil {
 		t.Fatal(err)
 	}
 	return o
@@ -109,7 +109,7 @@ func TestCheckConsistencyKnowsConflicts(t *testing.T) {
 			o.Owner.File = "theirs.yaml:1"
 			send(t, s, o)
 			kept := mustGet(t, s, cartV1)
-			if kept.Elsewhere() == nil || len(kept.Lost) != 2 {
+			if kept.Elsewhere() == nil || len(kept.Lost) != 1 {
 				t.Fatalf("kept %s", brief(kept))
 			}
 			lost, elsewhere := *kept.Lost[0].copy(), *kept.elsewhere

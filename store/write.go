@@ -19,7 +19,8 @@ type Txn struct {
 	AllowUnresolved bool
 	// DryRun does everything but the change.
 	DryRun bool
-	// TakeOver adopts what a file owns when the author declares it.
+	// TakeOver adopts what a file owns when the author declares it, or deletes it. What a
+	// file of this node declares is not deleted: it would be there again.
 	TakeOver bool
 }
 

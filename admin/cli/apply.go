@@ -127,12 +127,16 @@ func (p *program) deleteCommand() *cobra.Command {
 	var files []string
 	var w written
 	var namespace, ifRevision string
+	var takeOver bool
 	cmd := &cobra.Command{
 		Use:   "delete KIND NAME... | -f FILE|DIR|-",
 		Short: "Remove objects",
 		Long: `Remove objects, by name or those that a file declares. They are removed one by
 one, routes before the backends that they refer to. What others refer to is not
-removed, unless --allow-unresolved. History keeps it: sluice rollback brings it back.`,
+removed, unless --allow-unresolved. History keeps it: sluice rollback brings it back.
+
+What a file of another gateway declares is removed with --take-over; it is there again
+as long as that gateway is, and has the file.`,
 		Example: "  sluice delete route cart\n  sluice delete -f routes.yaml",
 		Args:    wants(0, -1),
 	}
@@ -142,6 +146,7 @@ removed, unless --allow-unresolved. History keeps it: sluice rollback brings it 
 	w.addUnresolved(cmd)
 	p.addWait(cmd, &w.peers)
 	cmd.Flags().StringVar(&ifRevision, "if-revision", "", "only if the object still has this `revision`")
+	cmd.Flags().BoolVar(&takeOver, "take-over", false, "also remove what a file of another gateway declares")
 	addNamespace(cmd, &namespace, defaultNamespace)
 	output := p.addFormat(cmd, true)
 	cmd.ValidArgsFunction = p.completeRefs(-1)
@@ -150,17 +155,17 @@ removed, unless --allow-unresolved. History keeps it: sluice rollback brings it 
 		if err != nil {
 			return err
 		}
-		return c.deleteEach(refs, ifRevision, &w, output)
+		return c.deleteEach(refs, &adminv1.DeleteRequest{IfRevision: ifRevision, TakeOver: takeOver}, &w, output)
 	})
 	return cmd
 }
 
-// deleteEach removes objects, one by one.
-func (c *call) deleteEach(refs []*adminv1.Ref, ifRevision string, w *written, output *format) error {
+// deleteEach removes objects, one by one, as asked has it.
+func (c *call) deleteEach(refs []*adminv1.Ref, asked *adminv1.DeleteRequest, w *written, output *format) error {
 	all := &adminv1.WriteResponse{}
 	for _, ref := range refs {
 		response, err := ask(c.ctx, c.resources.Delete, &adminv1.DeleteRequest{
-			Ref: ref, Reason: w.reason, IfRevision: ifRevision, AllowUnresolved: w.unresolved, DryRun: w.dryRun, Wait: w.peers.is,
+			Ref: ref, Reason: w.reason, IfRevision: asked.GetIfRevision(), TakeOver: asked.GetTakeOver(), AllowUnresolved: w.unresolved, DryRun: w.dryRun, Wait: w.peers.is,
 		})
 		if err != nil {
 			// What is gone already is told all the same.

@@ -99,6 +99,9 @@ func (d *description) table(t *table) {
 func (d *description) facts() {
 	owner := ownerText(d.object.GetOwner())
 	if ofFile(d.object.GetOwner()) {
+		if node := d.object.GetOwner().GetNode(); node != "" {
+			owner += " of node " + node
+		}
 		owner += "; read-only here until sluice adopt " + refArgs(d.object.GetRef())
 	}
 	t := &table{}

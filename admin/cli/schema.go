@@ -296,7 +296,7 @@ func (p *program) schemaDeleteCommand() *cobra.Command {
 		if err != nil {
 			return err
 		}
-		return c.deleteEach(refs, "", &w, output)
+		return c.deleteEach(refs, &adminv1.DeleteRequest{}, &w, output)
 	})
 	return cmd
 }

@@ -681,6 +681,7 @@ type Owner struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Kind          Owner_Kind             `protobuf:"varint,1,opt,name=kind,proto3,enum=sluice.admin.v1.Owner_Kind" json:"kind,omitempty"`
 	File          string                 `protobuf:"bytes,2,opt,name=file,proto3" json:"file,omitempty"` // file:line
+	Node          string                 `protobuf:"bytes,3,opt,name=node,proto3" json:"node,omitempty"` // whose file it is, of KIND_PEER and as far as it is known
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -725,6 +726,13 @@ func (x *Owner) GetKind() Owner_Kind {
 func (x *Owner) GetFile() string {
 	if x != nil {
 		return x.File
+	}
+	return ""
+}
+
+func (x *Owner) GetNode() string {
+	if x != nil {
+		return x.Node
 	}
 	return ""
 }
@@ -1797,6 +1805,7 @@ type DeleteRequest struct {
 	AllowUnresolved bool                   `protobuf:"varint,4,opt,name=allow_unresolved,json=allowUnresolved,proto3" json:"allow_unresolved,omitempty"` // also when others refer to it
 	DryRun          bool                   `protobuf:"varint,5,opt,name=dry_run,json=dryRun,proto3" json:"dry_run,omitempty"`
 	Wait            Wait                   `protobuf:"varint,6,opt,name=wait,proto3,enum=sluice.admin.v1.Wait" json:"wait,omitempty"`
+	TakeOver        bool                   `protobuf:"varint,7,opt,name=take_over,json=takeOver,proto3" json:"take_over,omitempty"` // also what a file of another node declares; while that is there, it comes back
 	unknownFields   protoimpl.UnknownFields
 	sizeCache       protoimpl.SizeCache
 }
@@ -1871,6 +1880,13 @@ func (x *DeleteRequest) GetWait() Wait {
 		return x.Wait
 	}
 	return Wait_WAIT_UNSPECIFIED
+}
+
+func (x *DeleteRequest) GetTakeOver() bool {
+	if x != nil {
+		return x.TakeOver
+	}
+	return false
 }
 
 type WriteResponse struct {
@@ -7893,10 +7909,11 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\adeleted\x18\b \x01(\bR\adeleted\x124\n" +
 	"\acreated\x18\t \x01(\v2\x1a.google.protobuf.TimestampR\acreated\x12\x12\n" +
 	"\x04lost\x18\n" +
-	" \x01(\rR\x04lost\"\x96\x01\n" +
+	" \x01(\rR\x04lost\"\xaa\x01\n" +
 	"\x05Owner\x12/\n" +
 	"\x04kind\x18\x01 \x01(\x0e2\x1b.sluice.admin.v1.Owner.KindR\x04kind\x12\x12\n" +
-	"\x04file\x18\x02 \x01(\tR\x04file\"H\n" +
+	"\x04file\x18\x02 \x01(\tR\x04file\x12\x12\n" +
+	"\x04node\x18\x03 \x01(\tR\x04node\"H\n" +
 	"\x04Kind\x12\x14\n" +
 	"\x10KIND_UNSPECIFIED\x10\x00\x12\r\n" +
 	"\tKIND_FILE\x10\x01\x12\f\n" +
@@ -7986,7 +8003,7 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\vDiffRequest\x12\x12\n" +
 	"\x04text\x18\x01 \x01(\tR\x04text\x12\x12\n" +
 	"\x04file\x18\x02 \x01(\tR\x04file\x12)\n" +
-	"\x10allow_unresolved\x18\x03 \x01(\bR\x0fallowUnresolved\"\xdf\x01\n" +
+	"\x10allow_unresolved\x18\x03 \x01(\bR\x0fallowUnresolved\"\xfc\x01\n" +
 	"\rDeleteRequest\x12&\n" +
 	"\x03ref\x18\x01 \x01(\v2\x14.sluice.admin.v1.RefR\x03ref\x12\x16\n" +
 	"\x06reason\x18\x02 \x01(\tR\x06reason\x12\x1f\n" +
@@ -7994,7 +8011,8 @@ const file_v1_admin_proto_rawDesc = "" +
 	"ifRevision\x12)\n" +
 	"\x10allow_unresolved\x18\x04 \x01(\bR\x0fallowUnresolved\x12\x17\n" +
 	"\adry_run\x18\x05 \x01(\bR\x06dryRun\x12)\n" +
-	"\x04wait\x18\x06 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\"\x9a\x02\n" +
+	"\x04wait\x18\x06 \x01(\x0e2\x15.sluice.admin.v1.WaitR\x04wait\x12\x1b\n" +
+	"\ttake_over\x18\a \x01(\bR\btakeOver\"\x9a\x02\n" +
 	"\rWriteResponse\x121\n" +
 	"\achanges\x18\x01 \x03(\v2\x17.sluice.admin.v1.ChangeR\achanges\x122\n" +
 	"\tunchanged\x18\x02 \x03(\v2\x14.sluice.admin.v1.RefR\tunchanged\x12\x1a\n" +
