@@ -75,7 +75,7 @@ func TestExchangeEditsOverWhatItCarries(t *testing.T) {
 func TestExchangeLetsGoOfWhatWasSucceeded(t *testing.T) {
 	sim := openSimulation(t, 2)
 	n := sim.nodes[0]
-	r := store.Revision{Wall: sim.now.UnixMilli(), Node: "newer"}
+	r := store.Revision{Wall: sim.now.Add(-time.Second).UnixMilli(), Node: "newer"}
 	n.take(sim.nodes[1], futureObject(store.BackendKind, "a-two", r))
 	sim.nodes[1].apply(simBackend("a-one", "x"))
 	o, _ := sim.nodes[1].store.Snapshot().Get(backendID("a-one"))
