@@ -441,6 +441,28 @@ func TestExchangeTellsOfItsNewDigest(t *testing.T) {
 	}
 }
 
+// Who is on call reads of a conflict in the log, and of a thousand in a few lines.
+func TestExchangeNamesConflictsInTheLog(t *testing.T) {
+	sim := openSimulation(t, 2)
+	var log bytes.Buffer
+	sim.nodes[0].exchange.log = slog.New(slog.NewTextHandler(&log, nil))
+	sim.cut[1] = 1
+	for i, n := range sim.nodes {
+		var text strings.Builder
+		for j := range 30 {
+			text.WriteString("---\n" + simBackend(fmt.Sprintf("b%d", j), fmt.Sprint(i)))
+		}
+		n.apply(text.String())
+	}
+	sim.run(time.Second)
+	clear(sim.cut)
+	mustAgree(t, sim, 10*time.Second)
+	lines := strings.Count(log.String(), "sluice conflicts")
+	if !strings.Contains(log.String(), "Backend default/b") || lines == 0 || lines > 2*11 || sim.nodes[0].exchange.conflicts != 30 {
+		t.Errorf("%d conflicts, %d lines:\n%s", sim.nodes[0].exchange.conflicts, lines, log.String())
+	}
+}
+
 func TestExchangeConfirms(t *testing.T) {
 	sim := openSimulation(t, 3)
 	var failed confirmation
