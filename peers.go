@@ -96,7 +96,7 @@ func toldMember(m cluster.Member) admin.Member {
 	told := admin.Member{
 		ID: m.ID, Host: m.Host, Version: m.Version, Address: m.Address, Listen: m.Listen, Admin: m.Admin,
 		Self: m.Self, State: admin.MemberState(m.State), Since: m.Since, Draining: m.Draining,
-		Digest: m.Digest, Drift: m.Drift, DriftSince: m.DriftSince, Heard: m.Heard, RTT: m.RTT,
+		Digest: m.Digest, Drift: m.Drift, DriftSince: m.DriftSince, Heard: m.Heard, Silent: m.Silent, RTT: m.RTT,
 		UDPOut: admin.Reach(m.UDPOut), UDPIn: admin.Reach(m.UDPIn), TCPOut: admin.Reach(m.TCPOut), TCPIn: admin.Reach(m.TCPIn),
 	}
 	if !m.Revision.IsZero() {

@@ -78,6 +78,7 @@ type Member struct {
 	Drift      bool   // its digest is another than this node's
 	DriftSince time.Time
 	Heard      time.Time // when it last told of itself
+	Silent     bool      // it lives, and was not heard of for longer than one that is in touch
 
 	Clock *time.Duration // how far its clock is ahead of this node's; nil: not known
 	RTT   time.Duration  // zero: not known

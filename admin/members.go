@@ -85,7 +85,7 @@ func memberMessage(m *Member) *adminv1.Member {
 		Id: m.ID, Host: m.Host, Version: m.Version, Address: m.Address, Listen: m.Listen, Admin: m.Admin,
 		Self: m.Self, State: memberState(m.State), Since: stamp(m.Since), Draining: m.Draining,
 		Digest: m.Digest, Revision: m.Revision, Drift: m.Drift, DriftSince: stamp(m.DriftSince),
-		Rtt: duration(m.RTT), Heard: stamp(m.Heard),
+		Rtt: duration(m.RTT), Heard: stamp(m.Heard), Silent: m.Silent,
 		UdpOut: reachMessage(m.UDPOut), UdpIn: reachMessage(m.UDPIn),
 		TcpOut: reachMessage(m.TCPOut), TcpIn: reachMessage(m.TCPIn),
 	}

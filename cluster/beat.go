@@ -321,6 +321,16 @@ func (e *exchange) judgeDigests(p *peer) {
 	e.compare(p)
 }
 
+// silentAfter is how long nothing comes of a peer before that is worth a word. In two rounds
+// of beats every peer has been asked, and has asked this node.
+func silentAfter(peers int) time.Duration {
+	rounds := time.Duration(0)
+	if perRound := (peers + beatTurn - 1) / beatTurn; perRound > 0 {
+		rounds = 2 * time.Duration((peers+perRound-1)/perRound) * beatEvery
+	}
+	return max(5*time.Second, rounds+beatEvery)
+}
+
 // recheckAfter has a peer asked again before its turn, if not sooner.
 func (e *exchange) recheckAfter(p *peer, pause time.Duration) {
 	if at := e.now().Add(pause); p.recheck.IsZero() || at.Before(p.recheck) {

@@ -72,6 +72,7 @@ type Member struct {
 	Drift      bool           // its digest is another than this node's
 	DriftSince time.Time
 	Heard      time.Time // when it last told of itself
+	Silent     bool      // it lives, and was not heard of for longer than one that is in touch
 
 	ClockKnown bool
 	Clock      time.Duration // how far its clock is ahead of this node's
@@ -161,8 +162,11 @@ func (c *Cluster) Run(ctx context.Context) error {
 // Members are all that are known, in the order of their IDs, this node included.
 func (c *Cluster) Members() []Member {
 	members := c.membership.Members()
+	longest := silentAfter(len(c.membership.Live()))
+	now := c.parts.Now()
 	for i := range members {
 		members[i].learn(c.loop.peer(members[i].ID))
+		members[i].Silent = members[i].silence(now) > longest
 	}
 	return members
 }
@@ -176,6 +180,18 @@ func (m *Member) learn(f peerFacts) {
 	m.Drift, m.DriftSince = f.Drift, f.DriftSince
 	m.ClockKnown, m.Clock, m.RTT = f.ClockKnown, f.Clock, f.RTT
 	m.UDPOut, m.UDPIn, m.TCPOut, m.TCPIn = f.UDPOut, f.UDPIn, f.TCPOut, f.TCPIn
+}
+
+// silence is how long a live member was not heard of; one that has just come was not silent
+// before.
+func (m *Member) silence(now time.Time) time.Duration {
+	if m.Self || m.State != Alive {
+		return 0
+	}
+	if m.Heard.After(m.Since) {
+		return now.Sub(m.Heard)
+	}
+	return now.Sub(m.Since)
 }
 
 // Alive is how many members live, this node included.

@@ -23,12 +23,23 @@ const (
 type goodbye struct {
 	Node string `json:"n"`
 	Life string `json:"i"`
+	// Ends says that its process ends, and may come back; else it has left its cluster.
+	Ends bool `json:"e,omitempty"`
 }
 
 // parting is a goodbye that was heard.
 type parting struct {
 	life string
+	ends bool
 	at   time.Time
+}
+
+// word says which of the two it was.
+func (p parting) word() string {
+	if p.ends {
+		return "ended"
+	}
+	return "left"
 }
 
 // encodeGoodbyes is what memberships tell each other.
@@ -78,8 +89,8 @@ func (b goodbyeBroadcast) Invalidates(memberlist.Broadcast) bool { return false 
 
 // sayGoodbye tells the peers that this life ends: all of them at once, and through each
 // other. What it returns takes something when it was sent often enough.
-func (s *session) sayGoodbye() (sent <-chan struct{}) {
-	own := goodbye{s.m.self, s.life}
+func (s *session) sayGoodbye(ends bool) (sent <-chan struct{}) {
+	own := goodbye{s.m.self, s.life, ends}
 	message := encodeGoodbyes([]goodbye{own})
 	told := make(chan struct{}, 1)
 	s.byes.QueueBroadcast(goodbyeBroadcast{own.Node, message, told})

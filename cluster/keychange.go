@@ -20,7 +20,7 @@ func (c *Cluster) AddKey(ctx context.Context, key string) ([]KeyAnswer, error) {
 	if err != nil {
 		return nil, fmt.Errorf("add a key: %w", err)
 	}
-	return c.keyAnswers(c.loop.askKeys(ctx, keyAdd, k.text())), nil
+	return c.withAbsent(c.keyAnswers(c.loop.askKeys(ctx, keyAdd, k.text()))), nil
 }
 
 // UseKey makes a key the one that all live members send with: its fingerprint says which.
@@ -68,7 +68,19 @@ func (c *Cluster) changeKeys(ctx context.Context, verb keyVerb, key string, obje
 	if !anywhere {
 		return known, fmt.Errorf("change the keys: no node has a key %s", print)
 	}
-	return c.keyAnswers(c.loop.askKeys(ctx, verb, print)), nil
+	return c.withAbsent(c.keyAnswers(c.loop.askKeys(ctx, verb, print))), nil
+}
+
+// withAbsent adds those that are known and do not live to the answers to a change of keys:
+// should they come back, they have the keys of before.
+func (c *Cluster) withAbsent(answers []KeyAnswer) []KeyAnswer {
+	for _, m := range c.membership.Members() {
+		asked := slices.ContainsFunc(answers, func(a KeyAnswer) bool { return a.Member.ID == m.ID })
+		if m.State != Alive && !asked {
+			answers = append(answers, KeyAnswer{Member: m, Warning: fmt.Sprintf("%s: it needs the new key file before it comes back", m.State)})
+		}
+	}
+	return answers
 }
 
 // keyAnswers are what was replied, in the order of the nodes, also of those that are not

@@ -10,8 +10,12 @@ import (
 	"github.com/hashicorp/memberlist"
 )
 
-// forgetAfter is how long a member that is gone is still shown, and looked for.
-const forgetAfter = 24 * time.Hour
+const (
+	// forgetAfter is how long a member that is gone is still shown, and looked for.
+	forgetAfter = 24 * time.Hour
+	// replacedAfter is the same of one at whose address another lives.
+	replacedAfter = time.Minute
+)
 
 // member is another node, as this one sees it.
 type member struct {
@@ -64,7 +68,7 @@ func (m *membership) lost(s *session, node *memberlist.Node) {
 	m.turned = n.since
 	if m.partings[node.Name].life == n.meta.Life {
 		n.state = Left
-		m.log.Info("gateway left", "node", node.Name, "host", n.meta.Host, "address", n.address())
+		m.log.Info("gateway "+m.partings[node.Name].word(), "node", node.Name, "host", n.meta.Host, "address", n.address())
 	} else {
 		m.log.Warn("gateway is not heard of any more", "node", node.Name, "host", n.meta.Host, "address", n.address())
 	}
@@ -79,10 +83,10 @@ func (m *membership) parted(s *session, g goodbye) bool {
 	if n == nil || s.life != m.life || n.meta.Life != g.Life || m.partings[g.Node].life == g.Life {
 		return false
 	}
-	m.partings[g.Node] = parting{g.Life, m.parts.Now()}
+	m.partings[g.Node] = parting{g.Life, g.Ends, m.parts.Now()}
 	if n.state == Dead { // word of the death was faster
 		n.state = Left
-		m.log.Info("gateway had left", "node", g.Node, "host", n.meta.Host, "address", n.address())
+		m.log.Info("gateway had "+m.partings[g.Node].word(), "node", g.Node, "host", n.meta.Host, "address", n.address())
 		m.livesChanged()
 	}
 	return true
@@ -97,7 +101,7 @@ func (m *membership) goodbyes() []goodbye {
 	})
 	all := make([]goodbye, 0, min(len(nodes), maxGoodbyes))
 	for _, node := range nodes[:min(len(nodes), maxGoodbyes)] {
-		all = append(all, goodbye{node, m.partings[node].life})
+		all = append(all, goodbye{node, m.partings[node].life, m.partings[node].ends})
 	}
 	return all
 }
@@ -125,16 +129,21 @@ func (m *membership) forgetAll() {
 	m.livesChanged()
 }
 
-// forget forgets who has been gone for long, unless all are.
+// forget forgets who has been gone for long or was replaced, unless all are gone.
 func (m *membership) forget() {
 	m.mu.Lock()
 	defer m.mu.Unlock()
 	if m.aloneLocked() {
 		return
 	}
-	now := m.parts.Now()
+	now, taken := m.parts.Now(), m.takenLocked()
 	for id, n := range m.members {
-		if n.state != Alive && now.Sub(n.since) > forgetAfter {
+		gone := now.Sub(n.since)
+		replaced := n.state != Alive && gone > replacedAfter && taken[n.address()]
+		if replaced {
+			m.log.Info("gateway forgotten: another lives at its address", "node", id, "host", n.meta.Host, "address", n.address(), "state", n.state)
+		}
+		if replaced || n.state != Alive && gone > forgetAfter {
 			delete(m.members, id)
 			delete(m.partings, id)
 			signal(m.changed)
@@ -145,6 +154,21 @@ func (m *membership) forget() {
 			delete(m.clashes, id)
 		}
 	}
+}
+
+// takenLocked are the addresses at which members live, this node included. Its caller
+// holds mu.
+func (m *membership) takenLocked() map[netip.AddrPort]bool {
+	taken := map[netip.AddrPort]bool{}
+	if s := m.current.Load(); s != nil {
+		taken[s.at] = true
+	}
+	for _, n := range m.members {
+		if n.state == Alive {
+			taken[n.address()] = true
+		}
+	}
+	return taken
 }
 
 // aloneLocked tells whether no other node lives. Its caller holds mu.

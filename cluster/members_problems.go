@@ -35,6 +35,9 @@ func memberProblems(members []Member, now time.Time) (told []string) {
 			continue
 		}
 		who := fmt.Sprintf("gateway %s (%s, %s)", m.ID, m.Host, m.Address)
+		if m.Silent {
+			told = append(told, fmt.Sprintf("%s: it was not heard of for %s; whether it has the same objects is not known", who, m.silence(now).Round(time.Second)))
+		}
 		if why := unreached(m); why != "" {
 			told = append(told, who+": "+why)
 		}

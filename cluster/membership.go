@@ -63,6 +63,7 @@ type membership struct {
 	mu       sync.Mutex // guards the fields below
 	running  bool
 	draining bool
+	drained  time.Time // when draining was set last
 	life     string    // of the session that may tell of members; empty: none
 	since    time.Time // this node has been as it is
 	turned   time.Time // another set of nodes lives
@@ -204,13 +205,14 @@ func (m *membership) enter() error {
 	return nil
 }
 
-// exit says goodbye and ends the session, if there is one. Its caller holds switching.
-func (m *membership) exit() {
+// exit says goodbye and ends the session, if there is one. The process ends, or goes on
+// alone. Its caller holds switching.
+func (m *membership) exit(ends bool) {
 	s := m.current.Load()
 	if s == nil {
 		return
 	}
-	s.leave(goodbyePatience)
+	s.leave(ends, goodbyePatience)
 	m.current.Store(nil)
 	s.stop()
 	m.mu.Lock()
@@ -225,7 +227,7 @@ func (m *membership) finish() {
 	m.mu.Lock()
 	m.running = false
 	m.mu.Unlock()
-	m.exit()
+	m.exit(true)
 }
 
 // lock waits until no session begins or ends.
@@ -315,7 +317,7 @@ func (m *membership) Leave(ctx context.Context) error {
 	if err := m.memory.leave(m.parts.Now()); err != nil {
 		return fmt.Errorf("keep that the node has left its cluster: %w", err)
 	}
-	m.exit()
+	m.exit(false)
 	m.forgetAll()
 	m.log.Info("the node has left its cluster, and stays alone until sluice cluster join")
 	return nil
@@ -334,11 +336,20 @@ func (m *membership) meta(life string) meta {
 // SetDraining tells the peers whether this node wants no new clients.
 func (m *membership) SetDraining(draining bool) {
 	m.mu.Lock()
-	changed := m.draining != draining
+	changed, since := m.draining != draining, m.drained
 	m.draining = draining
-	m.mu.Unlock()
 	if changed {
-		signal(m.tell)
+		m.drained = m.parts.Now()
+	}
+	m.mu.Unlock()
+	if !changed {
+		return
+	}
+	signal(m.tell)
+	if draining {
+		m.log.Info("this node is drained: it wants no new clients")
+	} else {
+		m.log.Info("this node wants new clients again", "drained_since", since)
 	}
 }
 

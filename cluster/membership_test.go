@@ -269,6 +269,13 @@ func TestMembershipTellsLeavingFromACrash(t *testing.T) {
 				return !slices.ContainsFunc(rest, func(b *body) bool { return b.sees(left.id).State != Left || b.sees(ended.id).State != Left })
 			})
 			t.Logf("%d %% lost: known after %s", loss, took)
+			for _, b := range rest {
+				b.m.mu.Lock()
+				if b.m.partings[left.id].ends || !b.m.partings[ended.id].ends {
+					t.Errorf("node %s does not tell a cluster that was left from a process that ended", b.id)
+				}
+				b.m.mu.Unlock()
+			}
 			if own := left.sees(left.id); own.State != Left || len(left.m.Live()) != 0 {
 				t.Errorf("who has left says of itself %+v, and sees %v", own, left.m.Live())
 			}

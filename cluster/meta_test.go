@@ -45,7 +45,7 @@ func FuzzMeta(f *testing.F) {
 }
 
 func FuzzGoodbyes(f *testing.F) {
-	f.Add(encodeGoodbyes([]goodbye{{"abcdefgh", "abcdefgh"}}))
+	f.Add(encodeGoodbyes([]goodbye{{Node: "abcdefgh", Life: "abcdefgh"}}))
 	f.Add([]byte("\x00[]"))
 	f.Add([]byte("\x00" + `[{"n":"abcdefg1","i":"x"}]`))
 	f.Fuzz(func(t *testing.T, b []byte) {
@@ -63,7 +63,7 @@ func FuzzGoodbyes(f *testing.F) {
 func TestGoodbyesAreBounded(t *testing.T) {
 	many := make([]goodbye, maxGoodbyes+1)
 	for i := range many {
-		many[i] = goodbye{"abcdefgh", "abcdefgh"}
+		many[i] = goodbye{Node: "abcdefgh", Life: "abcdefgh"}
 	}
 	if _, ok := decodeGoodbyes(encodeGoodbyes(many)); ok {
 		t.Error("too many are taken")

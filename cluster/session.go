@@ -217,10 +217,10 @@ func (s *session) stop() {
 }
 
 // leave says goodbye, and waits a while until it was sent often enough, or nobody is
-// there any more.
-func (s *session) leave(patience time.Duration) {
+// there any more. Its process ends, or goes on alone.
+func (s *session) leave(ends bool, patience time.Duration) {
 	_ = s.list.Leave(time.Millisecond) // says so from now on; its own wait has no other end
-	sent := s.sayGoodbye()
+	sent := s.sayGoodbye(ends)
 	over := time.After(patience)
 	ticker := time.NewTicker(50 * time.Millisecond)
 	defer ticker.Stop()

@@ -4,8 +4,10 @@ import (
 	"context"
 	"strings"
 	"testing"
+	"time"
 
 	"connectrpc.com/connect"
+	"google.golang.org/protobuf/types/known/timestamppb"
 
 	adminv1 "sluice/admin/v1"
 )
@@ -182,5 +184,26 @@ func TestClusterThatWasLeft(t *testing.T) {
 	}
 	if got := clusterLine(&adminv1.StatusResponse{Cluster: &adminv1.ClusterStatus{Left: true}}); got != "left; the server is alone until sluice cluster join" {
 		t.Errorf("status %q", got)
+	}
+}
+
+// Of who is not heard of, or has changed a moment ago, nobody knows that it has the same.
+func TestMembersSayTheSameOnlyOfTheSame(t *testing.T) {
+	c := &call{program: &program{}}
+	c.Now = func() time.Time { return now }
+	heard := timestamppb.New(now.Add(-9 * time.Second))
+	for name, tc := range map[string]struct {
+		m             *adminv1.Member
+		word, problem string
+	}{
+		"in touch": {&adminv1.Member{Digest: "aa"}, "the same", ""},
+		"changing": {&adminv1.Member{Digest: "bb"}, "changing", ""},
+		"silent":   {&adminv1.Member{Digest: "aa", Silent: true, Heard: heard}, "", "not heard of for 9s"},
+		"unheard":  {&adminv1.Member{Silent: true}, "", "not heard of yet"},
+	} {
+		tc.m.State = adminv1.Member_STATE_ALIVE
+		if word, problem := c.objectsWord(tc.m, "aa"), c.memberProblem(tc.m); word != tc.word || problem != tc.problem {
+			t.Errorf("%s: %q and %q, want %q and %q", name, word, problem, tc.word, tc.problem)
+		}
 	}
 }

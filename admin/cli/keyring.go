@@ -135,6 +135,7 @@ func (p *program) changeKeyCommand(cmd *cobra.Command, do func(c *call, word, re
 		if err := c.printKeys(output, all); err != nil {
 			return err
 		}
+		c.noteAbsent(all.GetAnswers())
 		return undone(all.GetAnswers())
 	})
 	return cmd
@@ -228,6 +229,15 @@ func (c *call) printKeys(output *format, all *adminv1.KeysResponse) error {
 		c.note("warning: not all gateways send with the same key; sluice cluster keyring use makes them")
 	}
 	return nil
+}
+
+// noteAbsent names those that did not take part, as they do not live.
+func (c *call) noteAbsent(answers []*adminv1.KeyAnswer) {
+	for _, a := range answers {
+		if len(a.GetFingerprints()) == 0 && a.GetProblem() == "" && a.GetWarning() != "" {
+			c.note("warning: %s (%s) is %s", a.GetNode(), a.GetHost(), a.GetWarning())
+		}
+	}
 }
 
 // undone is an error when a member has not done what was asked of all.

@@ -58,12 +58,13 @@ func (c *call) printMembers(all *adminv1.ListMembersResponse, wide bool) error {
 		header = slices.Insert(header, len(header)-1, "LISTEN", "ADMIN", "DIGEST", "REVISION", "HEARD", "RTT", "UDP", "TCP")
 	}
 	t := newTable(header...)
+	own := ownDigest(all.GetMembers())
 	for _, m := range all.GetMembers() {
 		host := m.GetHost()
 		if m.GetSelf() {
 			host = strings.TrimSpace(host + " (this)")
 		}
-		row := []string{m.GetId(), host, m.GetVersion(), m.GetAddress(), stateWords(m), c.ago(m.GetSince()), c.objectsWord(m), clockText(m), c.memberProblem(m)}
+		row := []string{m.GetId(), host, m.GetVersion(), m.GetAddress(), stateWords(m), c.ago(m.GetSince()), c.objectsWord(m, own), clockText(m), c.memberProblem(m)}
 		if wide {
 			row = slices.Insert(row, len(row)-1, m.GetListen(), m.GetAdmin(), shortDigest(m), m.GetRevision(), c.ago(m.GetHeard()), rttText(m),
 				ways(m.GetUdpOut(), m.GetUdpIn()), ways(m.GetTcpOut(), m.GetTcpIn()))
@@ -91,11 +92,24 @@ func stateWords(m *adminv1.Member) string {
 	return word
 }
 
-// objectsWord is whether a member that lives has what the server has.
-func (c *call) objectsWord(m *adminv1.Member) string {
+// ownDigest is that of the server that answered.
+func ownDigest(members []*adminv1.Member) string {
+	for _, m := range members {
+		if m.GetSelf() {
+			return m.GetDigest()
+		}
+	}
+	return ""
+}
+
+// objectsWord is whether a member that lives has what the server has, of which the digest
+// is own. What has changed a moment ago is on its way, or word of it is.
+func (c *call) objectsWord(m *adminv1.Member, own string) string {
 	switch {
-	case m.GetSelf() || m.GetState() != adminv1.Member_STATE_ALIVE || m.GetDigest() == "":
+	case m.GetSelf() || m.GetState() != adminv1.Member_STATE_ALIVE || m.GetDigest() == "" || m.GetSilent():
 		return ""
+	case !m.GetDrift() && m.GetDigest() != own:
+		return "changing"
 	case !m.GetDrift():
 		return "the same"
 	case m.GetDriftSince() == nil:
@@ -161,12 +175,23 @@ func (c *call) memberProblem(m *adminv1.Member) string {
 		return "last heard of " + c.ago(m.GetHeard())
 	}
 	var all []string
-	for _, problem := range []string{wayProblem("UDP", m.GetUdpOut(), m.GetUdpIn()), wayProblem("TCP", m.GetTcpOut(), m.GetTcpIn()), clockProblem(m), c.driftProblem(m)} {
+	for _, problem := range []string{c.silence(m), wayProblem("UDP", m.GetUdpOut(), m.GetUdpIn()), wayProblem("TCP", m.GetTcpOut(), m.GetTcpIn()), clockProblem(m), c.driftProblem(m)} {
 		if problem != "" {
 			all = append(all, problem)
 		}
 	}
 	return strings.Join(all, "; ")
+}
+
+// silence is about a member that lives and is not heard of.
+func (c *call) silence(m *adminv1.Member) string {
+	switch {
+	case !m.GetSilent():
+		return ""
+	case m.GetHeard() == nil:
+		return "not heard of yet"
+	}
+	return "not heard of for " + age(c.passed(m.GetHeard().AsTime()))
 }
 
 // wayProblem says which of two ways is known not to work.

@@ -137,7 +137,7 @@ func (f *fakeServer) UseKey(_ context.Context, r *connect.Request[adminv1.UseKey
 func (f *fakeServer) RemoveKey(_ context.Context, r *connect.Request[adminv1.RemoveKeyRequest]) (*connect.Response[adminv1.KeysResponse], error) {
 	f.note(r.Msg)
 	answers := keysOf("5d41402a")
-	answers.Msg.Answers = answers.Msg.Answers[:2]
+	answers.Msg.Answers = append(answers.Msg.Answers[:2], &adminv1.KeyAnswer{Node: "p4q6r8st", Host: "gw-4", Warning: "dead: it needs the new key file before it comes back"})
 	return answers, nil
 }
 

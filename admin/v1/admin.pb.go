@@ -4710,6 +4710,7 @@ type Member struct {
 	UdpIn         Member_Reach           `protobuf:"varint,19,opt,name=udp_in,json=udpIn,proto3,enum=sluice.admin.v1.Member_Reach" json:"udp_in,omitempty"`    // packets come from it
 	TcpOut        Member_Reach           `protobuf:"varint,20,opt,name=tcp_out,json=tcpOut,proto3,enum=sluice.admin.v1.Member_Reach" json:"tcp_out,omitempty"`
 	TcpIn         Member_Reach           `protobuf:"varint,21,opt,name=tcp_in,json=tcpIn,proto3,enum=sluice.admin.v1.Member_Reach" json:"tcp_in,omitempty"`
+	Silent        bool                   `protobuf:"varint,22,opt,name=silent,proto3" json:"silent,omitempty"` // it lives, and was not heard of for longer than one that is in touch
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -4889,6 +4890,13 @@ func (x *Member) GetTcpIn() Member_Reach {
 		return x.TcpIn
 	}
 	return Member_REACH_UNSPECIFIED
+}
+
+func (x *Member) GetSilent() bool {
+	if x != nil {
+		return x.Silent
+	}
+	return false
 }
 
 type JoinRequest struct {
@@ -8253,7 +8261,7 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\x13ListMembersResponse\x121\n" +
 	"\amembers\x18\x01 \x03(\v2\x17.sluice.admin.v1.MemberR\amembers\x12\x1c\n" +
 	"\tclustered\x18\x02 \x01(\bR\tclustered\x12\x1a\n" +
-	"\bproblems\x18\x03 \x03(\tR\bproblems\"\xb3\a\n" +
+	"\bproblems\x18\x03 \x03(\tR\bproblems\"\xcb\a\n" +
 	"\x06Member\x12\x0e\n" +
 	"\x02id\x18\x01 \x01(\tR\x02id\x12\x12\n" +
 	"\x04host\x18\x02 \x01(\tR\x04host\x12\x18\n" +
@@ -8277,7 +8285,8 @@ const file_v1_admin_proto_rawDesc = "" +
 	"\audp_out\x18\x12 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x06udpOut\x124\n" +
 	"\x06udp_in\x18\x13 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x05udpIn\x126\n" +
 	"\atcp_out\x18\x14 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x06tcpOut\x124\n" +
-	"\x06tcp_in\x18\x15 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x05tcpIn\"O\n" +
+	"\x06tcp_in\x18\x15 \x01(\x0e2\x1d.sluice.admin.v1.Member.ReachR\x05tcpIn\x12\x16\n" +
+	"\x06silent\x18\x16 \x01(\bR\x06silent\"O\n" +
 	"\x05State\x12\x15\n" +
 	"\x11STATE_UNSPECIFIED\x10\x00\x12\x0f\n" +
 	"\vSTATE_ALIVE\x10\x01\x12\x0e\n" +
