@@ -58,7 +58,11 @@ func (c *gossipConfig) address() string {
 // validateGossip tells everything that is wrong with what c says of gossip.
 func (c *config) validateGossip() error {
 	if c.gossip.on() {
-		return c.clusterConfig("", "", "").Validate()
+		err := c.clusterConfig("", "", "").Validate()
+		if err != nil && c.gossip.bind == "" {
+			return fmt.Errorf("%w (join turned gossip on, at %s)", err, defaultGossip)
+		}
+		return err
 	}
 	var errs []error
 	for _, set := range []struct{ name, value string }{{"gossip-advertise", c.gossip.advertise}, {"gossip-key-file", c.gossip.keyFile}} {

@@ -78,6 +78,7 @@ type exchange struct {
 	unknowns   unknowns
 	ahead      map[string]time.Time // nodes of which the clock made revisions that were refused, and when last
 
+	conflictLog       conflictLog
 	merged, conflicts uint64
 }
 
@@ -103,7 +104,7 @@ func newExchange(s setting) *exchange {
 		now: s.now, wall: s.wall, rand: s.rand, log: s.log, spawn: s.spawn,
 		refused: s.refused, have: newInventory(), peers: map[string]*peer{},
 		liveSet: map[string]bool{}, pulls: map[string]*pull{}, asked: map[store.ID]asked{},
-		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{},
+		carrying: map[store.ID]*carried{}, carriedDue: map[store.ID]*carried{}, ahead: map[string]time.Time{}, conflictLog: conflictLog{log: s.log},
 		unwanted: unwanted{}, confirms: newConfirms(), keyAsks: newKeyAsks(), notes: newNotes(), steps: newSteps(), unknowns: newUnknowns(),
 	}
 	return e
@@ -268,6 +269,7 @@ func (e *exchange) tick(ctx context.Context) {
 	e.tickStale(ctx)
 	e.tickSteps()
 	e.tickUnknown()
+	e.conflictLog.tick(e.now())
 }
 
 // end writes down what would be lost.

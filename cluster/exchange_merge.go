@@ -123,27 +123,13 @@ func (e *exchange) merge(ctx context.Context) {
 		delete(batch.from, r.ID)
 	}
 	e.merged += uint64(len(result.Changes))
-	e.noteConflicts(result.Changes)
+	for _, c := range result.Changes {
+		if c.Action == store.ActionConflict {
+			e.conflicts++
+			e.conflictLog.add(c, e.now())
+		}
+	}
 	e.followMerge(batch.from)
-}
-
-// noteConflicts counts the conflicts of a merge, and names some of them.
-func (e *exchange) noteConflicts(changes []store.Change) {
-	const named = 10
-	n := 0
-	for _, c := range changes {
-		if c.Action != store.ActionConflict {
-			continue
-		}
-		if n++; n <= named {
-			e.log.Warn("two gateways have changed an object unknown to each other; the later change holds, see sluice conflicts",
-				"object", c.ID, "holds", c.After.Revision, "lost", len(c.After.Lost))
-		}
-	}
-	if n > named {
-		e.log.Warn("more objects were changed at two gateways, see sluice conflicts", "objects", n-named)
-	}
-	e.conflicts += uint64(n)
 }
 
 // refuseMerge counts what the store refused. That somebody else is to say something first is

@@ -445,7 +445,7 @@ func TestExchangeTellsOfItsNewDigest(t *testing.T) {
 func TestExchangeNamesConflictsInTheLog(t *testing.T) {
 	sim := openSimulation(t, 2)
 	var log bytes.Buffer
-	sim.nodes[0].exchange.log = slog.New(slog.NewTextHandler(&log, nil))
+	sim.nodes[0].exchange.conflictLog.log = slog.New(slog.NewTextHandler(&log, nil))
 	sim.cut[1] = 1
 	for i, n := range sim.nodes {
 		var text strings.Builder

@@ -70,7 +70,7 @@ func openKeyring(file string, log *slog.Logger) (*keyring, error) {
 		return nil, fmt.Errorf("use the keys of gossip: %w", err)
 	}
 	if open {
-		log.Warn("keys of gossip may be read by every user of this machine; chmod 640 the file", "file", file)
+		log.Warn("keys of gossip may be read by every user of this machine; chmod 600 the file", "file", file)
 	}
 	return r, nil
 }
@@ -275,7 +275,7 @@ func (r *keyring) problems() (told []string) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	if r.open {
-		told = append(told, fmt.Sprintf("the keys of gossip in %s may be read by every user of this machine; chmod 640 it", r.file))
+		told = append(told, fmt.Sprintf("the keys of gossip in %s may be read by every user of this machine; chmod 600 it", r.file))
 	}
 	if r.trouble != "" {
 		told = append(told, "keys of gossip: "+r.trouble)

@@ -115,7 +115,7 @@ func TestConflictLogKeepsAPace(t *testing.T) {
 	for range 100 {
 		l.add(change, now)
 	}
-	if n := strings.Count(text.String(), "\n"); n != maxConflictLines || !strings.Contains(text.String(), "name=b namespace=default won=2.0@aaaaaaaa lost=1.0@bbbbbbbb") {
+	if n := strings.Count(text.String(), "\n"); n != maxConflictLines || !strings.Contains(text.String(), "object=\"Backend default/b\" holds=2.0@aaaaaaaa lost=1.0@bbbbbbbb") {
 		t.Errorf("%d lines:\n%s", n, text.String())
 	}
 	l.tick(now.Add(conflictPace))

@@ -89,8 +89,12 @@ func (m *membership) lookForAnybody(ctx context.Context, s *session) {
 		m.setSearched("")
 		return
 	}
-	if err = errors.Join(trouble, err); err == nil {
+	err = errors.Join(trouble, err)
+	switch {
+	case err == nil && len(m.cfg.Join) == 0:
 		return // there is nobody to look for
+	case err == nil:
+		err = fmt.Errorf("%s (join) leads to this node alone", strings.Join(m.cfg.Join, ", "))
 	}
 	if ctx.Err() != context.Canceled {
 		m.setSearched(strings.ReplaceAll(err.Error(), "\n", "; "))
