@@ -159,7 +159,7 @@ func TestConfigRefuses(t *testing.T) {
 		{"PROXY from anybody", []string{"--proxy-protocol"}, nil, "", []string{"proxy-protocol: needs trusted-proxies"}},
 		{"zone", []string{"--zone", "a b"}, nil, "", []string{`zone "a b": want a word of at most 63`}},
 		{"gossip off loopback without a key", []string{"--gossip", ":7946"}, nil, "", []string{`gossip ":7946": reached from beyond this machine, and there is no gossip-key-file`, "make a key with sluice cluster keyring generate"}},
-		{"peers, and no key", []string{"--join", "10.0.0.1"}, nil, "", []string{`gossip ":7946": reached from beyond this machine`}},
+		{"peers, and no key", []string{"--join", "10.0.0.1"}, nil, "", []string{`gossip ":7946": reached from beyond this machine`, "join turned gossip on, at :7946"}},
 		{"advertised off loopback without a key", []string{"--gossip", "127.0.0.1:0", "--gossip-advertise", "10.0.0.1"}, nil, "", []string{`gossip-advertise "10.0.0.1": reached from beyond this machine`}},
 		{"advertised by name", []string{"--gossip", "127.0.0.1:0", "--gossip-advertise", "a.example.com"}, nil, "", []string{`gossip-advertise "a.example.com": want one IP address`}},
 		{"a peer's URL", []string{"--gossip", "127.0.0.1:0", "--join", "http://a"}, nil, "", []string{`join "http://a": want `}},

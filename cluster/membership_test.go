@@ -346,6 +346,20 @@ func TestMembershipSaysInWordsWhyNobodyIsJoined(t *testing.T) {
 	}
 }
 
+// A node that was told to join nobody but itself waits for others, and says so.
+func TestMembershipSaysThatItWasToldToJoinItselfAlone(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := newBody(t, newNetwork(t, 5))
+		b.join = []string{b.address()}
+		b.start()
+		defer stopAll([]*body{b})
+		time.Sleep(10 * time.Second)
+		if got := fmt.Sprint(b.m.problems()); !strings.Contains(got, "(join) leads to this node alone") {
+			t.Errorf("problems %s", got)
+		}
+	})
+}
+
 func TestMembershipFindsPeersWithoutBeingToldAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		n := newNetwork(t, 5)
