@@ -16,8 +16,10 @@ import (
 const (
 	// directPeers is to how many peers a change is sent at once; gossip has the rest.
 	directPeers = 16
-	// maxQueued bounds the broadcasts that wait for a packet.
-	maxQueued = 4096
+	// maxQueued bounds the broadcasts that wait for a packet: at three packets each 200 ms
+	// and several times each, that many take a minute. What is left out is found by
+	// comparing.
+	maxQueued = 512
 	// retransmitMult is memberlist's for a LAN: 4 times the digits of the number of nodes.
 	retransmitMult = 4
 )
