@@ -21,7 +21,7 @@ needs: ## Install what the tests need and the machine lacks
 	@scripts/needs.sh
 
 # Whose tests measure time, on whole gateways mostly: one package at a time. The others
-# share the cores.
+# share the cores, and those of whole nodes wait more than they work.
 TIMED := ./faults ./gateway ./gateway/h2 ./gateway/listen ./gateway/upstream
 
 # What measures the whole, the hostile peers and much arithmetic come without the race
@@ -29,7 +29,7 @@ TIMED := ./faults ./gateway ./gateway/h2 ./gateway/listen ./gateway/upstream
 .PHONY: race
 race: ## All tests, with the race detector
 	go test -race -p 1 $(TIMED)
-	go test -race $$(comm -23 <(go list ./... | sort) <(go list $(TIMED) ./gateway/hostile | sort))
+	go test -race -p 3 $$(comm -23 <(go list ./... | sort) <(go list $(TIMED) ./gateway/hostile | sort))
 	go test ./gateway/policy
 	go test -run '^TestExchange(Agrees|SendsLarge)' ./cluster
 	go test -run '^(TestMeasured|TestServeWithstands)' .
